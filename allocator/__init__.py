@@ -1,0 +1,1 @@
+"""Curves, solver and policies: NumPy and SciPy only."""

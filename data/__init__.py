@@ -1,0 +1,1 @@
+"""What crosses the link: units, frames, codecs, messages, the link itself."""

@@ -1,0 +1,1 @@
+"""Large model in, budgeted bytes out: training, pruning, quantization, packaging."""

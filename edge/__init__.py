@@ -1,0 +1,1 @@
+"""The server: frame buffer, labels, fine-tuning, update service."""

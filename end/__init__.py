@@ -1,0 +1,1 @@
+"""The simulated device: capture, apply, inference, COCO mAP."""

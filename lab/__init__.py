@@ -1,0 +1,1 @@
+"""Experiments: surface measurement, closed loop, benchmark, report, command line."""
