@@ -63,7 +63,7 @@ class Capacity:
         where = str(source) if isinstance(source, Path) else "trace"
         counts: dict[int, int] = {}
         last = 0
-        lines = _trace_lines(source) if isinstance(source, Path) else source
+        lines: Iterable[str | int] = _trace_lines(source) if isinstance(source, Path) else source
         for number, item in enumerate(lines, start=1):
             try:
                 time_ms = int(item)
