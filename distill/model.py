@@ -155,7 +155,9 @@ def _load_safetensors(path: Path) -> DetectionModel:
         raise BadInput(f"{path} is not an endedge detector (no '{_FORMAT}' in its metadata)")
     try:
         model = build_detector(json.loads(metadata["spec"]))
-        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+        model.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+        )
     except (KeyError, TypeError, AttributeError, RuntimeError, json.JSONDecodeError) as error:
         raise BadInput(f"corrupt weights {path}: {str(error).splitlines()[0]}") from None
     return model
@@ -175,15 +177,21 @@ def _load_pickle(path: Path) -> DetectionModel:
         raise
     except Exception as error:
         raise BadInput(f"cannot read weights {path}: {str(error).splitlines()[0]}") from None
-    model = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, dict) else None
+    model = (
+        (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, dict) else None
+    )
     if not isinstance(model, DetectionModel):
-        raise BadInput(f"{path} is not a detector: it holds {type(model).__name__}, "
-                       "not an Ultralytics DetectionModel")
+        raise BadInput(
+            f"{path} is not a detector: it holds {type(model).__name__}, "
+            "not an Ultralytics DetectionModel"
+        )
     fresh = build_detector(spec_of(model))  # layers of this version, weights of that file
     try:
         fresh.load_state_dict(model.float().state_dict())
     except RuntimeError as error:
-        raise BadInput(f"{path} does not fit its own description: {str(error).splitlines()[0]}") from None
+        raise BadInput(
+            f"{path} does not fit its own description: {str(error).splitlines()[0]}"
+        ) from None
     return fresh
 
 
@@ -192,8 +200,10 @@ def _layer_class(path: Path, name: str) -> Any:
     import importlib
 
     module, _, attribute = name.rpartition(".")
-    if module.split(".")[0] == "torch" and module.startswith("torch.nn") or module.startswith(
-        "ultralytics.nn"
+    if (
+        module.split(".")[0] == "torch"
+        and module.startswith("torch.nn")
+        or module.startswith("ultralytics.nn")
     ):
         found = getattr(importlib.import_module(module), attribute, None)
         if isinstance(found, type) and issubclass(found, nn.Module):

@@ -1,0 +1,145 @@
+"""What a network is trained towards: labels, a teacher's outputs, or both.
+
+Predictions are Ultralytics' raw training outputs: ``boxes`` (n, 4·reg_max, a) logits of the
+distance distributions, ``scores`` (n, classes, a) logits, ``feats`` the head's input maps;
+a = all anchor points of the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from endedge.distill.model import DetectionModel
+
+__all__ = [
+    "Objective",
+    "Targets",
+    "TeacherCache",
+    "distillation",
+    "labels",
+    "localization_kl",
+    "score_bce",
+]
+
+Predictions = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """One training batch: ``images`` (n, 3, s, s) in [0, 1]; ``rows`` (k, 6) as picture, class,
+    centre x, centre y, width, height (relative); which frame each picture is, and if flipped."""
+
+    images: Tensor
+    rows: Tensor
+    at: tuple[int, ...]
+    flips: tuple[bool, ...]
+
+
+class Objective(Protocol):
+    """Loss of one batch: a scalar tensor to minimise."""
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Tensor: ...
+
+
+def labels(model: DetectionModel) -> Objective:
+    """Ultralytics' detection loss (task-aligned assignment, CIoU, DFL) per picture."""
+    criterion = model.init_criterion()
+
+    def loss(predictions: Predictions, targets: Targets) -> Tensor:
+        batch = {
+            "batch_idx": targets.rows[:, 0],
+            "cls": targets.rows[:, 1],
+            "bboxes": targets.rows[:, 2:],
+        }
+        total: Tensor = criterion(predictions, batch)[0].sum()
+        return total / len(targets.images)
+
+    return loss
+
+
+def score_bce(student: Tensor, teacher: Tensor) -> Tensor:
+    """Soft-label cross-entropy of class scores at every anchor, focused where they differ.
+
+    BCE between the student's logits (n, classes, a) and the teacher's probabilities, each term
+    weighted by |p_teacher − p_student|, normalised by the sum of the teacher's best scores: the
+    quality focal loss of X. Li et al., *Generalized Focal Loss*, NeurIPS 2020, eq. 5 (β = 1),
+    with a teacher in the place of the IoU label.
+    """
+    target = teacher.sigmoid()
+    focus = (target - student.detach().sigmoid()).abs()
+    terms = F.binary_cross_entropy_with_logits(student, target, reduction="none") * focus
+    return terms.sum() / target.amax(1).sum().clamp(min=1.0)
+
+
+def localization_kl(student: Tensor, teacher: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    """KL between the distance distributions of teacher and student, mean over the four sides.
+
+    Z. Zheng et al., *Localization Distillation for Dense Object Detection*, CVPR 2022, eq. 3.
+    ``student``, ``teacher`` (n, 4·bins, a) logits; ``weight`` (n, a) ≥ 0, normalised here.
+    """
+    n, channels, a = student.shape
+    s = student.view(n, 4, channels // 4, a) / temperature
+    t = teacher.view(n, 4, channels // 4, a) / temperature
+    kl = F.kl_div(s.log_softmax(2), t.log_softmax(2), log_target=True, reduction="none").sum(2)
+    return (kl.mean(1) * weight).sum() / weight.sum().clamp(min=1.0) * temperature**2
+
+
+def distillation(
+    teacher_outputs: Callable[[Targets], tuple[Tensor, Tensor]],
+    *,
+    label_gain: float = 1.0,
+    score_gain: float = 1.0,
+    box_gain: float = 1.0,
+) -> Callable[[DetectionModel], Objective]:
+    """Labels plus the teacher's scores and distance distributions at every anchor.
+
+    ``teacher_outputs(targets)`` gives ``(scores, boxes)`` logits for the batch. Anchors count
+    for localization by the teacher's best class score there, so background does not.
+    """
+
+    def make(model: DetectionModel) -> Objective:
+        from_labels = labels(model)
+
+        def loss(predictions: Predictions, targets: Targets) -> Tensor:
+            scores, boxes = teacher_outputs(targets)
+            weight = scores.sigmoid().amax(1)
+            total = score_gain * score_bce(predictions["scores"], scores)
+            total = total + box_gain * localization_kl(predictions["boxes"], boxes, weight, 1.0)
+            if label_gain > 0:
+                total = total + label_gain * from_labels(predictions, targets)
+            return total
+
+        return loss
+
+    return make
+
+
+class TeacherCache:
+    """The teacher's outputs for (frame, flipped), computed once and kept as fp16.
+
+    A training on few frames meets each of them many times; the teacher is the larger model,
+    so asking it once a view is most of what distillation costs.
+    """
+
+    def __init__(self, teacher: DetectionModel, device: str = "cpu") -> None:
+        self._teacher = teacher.to(device).eval()
+        self._device = device
+        self._kept: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
+
+    @torch.no_grad()
+    def __call__(self, targets: Targets) -> tuple[Tensor, Tensor]:
+        keys = list(zip(targets.at, targets.flips, strict=True))
+        new = [i for i, key in enumerate(keys) if key not in self._kept]
+        if new:
+            raw = self._teacher(targets.images[new])[1]
+            for row, i in enumerate(new):
+                self._kept[keys[i]] = (raw["scores"][row].half(), raw["boxes"][row].half())
+        scores = torch.stack([self._kept[key][0] for key in keys]).float()
+        boxes = torch.stack([self._kept[key][1] for key in keys]).float()
+        return scores, boxes

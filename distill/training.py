@@ -1,0 +1,161 @@
+"""One short training: frames kept in memory, a plain loop, nothing else.
+
+Ultralytics' trainer is made for hours on a large set; the trainings here take tens of steps
+on tens of frames, where its start-up, workers, plots and validations would be most of the
+time. So its models, losses and label assigners are used and its trainer is not.
+
+What a few frames can teach without harm is decided here too. The shift of a new camera enters
+at the input, so only the first layers are trained (Y. Lee et al., *Surgical Fine-Tuning
+Improves Adaptation to Distribution Shifts*, ICLR 2023, find the same); batch-norm statistics
+stay those of the large training set; the result is an exponential average over the steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from endedge.data.frames import Batch
+from endedge.data.units import BadInput
+from endedge.distill.losses import Objective, Targets
+from endedge.distill.model import DetectionModel, clone
+
+__all__ = ["Recipe", "interpolate", "train"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one training runs.
+
+    ``steps`` of ``batch`` frames; AdamW at ``lr`` (per step, warmed up over a tenth of the
+    steps, then cosine down to ``lr * final_lr``); ``layers``: only the first that many modules
+    of the network are trained (``None``: all); ``train_norm``: batch-norm statistics follow
+    the frames (else they stay); ``ema``: decay of the weight average (0: last weights);
+    ``seed`` fixes the order of frames and the flips.
+    """
+
+    steps: int = 200
+    batch: int = 16
+    lr: float = 5e-4
+    final_lr: float = 0.05
+    weight_decay: float = 5e-4
+    layers: int | None = 5
+    train_norm: bool = False
+    ema: float = 0.97
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.batch < 1 or not self.lr > 0 or not 0 <= self.ema < 1:
+            raise BadInput(f"recipe needs steps >= 0, batch >= 1, lr > 0, 0 <= ema < 1: {self}")
+
+
+def train(
+    start: DetectionModel,
+    frames: Batch,
+    objective: Callable[[DetectionModel], Objective],
+    recipe: Recipe,
+    *,
+    device: str = "cpu",
+    on_step: Callable[[int, float], None] | None = None,
+) -> DetectionModel:
+    """Train a copy of ``start`` on ``frames`` and return it (fp32, eval, on the CPU).
+
+    ``objective(model)`` makes the loss, called with the raw predictions of each batch and
+    its :class:`Targets`; ``on_step(step, loss)`` is told of progress. ``start`` is untouched.
+    """
+    model = clone(start).to(device)
+    loss_of = objective(model)
+    trained = _set_trainable(model, recipe)
+    optimizer = torch.optim.AdamW(_groups(trained, recipe.weight_decay), lr=recipe.lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: _rate(i, recipe))
+    average = [p.detach().clone() for p in trained]
+    for step, (at, flips) in enumerate(_order(len(frames), recipe), 1):
+        targets = _gather(frames, at, flips, device)
+        loss = loss_of(model(targets.images), targets)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(trained, 10.0)
+        optimizer.step()
+        schedule.step()
+        decay = min(recipe.ema, step / (step + 10.0))  # short at first: the start is no result
+        torch._foreach_lerp_(average, [p.detach() for p in trained], 1 - decay)
+        if on_step is not None:
+            on_step(step, float(loss.detach()))
+    for parameter, mean in zip(trained, average, strict=True):
+        parameter.data.copy_(mean)
+    model.requires_grad_(True)
+    return model.cpu().eval()
+
+
+def interpolate(start: DetectionModel, end: DetectionModel, share: float) -> DetectionModel:
+    """Weights (1 − share)·start + share·end (M. Wortsman et al., *Robust Fine-Tuning of
+    Zero-Shot Models*, CVPR 2022). Both must have the same layers."""
+    mixed = clone(start)
+    target = end.state_dict()
+    with torch.no_grad():
+        for name, tensor in mixed.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.lerp_(target[name], share)
+    return mixed
+
+
+def _set_trainable(model: DetectionModel, recipe: Recipe) -> list[nn.Parameter]:
+    modules = model.model if recipe.layers is None else model.model[: recipe.layers]
+    model.requires_grad_(False)
+    modules.requires_grad_(True)
+    model.model[-1].dfl.requires_grad_(False) if hasattr(model.model[-1], "dfl") else None
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    if recipe.train_norm:
+        for module in modules.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.train()
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def _groups(trained: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
+    """Decay the convolutions only: biases and norms are one-dimensional."""
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    warm = max(1, recipe.steps // 10)
+    if step < warm:
+        return (step + 1) / warm
+    progress = (step - warm) / max(1, recipe.steps - warm)
+    return recipe.final_lr + (1 - recipe.final_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _order(n: int, recipe: Recipe) -> Iterator[tuple[list[int], list[bool]]]:
+    """Every frame once before any comes again; each time flipped or not by a fair coin."""
+    rng = np.random.default_rng([recipe.seed, 0xF11B])
+    queue: list[int] = []
+    for _ in range(recipe.steps):
+        while len(queue) < recipe.batch:
+            queue += [int(i) for i in rng.permutation(n)]
+        at, queue = queue[: recipe.batch], queue[recipe.batch :]
+        yield at, [bool(f) for f in rng.random(recipe.batch) < 0.5]
+
+
+def _gather(frames: Batch, at: list[int], flips: list[bool], device: str) -> Targets:
+    images = frames.images[at].to(device).float() / 255
+    flip = torch.tensor(flips, device=device)
+    images = torch.where(flip[:, None, None, None], images.flip(3), images)
+    rows = []
+    for i, (frame, flipped) in enumerate(zip(at, flips, strict=True)):
+        boxes = frames.boxes[frame].clone()
+        if flipped and len(boxes):
+            boxes[:, 0] = 1 - boxes[:, 0]
+        index = torch.full((len(boxes), 1), float(i))
+        rows.append(torch.cat([index, frames.labels[frame].float()[:, None], boxes], 1))
+    return Targets(images, torch.cat(rows).to(device), tuple(at), tuple(flips))

@@ -1,0 +1,87 @@
+"""Inference as the device does it: letterboxed frames in, scored boxes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ultralytics.utils.nms import non_max_suppression
+
+from endedge.data.frames import Batch
+from endedge.distill.model import DetectionModel, clone
+
+__all__ = ["Detections", "detect"]
+
+# The settings of COCO evaluation: keep low scores, for mAP integrates over all of them.
+_MIN_SCORE, _NMS_IOU, _MAX_DETECTIONS = 0.001, 0.7, 300
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Detections on one frame, best first: ``boxes`` (n, 4) float64 x, y, width, height in px
+    of the frame; ``scores`` (n,) in [0, 1]; ``labels`` (n,) class indices."""
+
+    image_id: int
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int64]
+
+
+@torch.inference_mode()
+def detect(
+    model: DetectionModel,
+    frames: Batch,
+    *,
+    batch_size: int = 16,
+    min_score: float = _MIN_SCORE,
+    device: torch.device | str = "cpu",
+) -> list[Detections]:
+    """Run ``model`` over ``frames`` (letterboxed uint8) and return detections in frame px."""
+    model = clone(model).to(device).eval().fuse(verbose=False)
+    found: dict[int, Detections] = {}
+    for at, (top, bottom, left, right) in _by_window(frames, int(model.stride.max()), batch_size):
+        images = frames.images[at, :, top:bottom, left:right].to(device).float() / 255
+        raw = model(images)[0]
+        kept = non_max_suppression(
+            raw, conf_thres=min_score, iou_thres=_NMS_IOU, max_det=_MAX_DETECTIONS,
+            multi_label=True, max_time_img=10.0,
+        )  # fmt: skip
+        for i, kept_rows in zip(at, kept, strict=True):
+            rows = kept_rows.double().cpu().numpy()
+            corners = rows[:, :4] + (left, top, left, top)
+            found[i] = Detections(
+                int(frames.image_ids[i]),
+                _to_frame(corners, frames, i),
+                rows[:, 4],
+                rows[:, 5].astype(np.int64),
+            )
+    return [found[i] for i in range(len(frames))]
+
+
+def _by_window(
+    frames: Batch, stride: int, batch_size: int
+) -> Iterator[tuple[list[int], tuple[int, int, int, int]]]:
+    """Batches of frames whose letterboxed content fits the same window (top, bottom, left,
+    right in px): the grey padding beyond the next multiple of ``stride`` is not computed."""
+    side = frames.images.shape[-1]
+    groups: dict[tuple[int, int, int, int], list[int]] = {}
+    for i in range(len(frames)):
+        width, height = np.rint(frames.size[i] * frames.scale[i]).astype(int)
+        w, h = (min(side, math.ceil(v / stride) * stride) for v in (width, height))
+        top, left = (side - h) // 2, (side - w) // 2
+        groups.setdefault((top, top + h, left, left + w), []).append(i)
+    for window, members in sorted(groups.items()):
+        for start in range(0, len(members), batch_size):
+            yield members[start : start + batch_size], window
+
+
+def _to_frame(corners: NDArray[np.float64], frames: Batch, i: int) -> NDArray[np.float64]:
+    """Corners in px of the square → x, y, width, height in px of the frame, clipped to it."""
+    corners = (corners - np.tile(frames.offset[i], 2)) / frames.scale[i]
+    limit = np.tile(frames.size[i], 2)
+    corners = np.clip(corners, 0, limit)
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)

@@ -1,0 +1,87 @@
+"""COCO mAP of detections, by pycocotools itself."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from endedge.data.coco import Dataset
+from endedge.data.frames import Batch
+from endedge.distill.model import DetectionModel
+from endedge.end.inference import Detections, detect
+
+__all__ = ["Score", "coco_map", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """``map``: COCO mAP50-95 in [0, 1]; ``map50``: AP at IoU 0.5; ``images`` evaluated."""
+
+    map: float
+    map50: float
+    images: int
+
+
+def coco_map(truth: Dataset, detections: Sequence[Detections]) -> Score:
+    """Score ``detections`` of all frames of ``truth`` (bbox, all areas, 100 detections).
+
+    Classes without a box in ``truth`` do not count, as in COCOeval. With no boxes at all the
+    score is 0, not COCOeval's −1.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = _as_coco(truth)
+        coco.createIndex()
+        results = [
+            [d.image_id, *box, score, truth.category_ids[label]]
+            for d in detections
+            for box, score, label in zip(d.boxes, d.scores, d.labels, strict=True)
+        ]
+        if not results:
+            return Score(0.0, 0.0, len(truth))
+        ours = coco.loadRes(np.asarray(results, np.float64))
+        run = COCOeval(coco, ours, "bbox")
+        run.params.areaRng, run.params.areaRngLbl = run.params.areaRng[:1], ["all"]
+        run.params.maxDets = [100]  # only what mAP and mAP50 need; the values stay the same
+        run.evaluate()
+        run.accumulate()
+    precision = run.eval["precision"][:, :, :, 0, 0]  # iou, recall, class
+    return Score(_mean(precision), _mean(precision[0]), len(truth))
+
+
+def evaluate(model: DetectionModel, frames: Batch, truth: Dataset, device: str = "cpu") -> Score:
+    """Detect on ``frames`` (the pictures of ``truth``, same order) and score."""
+    return coco_map(truth, detect(model, frames, device=device))
+
+
+def _mean(precision: Any) -> float:
+    valid = precision[precision > -1]
+    return float(valid.mean()) if valid.size else 0.0
+
+
+def _as_coco(truth: Dataset) -> dict[str, Any]:
+    annotations = [
+        {
+            "id": 0, "image_id": f.image_id, "category_id": truth.category_ids[int(label)],
+            "bbox": [float(v) for v in box], "area": float(box[2]) * float(box[3]),
+            "iscrowd": int(crowd),
+        }
+        for f in truth.frames
+        for box, label, crowd in zip(f.boxes, f.labels, f.crowd, strict=True)
+    ]  # fmt: skip
+    for number, entry in enumerate(annotations, 1):
+        entry["id"] = number
+    return {
+        "images": [{"id": f.image_id, "width": f.width, "height": f.height} for f in truth.frames],
+        "annotations": annotations,
+        "categories": [
+            {"id": i, "name": n} for i, n in zip(truth.category_ids, truth.names, strict=True)
+        ],
+    }
