@@ -1,0 +1,269 @@
+"""Policies: who decides the split. One small protocol, a registry, and the baselines.
+
+A policy is a callable from what is known to a split in bytes::
+
+    from endedge.allocator import Known, Split, register
+
+    @register("half-a-megabyte-up")
+    def mine(known: Known) -> Split:
+        return known.budget.with_upload(5e5)
+
+Another package registers its own through an entry point of the group ``endedge.policies``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import entry_points
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from endedge.allocator.branch import worth
+from endedge.allocator.curves import Curves
+from endedge.allocator.link import Budget, Link, Rules, Split
+from endedge.allocator.solver import best_split
+from endedge.allocator.surface import Points
+from endedge.data.units import BadInput
+
+__all__ = ["Known", "Policy", "decide", "register", "registry"]
+
+Floats = NDArray[np.float64]
+
+_ENTRY_POINTS = "endedge.policies"
+NO_UPDATE = Split(0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a policy may use.
+
+    ``curves`` fitted on the cells that it may see; ``points``: the operating points there
+    are, whose ``map`` is NaN unless the policy is registered with hindsight; ``rng`` seeded
+    by the benchmark; ``bandwidths_hz``: the whole sweep, for choices made once for all of it.
+    """
+
+    link: Link
+    curves: Curves
+    points: Points
+    rng: np.random.Generator
+    rules: Rules = field(default_factory=Rules)
+    bandwidths_hz: tuple[float, ...] = ()
+
+    @cached_property
+    def budget(self) -> Budget:
+        """The link as a constraint on bytes."""
+        return Budget.of(self.link, self.rules, self.curves)
+
+    def worth(self, split: Split) -> float:
+        """The objective that the curves predict for a split."""
+        if not split.sends:
+            return self.budget.stale
+        pair = np.array([split.upload_bytes]), np.array([split.update_bytes])
+        return float(worth(self.curves.joint, self.budget, *pair)[0])
+
+
+Policy: TypeAlias = Callable[[Known], Split]
+
+_BUILT_IN: dict[str, Policy] = {}
+_HINDSIGHT: set[str] = set()
+
+
+def register(name: str, *, hindsight: bool = False) -> Callable[[Policy], Policy]:
+    """Add a policy under ``name``; ``hindsight`` lets it see the measured accuracies.
+
+    Raises :class:`BadInput` when the name is taken.
+    """
+
+    def add(policy: Policy) -> Policy:
+        if name in _BUILT_IN:
+            raise BadInput(f"a policy named {name!r} is registered already")
+        _BUILT_IN[name] = policy
+        if hindsight:
+            _HINDSIGHT.add(name)
+        return policy
+
+    return add
+
+
+def registry() -> Mapping[str, Policy]:
+    """All policies by name: the built-in ones, then those of installed packages.
+
+    Raises :class:`BadInput` naming the package whose entry point does not load, is not
+    callable, or takes a name that exists.
+    """
+    found = dict(_BUILT_IN)
+    for entry in entry_points(group=_ENTRY_POINTS):
+        where = f"entry point {entry.name} = {entry.value} of {_ENTRY_POINTS}"
+        try:
+            policy = entry.load()
+        except Exception as error:
+            raise BadInput(f"{where} does not load: {error}") from error
+        if not callable(policy):
+            raise BadInput(f"{where} is not callable; it must be policy(known) -> Split")
+        if found.setdefault(entry.name, policy) is not policy:
+            raise BadInput(f"{where} takes a name that exists; choose another")
+    return found
+
+
+def decide(name: str, known: Known) -> Split:
+    """Run one policy and check its answer.
+
+    Raises :class:`BadInput` for an unknown name, an answer that is no split, and a split
+    that the link cannot carry.
+    """
+    policies = registry()
+    if name not in policies:
+        raise BadInput(f"no policy {name!r}; there are {', '.join(sorted(policies))}")
+    if name not in _HINDSIGHT:
+        blind = np.full(len(known.points), np.nan)
+        shown = {**vars(known.points), "map": blind, "map_error": blind}
+        known = Known(
+            known.link, known.curves, Points(**shown), known.rng, known.rules, known.bandwidths_hz
+        )
+    split = policies[name](known)
+    if not isinstance(split, Split) or not known.budget.allows(split):
+        raise BadInput(f"policy {name!r} answered {split}, which the link cannot carry")
+    return split
+
+
+@register("no-update")
+def no_update(known: Known) -> Split:
+    """Keep the model that is there."""
+    return NO_UPDATE
+
+
+@register("data-only")
+def data_only(known: Known) -> Split:
+    """All to frames; the model gets the least package that carries an update at all."""
+    return known.budget.with_share(1.0)
+
+
+@register("model-only")
+def model_only(known: Known) -> Split:
+    """All to the model; the least upload that was ever measured."""
+    return known.budget.with_share(0.0)
+
+
+@register("equal")
+def equal(known: Known) -> Split:
+    """Half of the bandwidth (pipelined) or of the air time (sequential) each."""
+    return known.budget.with_share(0.5)
+
+
+@register("full-model-first")
+def full_model_first(known: Known) -> Split:
+    """The largest package that fits, frames with what is left."""
+    budget = known.budget
+    if budget.reason:
+        return NO_UPDATE
+    left = (budget.room - budget.down * budget.update.high) / budget.up
+    split = budget.with_upload(max(left, budget.upload.low))
+    return split
+
+
+@register("random")
+def random(known: Known) -> Split:
+    """A share drawn uniformly."""
+    return known.budget.with_share(float(known.rng.random()))
+
+
+@register("marginal-greedy")
+def marginal_greedy(known: Known) -> Split:
+    """From the least of both, room goes in 1/100ths to the side that gains more by it."""
+    budget, joint = known.budget, known.curves.joint
+    if budget.reason:
+        return NO_UPDATE
+    u, m = budget.upload.low, budget.update.low
+    chunk = (budget.room - budget.cost(u, m)) / 100
+    for _ in range(100):
+        more_u = min(u + chunk / budget.up, budget.upload.high)
+        more_m = min(m + chunk / budget.down, budget.update.high)
+        here = joint.value(u, m)
+        gain_u, gain_m = joint.value(more_u, m) - here, joint.value(u, more_m) - here
+        if more_u > u and (gain_u >= gain_m or more_m == m):
+            u = more_u
+        else:
+            m = more_m
+    return Split(u, m)
+
+
+@register("thief")
+def thief(known: Known) -> Split:
+    """From equal shares, each side in turn steals a tenth of the room from the other for as
+    long as the prediction rises (after Ekya's thief scheduler, Bhardwaj et al., NSDI 2022)."""
+    share = 0.5
+    best = known.budget.with_share(share)
+    for steal in (0.1, -0.1):
+        while 0 <= share + steal <= 1 + 1e-12:
+            trial = known.budget.with_share(min(max(share + steal, 0.0), 1.0))
+            if known.worth(trial) <= known.worth(best):
+                break
+            share, best = share + steal, trial
+    return best
+
+
+@register("fitted")
+def fitted(known: Known) -> Split:
+    """The optimum of the fitted curves."""
+    upload, update, _ = best_split(known.curves.joint, known.budget)
+    return Split(upload, update)
+
+
+@register("fitted-points")
+def fitted_points(known: Known) -> Split:
+    """The best measured operating point by the accuracy that the curves predict for it."""
+    return _best_point(known, known.curves.joint.value)
+
+
+@register("monotone-points")
+def monotone_points(known: Known) -> Split:
+    """The same by the monotone reference, which assumes no family."""
+    return _best_point(known, known.curves.reference.predict)
+
+
+@register("best-static", hindsight=True)
+def best_static(known: Known) -> Split:
+    """The one share that is best on average over the whole sweep, chosen in hindsight."""
+    shares = np.linspace(0.0, 1.0, 41)
+    totals = np.zeros(len(shares))
+    for bandwidth in known.bandwidths_hz or (known.link.bandwidth_hz,):
+        link = Link(
+            bandwidth,
+            known.link.period_s,
+            known.link.up_bit_per_s_per_hz,
+            known.link.down_bit_per_s_per_hz,
+        )
+        budget = Budget.of(link, known.rules, known.curves)
+        for k, share in enumerate(shares):
+            row = known.points.fitting(*_caps(budget.with_share(float(share))))
+            totals[k] += known.curves.m0 if row is None else known.points.map[row]
+    return known.budget.with_share(float(shares[np.argmax(totals)]))
+
+
+@register("oracle", hindsight=True)
+def oracle(known: Known) -> Split:
+    """The best measured operating point that fits: nothing executable beats it."""
+    return _best_point(known, lambda u, m: known.points.map)
+
+
+def _caps(split: Split) -> tuple[float, float]:
+    return split.upload_bytes, split.update_bytes
+
+
+def _best_point(known: Known, accuracy: Callable[[Floats, Floats], Floats]) -> Split:
+    """Exact enumeration of the measured points under the objective of the rules."""
+    budget, points = known.budget, known.points
+    u, m = points.upload_bytes, points.update_bytes
+    fresh = budget.fresh - budget.fresh_up * u - budget.fresh_down * m
+    value = budget.stale + (accuracy(u, m) - budget.stale) * fresh
+    fits = budget.up * u + budget.down * m <= budget.room * (1 + 1e-12)
+    fits &= (u <= budget.upload.high) & (m <= budget.update.high) & (not budget.reason)
+    value = np.where(fits, value, -np.inf)
+    best = int(np.argmax(value))
+    if value[best] <= budget.stale:
+        return NO_UPDATE
+    return Split(float(u[best]), float(m[best]))
