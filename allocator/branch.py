@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from endedge.allocator.joint import Joint
 from endedge.allocator.link import Budget
+from endedge.allocator.shapes import Number
 
 __all__ = ["TOLERANCE", "best_anywhere", "best_on_segment", "worth"]
 
@@ -27,10 +28,10 @@ TOLERANCE = 1e-8  # mAP
 _MAX_BOXES = 400_000
 
 
-def worth(joint: Joint, budget: Budget, upload: Floats, update: Floats) -> Floats:
+def worth(joint: Joint, budget: Budget, upload: Number, update: Number) -> Number:
     """Φ(U, M): the objective, mAP averaged over the period (or final), not clipped."""
     fresh = budget.fresh - budget.fresh_up * upload - budget.fresh_down * update
-    return np.asarray(budget.stale + (joint.value(upload, update) - budget.stale) * fresh)
+    return budget.stale + (joint.value(upload, update) - budget.stale) * fresh
 
 
 def best_on_segment(

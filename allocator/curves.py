@@ -275,8 +275,8 @@ def _curves_in(document: Any) -> Curves:
     candidates = []
     for item in _items(document, "candidates"):
         joint = _joint_in(item, m0)
-        errors = (_maybe(item[name], name) for name in ("held_out", "rmse", "aicc"))
-        candidates.append(Candidate(joint.kind, *errors, joint))
+        held_out, rmse, aicc = (_maybe(item[name], name) for name in ("held_out", "rmse", "aicc"))
+        candidates.append(Candidate(joint.kind, held_out, rmse, aicc, joint))
     provenance = document.get("provenance", {})
     if not isinstance(provenance, dict):
         raise BadInput("provenance must be an object")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -221,7 +222,7 @@ def _bootstrap(
     return draws
 
 
-def _measured(surface: Surface, grid: _Grid, seed: int) -> dict[str, object]:
+def _measured(surface: Surface, grid: _Grid, seed: int) -> dict[str, Any]:
     """What curves carry besides the fits: ranges, envelopes, reference, provenance."""
     points = surface.points()
     reference, held_out = _reference(surface, grid)

@@ -134,9 +134,8 @@ class Budget:
             fresh_up, fresh_down = (up / period, down / period) if average else (0.0, 0.0)
         need = up * upload.low + down * update.low
         if not reason and need > room:
-            reason = (
-                f"the least upload and package need {need:.4g} {unit} of {max(room, 0):.4g} {unit}"
-            )
+            have = f"{max(room, 0.0):.4g} {unit}"
+            reason = f"the least upload and package need {need:.4g} {unit}, there are {have}"
         return cls(up, down, room, upload, update, fresh, fresh_up, fresh_down, stale, reason)
 
     def cost(self, upload_bytes: float, update_bytes: float) -> float:

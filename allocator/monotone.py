@@ -105,4 +105,5 @@ def _level_means(level: NDArray[np.int64], n_bytes: Floats) -> Floats:
     """Mean bytes of each level, made strictly rising."""
     count = np.bincount(level)
     means = np.bincount(level, weights=n_bytes) / np.maximum(count, 1)
-    return np.maximum.accumulate(means) + np.arange(len(means)) * 1e-6
+    rising: Floats = np.maximum.accumulate(means)
+    return rising + np.arange(len(means)) * 1e-6

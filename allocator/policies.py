@@ -161,8 +161,7 @@ def full_model_first(known: Known) -> Split:
     if budget.reason:
         return NO_UPDATE
     left = (budget.room - budget.down * budget.update.high) / budget.up
-    split = budget.with_upload(max(left, budget.upload.low))
-    return split
+    return budget.with_upload(max(left, budget.upload.low))
 
 
 @register("random")

@@ -184,6 +184,10 @@ def _nothing(x: Number, _: Number) -> Number:
     return x * 0.0
 
 
+_MMF = (_hill_value, _hill_slope, _hill_shape, _hill_peak)
+_WEIBULL = (_weibull_value, _weibull_slope, _weibull_shape, _weibull_peak)
+_KNEE = (_knee_value, _knee_slope, _knee_shape, _knee_peak)
+
 # Accuracy against uploaded bytes: A(U) = start + gain * r(U / U0).
 DATA_SHAPES: dict[str, Shape] = {
     shape.name: shape
@@ -191,10 +195,8 @@ DATA_SHAPES: dict[str, Shape] = {
         Shape("power", "c", (0.05, 6.0), _power_value, _power_slope, _power_shape, _no_peak),
         Shape("exponential", "", (1.0, 1.0), _exponential, _exponential_slope, _nothing, _no_peak),
         Shape("logarithm", "", (1.0, 1.0), _logarithm, _logarithm_slope, _nothing, _no_peak),
-        Shape("mmf4", "c", (0.2, 6.0), _hill_value, _hill_slope, _hill_shape, _hill_peak),
-        Shape(
-            "wbl4", "c", (0.2, 6.0), _weibull_value, _weibull_slope, _weibull_shape, _weibull_peak
-        ),
+        Shape("mmf4", "c", (0.2, 6.0), *_MMF),
+        Shape("wbl4", "c", (0.2, 6.0), *_WEIBULL),
     )
 }
 
@@ -202,25 +204,9 @@ DATA_SHAPES: dict[str, Shape] = {
 MODEL_SHAPES: dict[str, Shape] = {
     shape.name: shape
     for shape in (
-        Shape(
-            "exponential",
-            "epsilon",
-            (0.01, 20.0),
-            _knee_value,
-            _knee_slope,
-            _knee_shape,
-            _knee_peak,
-        ),
-        Shape("hill", "h", (0.3, 12.0), _hill_value, _hill_slope, _hill_shape, _hill_peak),
+        Shape("exponential", "epsilon", (0.01, 20.0), *_KNEE),
+        Shape("hill", "h", (0.3, 12.0), *_MMF),
         Shape("power", "c", (0.03, 6.0), _capped_value, _capped_slope, _capped_shape, _capped_peak),
-        Shape(
-            "weibull",
-            "c",
-            (0.2, 8.0),
-            _weibull_value,
-            _weibull_slope,
-            _weibull_shape,
-            _weibull_peak,
-        ),
+        Shape("weibull", "c", (0.2, 8.0), *_WEIBULL),
     )
 }

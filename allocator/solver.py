@@ -72,7 +72,7 @@ class Allocation:
 
     @cached_property
     def update(self) -> OperatingPoint | None:
-        """The measured package (budget, bits, pruning, mode) that fits: the last on its envelope."""
+        """The measured package (budget, bits, pruning) that fits: the last on its envelope."""
         fits = [p for p in self.curves.updates if p.update_bytes <= self.update_bytes * (1 + 1e-9)]
         return fits[-1] if fits else None
 

@@ -80,12 +80,8 @@ class Surface:
             if name in _TEXT:
                 columns[name] = np.array([str(row.get(name) or "") for row in listed])
             else:
-                columns[name] = np.array(
-                    [
-                        _number(row.get(name), name, f"{where} row {i + 2}")
-                        for i, row in enumerate(listed)
-                    ]
-                )
+                cells = enumerate((row.get(name) for row in listed), start=2)
+                columns[name] = np.array([_number(v, name, f"{where} row {i}") for i, v in cells])
         return cls(**columns)
 
     @classmethod

@@ -63,7 +63,11 @@ def test_points_and_envelopes() -> None:
     # At the small budget everything is 0.05 lower; the middle budget is a dud (0.01 lower than
     # the small one), so the envelope of packages is small, large.
     rows = []
-    for frames, codec, upload, top in ((16, "a", 1e5, 0.2), (16, "b", 3e5, 0.3), (32, "a", 2e5, 0.32)):
+    for frames, codec, upload, top in (
+        (16, "a", 1e5, 0.2),
+        (16, "b", 3e5, 0.3),
+        (32, "a", 2e5, 0.32),
+    ):
         for budget, loss in ((1e4, 0.05), (2e4, 0.06), (4e4, 0.0)):
             for seed, noise in ((0, -0.01), (1, 0.01)):
                 rows.append(
@@ -74,7 +78,10 @@ def test_points_and_envelopes() -> None:
     assert len(points) == 9
     assert points.seeds.tolist() == [2.0] * 9
     ups = [points.point(int(i)) for i in points.upload_envelope()]
-    assert [(p.frames, p.codec, p.upload_bytes) for p in ups] == [(16, "a", 1e5 + 1), (32, "a", 2e5 + 1)]
+    assert [(p.frames, p.codec, p.upload_bytes) for p in ups] == [
+        (16, "a", 1e5 + 1),
+        (32, "a", 2e5 + 1),
+    ]
     downs = [points.point(int(i)) for i in points.update_envelope()]
     assert [p.budget_bytes for p in downs] == [1e4, 4e4]
     index = points.fitting(2.5e5, 3e4)
