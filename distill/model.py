@@ -200,10 +200,8 @@ def _layer_class(path: Path, name: str) -> Any:
     import importlib
 
     module, _, attribute = name.rpartition(".")
-    if (
-        module.split(".")[0] == "torch"
-        and module.startswith("torch.nn")
-        or module.startswith("ultralytics.nn")
+    if (module.split(".")[0] == "torch" and module.startswith("torch.nn")) or module.startswith(
+        "ultralytics.nn"
     ):
         found = getattr(importlib.import_module(module), attribute, None)
         if isinstance(found, type) and issubclass(found, nn.Module):

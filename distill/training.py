@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from endedge.data.frames import Batch
 from endedge.data.units import BadInput
 from endedge.distill.losses import Objective, Targets
 from endedge.distill.model import DetectionModel, clone
 
-__all__ = ["Recipe", "interpolate", "train"]
+__all__ = ["Recipe", "gather", "interpolate", "train"]
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,13 @@ def train(
     model = clone(start).to(device)
     loss_of = objective(model)
     trained = _set_trainable(model, recipe)
-    optimizer = torch.optim.AdamW(_groups(trained, recipe.weight_decay), lr=recipe.lr)
+    helpers = list(loss_of.parameters()) if isinstance(loss_of, nn.Module) else []
+    groups = _groups([*trained, *helpers], recipe.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: _rate(i, recipe))
     average = [p.detach().clone() for p in trained]
     for step, (at, flips) in enumerate(_order(len(frames), recipe), 1):
-        targets = _gather(frames, at, flips, device)
+        targets = gather(frames, at, flips, device)
         loss = loss_of(model(targets.images), targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -147,7 +149,8 @@ def _order(n: int, recipe: Recipe) -> Iterator[tuple[list[int], list[bool]]]:
         yield at, [bool(f) for f in rng.random(recipe.batch) < 0.5]
 
 
-def _gather(frames: Batch, at: list[int], flips: list[bool], device: str) -> Targets:
+def gather(frames: Batch, at: list[int], flips: list[bool], device: str) -> Targets:
+    """The frames at ``at``, mirrored where ``flips`` says so, as one batch on ``device``."""
     images = frames.images[at].to(device).float() / 255
     flip = torch.tensor(flips, device=device)
     images = torch.where(flip[:, None, None, None], images.flip(3), images)

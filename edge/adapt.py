@@ -1,0 +1,113 @@
+"""The edge's answer to an upload: adapt the teacher, distil the student, decide whether to send.
+
+Nothing here sees evaluation frames. What has to be chosen (how far to move from the start,
+whether an update is an improvement at all) is chosen on a slice of the uploaded frames that
+no training touches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from endedge.data.frames import Batch
+from endedge.distill.losses import Objective, TeacherCache, distillation, labels
+from endedge.distill.model import DetectionModel, clone
+from endedge.distill.training import Recipe, gather, interpolate, train
+
+__all__ = ["Adapted", "Upload", "adapt_teacher", "distil_student", "held_back_loss", "split_upload"]
+
+OnStep = Callable[[int, float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Upload:
+    """What the edge knows of the device's world: ``trained`` frames and ``held_back`` ones."""
+
+    trained: Batch
+    held_back: Batch
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """A trained ``model``: ``share`` of the way from the start to the end of the training, and
+    the held-back ``loss`` of each share tried (share 0 is the start)."""
+
+    model: DetectionModel
+    share: float
+    losses: dict[float, float]
+
+
+def split_upload(frames: Batch, share: float, most: int) -> Upload:
+    """Hold back the last ``share`` of the frames (at least 2, at most ``most``)."""
+    held = min(most, max(2, round(share * len(frames))))
+    held = min(held, len(frames) - 1)
+    cut = len(frames) - held
+    return Upload(frames.take(range(cut)), frames.take(range(cut, len(frames))))
+
+
+def adapt_teacher(
+    start: DetectionModel,
+    upload: Upload,
+    recipe: Recipe,
+    shares: Sequence[float],
+    *,
+    device: str = "cpu",
+    on_step: OnStep | None = None,
+) -> Adapted:
+    """Fine-tune the large model on the uploaded frames and their labels."""
+    return _adapt(start, upload, labels, recipe, shares, device, on_step)
+
+
+def distil_student(
+    start: DetectionModel,
+    teacher: DetectionModel,
+    upload: Upload,
+    recipe: Recipe,
+    shares: Sequence[float],
+    *,
+    gains: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    device: str = "cpu",
+    on_step: OnStep | None = None,
+) -> Adapted:
+    """Train the small model towards labels and the adapted teacher. ``gains`` of the terms:
+    labels, scores, boxes (see :func:`endedge.distill.losses.distillation`)."""
+    objective = distillation(
+        TeacherCache(teacher, device), label_gain=gains[0], score_gain=gains[1], box_gain=gains[2]
+    )
+    return _adapt(start, upload, objective, recipe, shares, device, on_step)
+
+
+def held_back_loss(model: DetectionModel, frames: Batch, device: str = "cpu") -> float:
+    """Detection loss (labels) of ``model`` on frames it was not trained on, mean per frame.
+
+    A loss and not mAP: on a dozen frames mAP moves by whole points when one box flips, while
+    the loss changes with every score.
+    """
+    model = clone(model).to(device).eval()
+    loss_of, total = labels(model), 0.0
+    with torch.no_grad():
+        for begin in range(0, len(frames), 16):
+            at = list(range(begin, min(begin + 16, len(frames))))
+            targets = gather(frames, at, [False] * len(at), device)
+            total += float(loss_of(model(targets.images)[1], targets)) * len(at)
+    return total / len(frames)
+
+
+def _adapt(
+    start: DetectionModel,
+    upload: Upload,
+    objective: Callable[[DetectionModel], Objective],
+    recipe: Recipe,
+    shares: Sequence[float],
+    device: str,
+    on_step: OnStep | None,
+) -> Adapted:
+    end = train(start, upload.trained, objective, recipe, device=device, on_step=on_step)
+    tried = {0.0: held_back_loss(start, upload.held_back, device)}
+    models = {share: interpolate(start, end, share) for share in shares}
+    tried |= {s: held_back_loss(m, upload.held_back, device) for s, m in models.items()}
+    best = min(shares, key=lambda s: tried[s])
+    return Adapted(models[best], best, tried)

@@ -1,0 +1,263 @@
+"""One cell of the surface: a whole round, from frames on the device to mAP on the device.
+
+Each step is a node of the store, named by everything that determines it, so cells share
+what they have in common: all budgets share one student, and a rerun does nothing again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from endedge.data.coco import Frame
+from endedge.data.codec import Codec
+from endedge.distill.model import DetectionModel, load_detector, save_detector
+from endedge.distill.package import pack, unpack
+from endedge.edge.adapt import Upload, adapt_teacher, distil_student, held_back_loss, split_upload
+from endedge.end.metric import evaluate
+from endedge.lab.store import Node, Store
+from endedge.lab.world import World
+
+__all__ = ["Cell", "Rounds"]
+
+# Raise a stage's number when its code changes what it computes: older results are then not used.
+VERSIONS = {"start": 1, "upload": 1, "teacher": 1, "student": 1, "package": 1, "cell": 1}
+
+Say = Callable[[str], None]
+_CALIBRATION_FRAMES = 64
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid: ``frames`` uploaded in ``codec``, the model sent in at most
+    ``budget_bytes``; ``seed`` draws frames and trainings."""
+
+    seed: int
+    frames: int
+    codec: str
+    budget_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.frames} frames, {self.budget_bytes:,} B, seed {self.seed}"
+
+
+@dataclass
+class Rounds:
+    """Measures cells of ``world`` and keeps their parts in ``store``; ``say`` hears of progress."""
+
+    world: World
+    store: Store
+    say: Say
+
+    def measure(self, cell: Cell) -> dict[str, Any]:
+        """Run (or look up) the round of ``cell`` and return its row of ``surface.csv``."""
+        start = self.start()
+        upload = self.upload(cell)  # end → data: the device encodes what fits
+        teacher = self.teacher(cell, upload)  # edge: the large model learns the frames
+        student = self.student(cell, upload, teacher)  # distill: the small one learns from it
+        package = self.package(cell, upload, student)  # distill: pruned, quantized, coded
+        applied = self.applied(package, start)  # end: decoded on the device, evaluated
+        sent = bool(package.record["sent"])
+        on_device = applied if sent else start
+        return {
+            "cell": applied.key,
+            **asdict(cell),
+            "upload_bytes": upload.record["upload_bytes"],
+            "update_bytes": package.record["update_bytes"],
+            "params": package.record["params"],
+            "bits": package.record["bits"],
+            "prune": package.record["prune"],
+            "mode": package.record["mode"],
+            "map": on_device.record["map"],
+            "map50": on_device.record["map50"],
+            "m0": start.record["map"],
+            "teacher_map": teacher.record["map"],
+            "decoded_map": applied.record["map"],
+            "seconds_teacher": teacher.record["seconds"],
+            "seconds_student": student.record["seconds"],
+            "seconds_pack": package.record["seconds"],
+            "seconds_eval": applied.record["seconds"],
+            "sent": int(sent),
+        }
+
+    def start(self) -> Node:
+        """The device before any update, and the teacher before any frame."""
+        world = self.world
+
+        def make(folder: Path) -> dict[str, Any]:
+            self.say("evaluate the detectors as they are")
+            before = _scored(world, world.student)
+            return {**before, "teacher_map": _scored(world, world.teacher)["map"]}
+
+        camera = world.config.data.camera.model_dump()
+        return self._node(
+            "start", {"hashes": world.hashes, "camera": camera, "side": world.side}, make
+        )
+
+    def upload(self, cell: Cell) -> Node:
+        """What the device sends: the exact bytes of its framed batch."""
+        world = self.world
+
+        def make(folder: Path) -> dict[str, Any]:
+            self.say(f"encode {cell.frames} frames")
+            sent = self._inbox(cell).sent
+            return {"upload_bytes": len(sent), "sha256": hashlib.sha256(sent).hexdigest()}
+
+        determinants = {
+            "pool": world.hashes["pool"],
+            "camera": world.config.data.camera.model_dump(),
+            "seed": cell.seed,
+            "frames": cell.frames,
+            "codec": cell.codec,
+        }
+        return self._node("upload", determinants, make)
+
+    def teacher(self, cell: Cell, upload: Node) -> Node:
+        """The large model, fine-tuned on the decoded upload."""
+        world, plan = self.world, self.world.config
+        recipe = plan.teacher.recipe(cell.frames, cell.seed)
+
+        def make(folder: Path) -> dict[str, Any]:
+            began = time.perf_counter()
+            adapted = adapt_teacher(
+                world.teacher, self._inbox(cell).upload, recipe, plan.held_back.shares,
+                device=world.device, on_step=self._steps(f"teacher on {cell.frames} frames", recipe.steps),
+            )  # fmt: skip
+            seconds = time.perf_counter() - began
+            save_detector(adapted.model, folder / "teacher.safetensors")
+            self.say(f"evaluate the teacher of {cell.frames} frames")
+            return {
+                **_scored(world, adapted.model), "share": adapted.share, "seconds": seconds,
+                "losses": {str(k): v for k, v in adapted.losses.items()}, "steps": recipe.steps,
+            }  # fmt: skip
+
+        determinants = {
+            "upload": upload.key, "weights": world.hashes["teacher"], "recipe": asdict(recipe),
+            "held_back": plan.held_back.model_dump(), "side": world.side,
+        }  # fmt: skip
+        return self._node("teacher", determinants, make)
+
+    def student(self, cell: Cell, upload: Node, teacher: Node) -> Node:
+        """The small model, distilled from the adapted teacher."""
+        world, plan = self.world, self.world.config
+        recipe = plan.student.recipe(cell.frames, cell.seed)
+        gains = plan.distillation
+
+        def make(folder: Path) -> dict[str, Any]:
+            began = time.perf_counter()
+            adapted = distil_student(
+                world.student, load_detector(teacher.folder / "teacher.safetensors"),
+                self._inbox(cell).upload, recipe, plan.held_back.shares,
+                gains=(gains.label_gain, gains.score_gain, gains.box_gain), device=world.device,
+                on_step=self._steps(f"student on {cell.frames} frames", recipe.steps),
+            )  # fmt: skip
+            save_detector(adapted.model, folder / "student.safetensors")
+            return {
+                "share": adapted.share, "losses": {str(k): v for k, v in adapted.losses.items()},
+                "steps": recipe.steps, "seconds": time.perf_counter() - began,
+            }  # fmt: skip
+
+        determinants = {
+            "teacher": teacher.key, "weights": world.hashes["student"], "recipe": asdict(recipe),
+            "gains": gains.model_dump(), "held_back": plan.held_back.model_dump(),
+        }  # fmt: skip
+        return self._node("student", determinants, make)
+
+    def package(self, cell: Cell, upload: Node, student: Node) -> Node:
+        """The update in at most the cell's budget, and whether the edge would send it: only
+        when the decoded package beats what the device has on the held-back frames."""
+        world = self.world
+
+        def make(folder: Path) -> dict[str, Any]:
+            self.say(f"pack {cell}")
+            began = time.perf_counter()
+            known = self._inbox(cell).upload
+            model = load_detector(student.folder / "student.safetensors")
+            packed = pack(
+                model, cell.budget_bytes,
+                base=world.student if world.config.downlink.delta else None,
+                frames=known.trained.images[:_CALIBRATION_FRAMES], seed=cell.seed,
+            )  # fmt: skip
+            (folder / "update.eeu").write_bytes(packed.data)
+            seconds = time.perf_counter() - began
+            decoded = unpack(packed.data, base=world.student)
+            losses = {
+                "before": student.record["losses"]["0.0"],
+                "after": held_back_loss(decoded, known.held_back, world.device),
+            }
+            return {
+                "update_bytes": len(packed.data), "params": packed.report.parameters,
+                "bits": packed.report.mean_bits, "prune": 1 - packed.report.kept,
+                "mode": packed.report.mode, "seconds": seconds, "losses": losses,
+                "sent": losses["after"] < losses["before"],
+            }  # fmt: skip
+
+        determinants = {
+            "student": student.key, "base": world.hashes["student"],
+            "budget": cell.budget_bytes, "delta": world.config.downlink.delta,
+        }  # fmt: skip
+        return self._node("package", determinants, make)
+
+    def applied(self, package: Node, start: Node) -> Node:
+        """The device decodes the package and measures itself on frames the edge never saw."""
+
+        def make(folder: Path) -> dict[str, Any]:
+            self.say("evaluate the decoded package")
+            data = (package.folder / "update.eeu").read_bytes()
+            return _scored(self.world, unpack(data, base=self.world.student))
+
+        return self._node("cell", {"package": package.key, "start": start.key}, make)
+
+    def _node(
+        self, stage: str, determinants: Mapping[str, Any], make: Callable[[Path], dict[str, Any]]
+    ) -> Node:
+        versioned = {"version": VERSIONS[stage], "device": self.world.device, **determinants}
+        return self.store.node(stage, versioned, make)
+
+    def _steps(self, what: str, total: int) -> Callable[[int, float], None]:
+        def on_step(step: int, loss: float) -> None:
+            if step % 10 == 0 or step == total:
+                self.say(f"{what}: step {step}/{total}, loss {loss:.3f}")
+
+        return on_step
+
+    def _inbox(self, cell: Cell) -> _Inbox:
+        """The upload of ``cell``; the last one is kept, for its budgets come one by one."""
+        key = (cell.seed, cell.frames, cell.codec)
+        if self._last is None or self._last[0] != key:
+            self._last = (key, _Inbox(self.world, cell))
+        return self._last[1]
+
+    _last: tuple[tuple[int, int, str], _Inbox] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Inbox:
+    """One upload as the device encoded it and as the edge decodes it."""
+
+    world: World
+    cell: Cell
+
+    @cached_property
+    def frames(self) -> tuple[Frame, ...]:
+        return self.world.captured(self.cell.seed)[: self.cell.frames]
+
+    @cached_property
+    def sent(self) -> bytes:
+        return self.world.encoded(self.frames, Codec.parse(self.cell.codec))
+
+    @cached_property
+    def upload(self) -> Upload:
+        held = self.world.config.held_back
+        return split_upload(self.world.received(self.frames, self.sent), held.share, held.most)
+
+
+def _scored(world: World, model: DetectionModel) -> dict[str, float]:
+    began = time.perf_counter()
+    score = evaluate(model, world.evaluation_batch, world.evaluation, world.device)
+    return {"map": score.map, "map50": score.map50, "seconds": time.perf_counter() - began}

@@ -1,0 +1,243 @@
+"""Configuration files: every field with its unit, unknown keys refused."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from endedge.data.codec import Codec
+from endedge.data.shift import Kind
+from endedge.data.units import BadInput
+from endedge.distill.training import Recipe
+
+__all__ = ["Config", "load_config"]
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Camera(_Section):
+    """The device's camera: a domain shift of the frames (see data/shift.py)."""
+
+    kind: Kind = "none"
+    severity: int = Field(3, ge=1, le=5)
+    seed: int = Field(0, ge=0)
+
+
+class Data(_Section):
+    """Frames. ``coco``: a folder with COCO annotations and images, relative to ``root``.
+    ``generated``: scenes made on the spot (domain ``field``), ``pool`` and ``eval`` counts."""
+
+    source: Literal["coco", "generated"] = "coco"
+    root: str = "."
+    pool_annotations: str = "annotations/instances_pool.json"
+    pool_images: str = "images/pool"
+    eval_annotations: str = "annotations/instances_eval.json"
+    eval_images: str = "images/eval"
+    pool_frames: Count | None = None  # the first so many; None: all (generated: 256)
+    eval_frames: Count | None = None
+    image_side: int = Field(320, ge=32, multiple_of=32)  # px, the detector's square input
+    camera: Camera = Camera()
+    seed: int = Field(0, ge=0)  # of generated frames
+
+
+class Weights(_Section):
+    """Detectors before adaptation: a path, a name inside ``root``, a file shipped with the
+    package (``demo/student.safetensors``) or an Ultralytics name that can be downloaded."""
+
+    root: str | None = None
+    teacher: str
+    student: str
+
+
+class Training(_Section):
+    """One training (see distill/training.py). ``steps`` at most, and no more than ``epochs``
+    passes over the frames: few frames are soon learned by heart."""
+
+    steps: Annotated[int, Field(ge=0)] = 200
+    epochs: Positive = 25.0
+    batch: Count = 16
+    lr: Positive = 5e-4
+    layers: Count | None = None  # the first so many modules of the network; None: all
+    train_norm: bool = False
+    ema: float = Field(0.97, ge=0, lt=1)
+
+    def recipe(self, n_frames: int, seed: int) -> Recipe:
+        """The recipe for a training on ``n_frames``."""
+        steps = min(self.steps, max(1, round(self.epochs * n_frames / self.batch)))
+        return Recipe(
+            steps=steps, batch=self.batch, lr=self.lr, layers=self.layers,
+            train_norm=self.train_norm, ema=self.ema, seed=seed,
+        )  # fmt: skip
+
+
+class Distillation(_Section):
+    """Gains of the student's loss terms (see distill/losses.py)."""
+
+    label_gain: NonNegative = 1.0
+    score_gain: NonNegative = 1.0
+    box_gain: NonNegative = 1.0
+
+
+class HeldBack(_Section):
+    """The slice of the uploaded frames that is never trained on. It chooses how far the
+    weights move from the start (``shares``) and whether an update is sent at all."""
+
+    share: float = Field(0.2, gt=0, lt=1)
+    most: Count = 64  # frames
+    shares: tuple[float, ...] = (0.5, 1.0)
+
+
+class Uplink(_Section):
+    """Upload sizes (frames) of the grid, the codec's operating points (``jpeg-q75-320``)."""
+
+    frames: tuple[Count, ...]
+    codecs: tuple[str, ...] = ("jpeg-q75-320",)
+
+    @field_validator("codecs")
+    @classmethod
+    def _readable(cls, codecs: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(Codec.parse(c)) for c in codecs)
+
+
+class Downlink(_Section):
+    """Model budgets (bytes) of the grid; ``delta``: code against the model the device holds."""
+
+    budgets_bytes: tuple[Count, ...]
+    keep: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0,)  # parameters kept by pruning
+    delta: bool = True
+
+
+class Link(_Section):
+    """The shared link: one update each ``period_s``; efficiencies in bit/s/Hz; the sweep of
+    bandwidths (Hz, log-spaced) over which policies are compared."""
+
+    period_s: Positive = 60.0
+    up_bit_per_s_per_hz: Positive = 2.55
+    down_bit_per_s_per_hz: Positive = 5.0
+    bandwidth_low_hz: Positive | None = None  # None: just too little for the smallest cell
+    bandwidth_high_hz: Positive | None = None  # None: everything fits
+    bandwidths: int = Field(12, ge=2)
+    schedule: Literal["pipelined", "sequential"] = "pipelined"
+
+
+class Config(_Section):
+    """One experiment."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    workers: Count | Literal["auto"] = "auto"
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    data: Data
+    weights: Weights
+    uplink: Uplink
+    teacher: Training
+    student: Training
+    distillation: Distillation = Distillation()
+    held_back: HeldBack = HeldBack()
+    downlink: Downlink
+    link: Link = Link()
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Config:
+        grids: dict[str, Sequence[Any]] = {
+            "seeds": self.seeds, "uplink.frames": self.uplink.frames,
+            "uplink.codecs": self.uplink.codecs,
+            "downlink.budgets_bytes": self.downlink.budgets_bytes,
+        }  # fmt: skip
+        for name, values in grids.items():
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"{name} must list at least one value, none of them twice")
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved configuration, as ``config.yaml`` of a results folder holds it."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_config(where: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file (or one shipped by name: ``demo``) and apply ``key=value`` overrides.
+
+    Raises :class:`BadInput` with the key and what would be right for anything unknown or out
+    of range.
+    """
+    text, name = _read(Path(where))
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadInput(f"{name} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise BadInput(f"{name} holds a {type(document).__name__}; a configuration is a mapping")
+    for override in overrides:
+        _apply(document, override)
+    try:
+        return Config.model_validate(document)
+    except ValidationError as error:
+        raise BadInput(f"{name}: {_first(error)}") from None
+
+
+def _read(path: Path) -> tuple[str, str]:
+    shipped = (
+        importlib.resources.files("endedge.configs") / f"{path.name.removesuffix('.yaml')}.yaml"
+    )
+    try:
+        if path.is_dir():
+            path = path / "config.yaml"
+        if path.is_file():
+            if path.stat().st_size > 2**20:
+                raise BadInput(f"{path} is larger than 1 MiB; not a configuration")
+            return path.read_text(encoding="utf-8"), str(path)
+        if len(path.parts) == 1 and shipped.is_file():
+            return shipped.read_text(encoding="utf-8"), path.name
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read {path}: {error}") from None
+    raise BadInput(f"configuration not found: {path}; give a YAML file or a shipped name ('demo')")
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise BadInput(f"override {override!r} is not key=value, e.g. data.root=/my/coco")
+    *parents, last = key.split(".")
+    at = document
+    for parent in parents:
+        at = at.setdefault(parent, {})
+        if not isinstance(at, dict):
+            raise BadInput(f"override {override!r}: {parent} is not a section")
+    try:
+        at[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise BadInput(f"override {override!r}: the value is not YAML") from None
+
+
+def _first(error: ValidationError) -> str:
+    """The first complaint as one line, with a suggestion for a mistyped key."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = sorted(_keys(Config))
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known[:12])}, …"
+        return f"unknown key {key!r}{hint}"
+    given = "" if problem["type"] == "missing" else f" (given: {str(problem['input'])[:60]!r})"
+    return f"{key or 'configuration'}: {problem['msg']}{given}"
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    found = []
+    for name, field in model.model_fields.items():
+        found.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += _keys(field.annotation, f"{prefix}{name}.")
+    return found

@@ -1,0 +1,2 @@
+def write_report(folder, config):
+    return folder / "report.html"
