@@ -33,6 +33,7 @@ __all__ = [
     "Hello",
     "Message",
     "Missed",
+    "Noted",
     "Offer",
     "Ping",
     "Ready",
@@ -148,10 +149,18 @@ class Missed(Message):
 
 
 @dataclass(frozen=True)
+class Noted(Message):
+    """How this round ended on the device is on the edge's disk."""
+
+    kind: ClassVar[int] = 8
+    round_index: U64
+
+
+@dataclass(frozen=True)
 class Refused(Message):
     """Last word before the edge closes."""
 
-    kind: ClassVar[int] = 8
+    kind: ClassVar[int] = 9
     reason: Text
 
 

@@ -1,0 +1,49 @@
+"""Files that are either whole or absent, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+__all__ = ["publish", "sha256_of", "write_atomic"]
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write ``path`` so that a reader, or a restart, sees the old bytes or the new ones.
+
+    The temporary file beside it is removed on any error (a full disk raises OSError).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.new")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with open(descriptor, "wb") as out:
+            out.write(data)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+    publish(partial, path)
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Make a finished file durable, then give it its name in one step."""
+    _sync(partial)
+    os.replace(partial, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> bytes:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
