@@ -36,6 +36,7 @@ READ_LIMIT_BYTES = 64 * 1024
 _WRITE_BUFFER_BYTES = 32 * 1024  # in the process,
 _SEND_BUFFER_BYTES = 64 * 1024  # and in the kernel: heartbeats queue behind no more than this
 _OUTBOX_MESSAGES = 64
+_GOODBYE_S = 1.0
 
 
 class Connection:
@@ -132,18 +133,19 @@ class Connection:
 
     async def close(self, last: Message | None = None) -> None:
         """Stop writing, say ``last`` if the socket still takes it, and close."""
-        if self._writing is not None:
-            self._writing.cancel()
-            await asyncio.wait([self._writing])
-        with contextlib.suppress(OSError, TimeoutError):
-            if last is not None:
-                self._writer.write(encode(last))
-                async with asyncio.timeout(1.0):
-                    await self._writer.drain()
-            self._writer.close()
-            async with asyncio.timeout(1.0):
-                await self._writer.wait_closed()
-        self._writer.transport.abort()
+        try:
+            if self._writing is not None:
+                self._writing.cancel()
+                await asyncio.wait([self._writing])
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S):
+                    if last is not None:
+                        self._writer.write(encode(last))
+                        await self._writer.drain()
+                    self._writer.close()
+                    await self._writer.wait_closed()
+        finally:  # also when cancelled meanwhile
+            self._writer.transport.abort()
 
 
 def file_chunks(path: Path, round_index: int, offset: int) -> Iterator[Data]:
