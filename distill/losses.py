@@ -13,11 +13,12 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from endedge.distill.model import DetectionModel
 
 __all__ = [
+    "FeatureL2",
     "Objective",
     "Targets",
     "TeacherCache",
@@ -25,6 +26,7 @@ __all__ = [
     "labels",
     "localization_kl",
     "score_bce",
+    "weighted_l2",
 ]
 
 Predictions = dict[str, Any]
@@ -143,3 +145,51 @@ class TeacherCache:
         scores = torch.stack([self._kept[key][0] for key in keys]).float()
         boxes = torch.stack([self._kept[key][1] for key in keys]).float()
         return scores, boxes
+
+
+class FeatureL2(nn.Module):
+    """Ultralytics' own feature distillation, as the baseline: labels plus, at each input map of
+    the head, the squared error between the teacher's map and a learned projection of the
+    student's, weighted by the teacher's best class score there (ultralytics.nn.distill_model,
+    ``DistillationModel.loss_sl2``; its default gain is 6).
+
+    The projections are trained with the student and thrown away.
+    """
+
+    def __init__(
+        self, model: DetectionModel, teacher: DetectionModel, *, gain: float = 6.0, device: str
+    ) -> None:
+        super().__init__()
+        self._labels = labels(model)
+        self._teacher = [teacher.to(device).eval()]  # in a list: not a part to be trained
+        self._gain = gain
+        with torch.no_grad():
+            probe = torch.zeros(1, 3, 64, 64, device=device)
+            pairs = [(s.shape[1], t.shape[1]) for s, t in zip(
+                model.eval()(probe)[1]["feats"], self._teacher[0](probe)[1]["feats"], strict=True
+            )]  # fmt: skip
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(s, t, 1), nn.ReLU(inplace=True), nn.Conv2d(t, t, 1))
+            for s, t in pairs
+        ).to(device)
+
+    def forward(self, predictions: Predictions, targets: Targets) -> Tensor:
+        with torch.no_grad():
+            raw = self._teacher[0](targets.images)[1]
+        best = raw["scores"].sigmoid().amax(1)
+        total, start = self._labels(predictions, targets), 0
+        for project, ours, theirs in zip(
+            self.projections, predictions["feats"], raw["feats"], strict=True
+        ):
+            anchors = theirs.shape[-2] * theirs.shape[-1]
+            weight = best[:, start : start + anchors]
+            start += anchors
+            total = total + self._gain * weighted_l2(project(ours), theirs, weight)
+        return total
+
+
+def weighted_l2(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared error of maps (n, c, h, w), weighted over the n·h·w places by ``weight``
+    (n, h·w) ≥ 0."""
+    error = (student - teacher).square().flatten(2).mean(1)
+    return (error * weight).sum() / (weight.sum() + 1e-9)

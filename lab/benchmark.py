@@ -13,15 +13,24 @@ import io
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 
 from endedge.allocator import Allocation, Curves, Known, Link, Points, Rules, Surface, allocate
 from endedge.allocator.policies import decide, registry
-from endedge.data.units import hz_for_bytes
+from endedge.data.units import BadInput, hz_for_bytes
 from endedge.lab.config import Link as LinkConfig
 
-__all__ = ["Outcome", "allocation_csv", "bandwidths", "benchmark", "outcomes_csv", "split_sweep"]
+__all__ = [
+    "Outcome",
+    "allocation_csv",
+    "bandwidths",
+    "benchmark",
+    "outcomes_csv",
+    "split_sweep",
+    "summary",
+]
 
 
 @dataclass(frozen=True)
@@ -135,3 +144,22 @@ def allocation_csv(allocations: Sequence[Allocation]) -> str:
              high, a.upload_value, a.update_value, a.regime, int(a.extrapolates)]
         )  # fmt: skip
     return out.getvalue()
+
+
+def summary(path: Path) -> str:
+    """``benchmark.csv`` as a small table: mean mAP and regret of each policy over the sweep."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [
+                (r["policy"], float(r["map"]), float(r["regret"])) for r in csv.DictReader(file)
+            ]
+    except (OSError, KeyError, ValueError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read {path} ({error}); run 'endedge bench' first") from None
+    lines = [f"{'policy':24} {'mAP':>7} {'regret':>7}   mean over bandwidths and seeds"]
+    by_policy: dict[str, list[tuple[float, float]]] = {}
+    for name, value, regret in rows:
+        by_policy.setdefault(name, []).append((value, regret))
+    means = {name: np.mean(values, axis=0) for name, values in by_policy.items()}
+    for name, (value, regret) in sorted(means.items(), key=lambda item: -item[1][0]):
+        lines.append(f"{name:24} {100 * value:7.2f} {100 * regret:7.2f}")
+    return "\n".join(lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from endedge.configs import SHIPPED
 from endedge.data.codec import Codec
 from endedge.data.shift import Kind
 from endedge.data.units import BadInput
@@ -188,9 +188,7 @@ def load_config(where: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def _read(path: Path) -> tuple[str, str]:
-    shipped = (
-        importlib.resources.files("endedge.configs") / f"{path.name.removesuffix('.yaml')}.yaml"
-    )
+    shipped = SHIPPED / f"{path.name.removesuffix('.yaml')}.yaml"
     try:
         if path.is_dir():
             path = path / "config.yaml"

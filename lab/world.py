@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 
 from endedge.data.coco import Dataset, Frame, fingerprint, load_coco, nested_subset, read_image
+from endedge.configs import SHIPPED
 from endedge.data.codec import (
     Codec,
     EncodedFrame,
@@ -166,7 +166,7 @@ def find_weights(name: str, root: str | None) -> Path:
 
     Raises :class:`BadInput` that names the places looked at and where to put the file.
     """
-    shipped = Path(str(importlib.resources.files("endedge.configs"))) / name
+    shipped = SHIPPED / name
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "endedge" / name
     places = [Path(name), *([Path(root) / name] if root else []), shipped, cache]
     for place in places:

@@ -1,0 +1,48 @@
+# make demo   the whole loop on generated frames, then where the report is
+# make test   lint, types, tests, and the wheel in a clean environment (what CI runs)
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= runs/demo
+
+.PHONY: demo test lint types unit wheel fast clean
+
+demo: $(VENV)/.installed
+	$(BIN)/endedge run configs/demo.yaml --out $(OUT)
+
+test: lint types unit wheel
+
+lint: $(VENV)/.developer
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.developer
+	$(BIN)/mypy
+
+unit: $(VENV)/.developer
+	$(BIN)/python -m pytest
+
+fast: $(VENV)/.developer
+	$(BIN)/python -m pytest -m "not slow"
+
+# The wheel with nothing but what it asks for itself, in an environment of its own.
+wheel: $(VENV)/.developer
+	rm -rf dist build .clean
+	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
+	$(PYTHON) -m venv .clean
+	.clean/bin/python -m pip install --quiet --disable-pip-version-check dist/endedge-*.whl
+	cd .clean && bin/python ../tests/wheel_check.py
+	rm -rf .clean
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "endedge needs Python >= 3.11; set PYTHON=python3.x")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.developer: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .clean build dist *.egg-info runs

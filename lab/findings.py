@@ -1,0 +1,225 @@
+"""What a results folder says, in sentences: the headline and the takeaway of every figure.
+
+Each sentence is worked out from the numbers, also when they are disappointing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from endedge.lab.results import HINDSIGHT, Floats, Results, Spread, Step, spread
+
+__all__ = [
+    "Headline", "contour", "data_curve", "headline", "model_curve", "percent", "points",
+    "policies", "quantity", "regret", "rounds", "segments", "share", "surface",
+]  # fmt: skip
+
+_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+
+
+def quantity(value: float, unit: str) -> str:
+    """``1234567, "B"`` → ``1.23 MB``: three digits, powers of 1000."""
+    if not math.isfinite(value):
+        return "–"
+    scale, prefix = next(((s, p) for s, p in _PREFIXES if abs(value) >= s * 0.9995), (1.0, ""))
+    digits = value / scale
+    decimals = 0 if abs(digits) >= 99.95 else 1 if abs(digits) >= 9.995 else 2
+    text = f"{digits:.{decimals}f}"
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {prefix}{unit}"
+
+
+def percent(accuracy: float) -> str:
+    """mAP in [0, 1] as people write it: ``24.3``."""
+    return "–" if math.isnan(accuracy) else f"{100 * accuracy:.1f}"
+
+
+def points(difference: float) -> str:
+    """A difference of mAP with its sign: ``+1.9 points``."""
+    text = f"{100 * difference:+.1f}".replace("-", "−")
+    return f"{text.replace('+0.0', '0.0').replace('−0.0', '0.0')} points"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The answer at one bandwidth: the middle one at which an update can be sent.
+
+    ``fitted`` and ``equal`` are measured mAP of the fitted allocator and the equal split,
+    ``gain`` their paired difference, ``over_sweep`` the difference averaged over all
+    bandwidths at which an update can be sent.
+    """
+
+    step: Step
+    fitted: Spread
+    gain: Spread
+    over_sweep: Spread
+    update_gain: Spread  # fitted, against no update
+
+    @property
+    def verdict(self) -> str:
+        """The comparison with the equal split in words that the interval allows."""
+        return _compared(self.gain, "the equal split")
+
+
+def _compared(gain: Spread, with_what: str) -> str:
+    mean, low, high = float(gain.mean), float(gain.low), float(gain.high)
+    if abs(mean) < 5e-4:
+        return f"the same as {with_what}"
+    words = f"{points(abs(mean)).removeprefix('+')} {'better' if mean > 0 else 'worse'}"
+    if gain.seeds == 1:
+        return f"{words} than {with_what} (one seed)"
+    clear = low > 0 or high < 0
+    return f"{words} than {with_what}" + ("" if clear else " (within seed noise)")
+
+
+def headline(results: Results) -> Headline | None:
+    """None when no measured round fits anywhere in the sweep."""
+    bench = results.benchmark
+    fitting = np.flatnonzero(bench.updates)
+    if len(fitting) == 0:
+        return None
+    at = int(fitting[len(fitting) // 2])
+    bandwidth = float(bench.bandwidth_hz[at])
+    step = min(results.steps, key=lambda s: abs(s.bandwidth_hz - bandwidth))
+    fitted, equal = bench.map[bench.of("fitted")], bench.map[bench.of("equal")]
+    before = bench.map[bench.of("no-update")]
+    return Headline(
+        step=step,
+        fitted=spread(fitted[at]),
+        gain=spread(fitted[at] - equal[at]),
+        over_sweep=spread((fitted - equal)[fitting].mean(axis=0)),
+        update_gain=spread(fitted[at] - before[at]),
+    )
+
+
+def surface(results: Results) -> str:
+    """The best measured operating point against m0."""
+    points_ = results.surface.points()
+    best = points_.point(int(np.argmax(points_.map)))
+    top, m0 = float(points_.map.max()), results.curves.m0
+    where = f"{best.frames:,} frames up and {quantity(best.update_bytes, 'B')} of model down"
+    if top <= m0:
+        return f"No measured round beats the {percent(m0)} mAP before any update"
+    return f"From {percent(m0)} mAP before any update to {percent(top)} with {where}"
+
+
+def contour(results: Results) -> str:
+    """Where the path of best splits begins and ends."""
+    sending = [s for s in results.steps if s.regime != "none"]
+    if not sending:
+        return "No update pays off on this link"
+    first, last = sending[0], sending[-1]
+    return (
+        f"The best split climbs from {quantity(first.upload_bytes, 'B')} up and "
+        f"{quantity(first.update_bytes, 'B')} down to {quantity(last.upload_bytes, 'B')} and "
+        f"{quantity(last.update_bytes, 'B')} as the link widens"
+    )
+
+
+def data_curve(results: Results) -> str:
+    """What frames bring at the largest model budget."""
+    found = results.rounds()
+    first, last = found[0], found[-1]
+    low, high = float(first.student.mean()), float(last.student.mean())
+    text = (
+        f"{first.frames:,} → {last.frames:,} frames take the full model from {percent(low)} "
+        f"to {percent(high)} mAP"
+    )
+    m0 = results.curves.m0
+    if low < m0 - 5e-4:
+        text += f"; the smallest upload does harm (m0 is {percent(m0)})"
+    elif len(found) > 2:
+        text += f"; the last step brings {points(high - float(found[-2].student.mean()))}"
+    return text
+
+
+def model_curve(results: Results) -> str:
+    """The package that keeps 90 % of the gain at all the frames."""
+    curves = results.curves
+    most, range_ = curves.upload_range.high, curves.update_range
+    sizes = np.geomspace(max(range_.low, 1.0), max(range_.high, 1.0), 400)
+    gain = curves.predict(most, sizes) - curves.m0
+    if gain[-1] <= 5e-4:
+        return "No package size improves on the model before any update"
+    enough = float(sizes[np.argmax(gain >= 0.9 * gain[-1])])
+    return (
+        f"A package of {quantity(enough, 'B')} keeps 90 % of what "
+        f"{quantity(range_.high, 'B')} bring"
+    )
+
+
+def segments(steps: tuple[Step, ...]) -> list[tuple[str, Step, Step]]:
+    """Runs of one regime along the sweep: (regime, first, last)."""
+    runs = [(regime, list(run)) for regime, run in groupby(steps, key=lambda s: s.regime)]
+    return [(regime, run[0], run[-1]) for regime, run in runs]
+
+
+def share(results: Results) -> str:
+    """How the uplink's share moves along the sweep."""
+    sending = [s for s in results.steps if s.regime != "none"]
+    if not sending:
+        return "Nothing is sent at any bandwidth of the sweep"
+    shares = np.array([s.uplink_share for s in sending])
+    first, last = f"{shares[0]:.0%}", f"{shares[-1]:.0%}"
+    turns = []
+    for at, word in ((int(shares.argmin()), "least"), (int(shares.argmax()), "most")):
+        if 0 < at < len(shares) - 1 and min(abs(shares[at] - shares[[0, -1]])) > 0.02:
+            turns.append((at, f"{word} {shares[at]:.0%} at {_hz(sending[at])}"))
+    between = "".join(f", {text}" for _, text in sorted(turns))
+    return (
+        f"Frames take {first} of the link at {_hz(sending[0])}{between} and {last} at "
+        f"{_hz(sending[-1])}"
+    )
+
+
+def _hz(step: Step) -> str:
+    return quantity(step.bandwidth_hz, "Hz")
+
+
+def policies(results: Results) -> str:
+    """The fitted allocator against the oracle and the best of the other honest policies."""
+    bench = results.benchmark
+    gaps: Floats = bench.regret.mean(axis=(1, 2))
+    honest = [k for k in bench.by_regret() if bench.policies[k] not in HINDSIGHT]
+    fitted = bench.of("fitted")
+    text = f"The fitted allocator is {_gap(gaps[fitted])} from the oracle on average"
+    others = [k for k in honest if k != fitted]
+    if not others:
+        return text
+    best = others[0]
+    name = bench.policies[best]
+    if gaps[best] < gaps[fitted] - 5e-5:
+        return f"{text}; {name} does better ({_gap(gaps[best])})"
+    return f"{text}, the next best policy ({name}) {_gap(gaps[best])}"
+
+
+def _gap(value: float) -> str:
+    return f"{100 * value:.2f} points"
+
+
+def regret(results: Results) -> str:
+    """Who loses most, and where."""
+    bench = results.benchmark
+    mean = bench.regret.mean(axis=2)
+    rows = [k for k, name in enumerate(bench.policies) if name != "no-update"]
+    worst = max(rows, key=lambda k: float(mean[k].max()))
+    at = int(mean[worst].argmax())
+    fitted = mean[bench.of("fitted")]
+    return (
+        f"At worst, the fitted allocator gives away {_gap(fitted.max())} "
+        f"({quantity(bench.bandwidth_hz[int(fitted.argmax())], 'Hz')}), "
+        f"{bench.policies[worst]} {_gap(mean[worst, at])} "
+        f"({quantity(bench.bandwidth_hz[at], 'Hz')})"
+    )
+
+
+def rounds(results: Results) -> str:
+    """How much of the teacher's lead reaches the device."""
+    last = results.rounds()[-1]
+    student, m0 = float(last.student.mean()), float(last.m0.mean())
+    text = f"With {last.frames:,} frames the device goes from {percent(m0)} to {percent(student)} mAP"
+    teacher = float(last.teacher.mean())
+    return text if math.isnan(teacher) else f"{text}; the adapted teacher reaches {percent(teacher)}"

@@ -1,0 +1,239 @@
+"""A results folder read back: surface, curves, the sweep of splits and the benchmark, with the
+statistics over seeds that report and figures share.
+
+mAP stays in [0, 1] here; only text for people speaks of points (hundredths).
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from endedge.allocator import Curves, Rules, Surface
+from endedge.data.units import BadInput
+from endedge.lab.config import Config
+
+__all__ = ["Benchmark", "Results", "Round", "Spread", "Step", "spread"]
+
+Floats: TypeAlias = NDArray[np.float64]
+
+_MAX_FILE_BYTES = 64 * 2**20
+HINDSIGHT = ("oracle", "best-static")  # they saw the accuracies that they are judged by
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over ``seeds`` with an interval: 90 % by Student's t from three seeds on, the
+    range of two, NaN for one. Arrays of one shape."""
+
+    mean: Floats
+    low: Floats
+    high: Floats
+    seeds: int
+
+    @property
+    def what(self) -> str:
+        """What the interval is, in words."""
+        if self.seeds >= 3:
+            return f"90 % t-intervals of the mean over {self.seeds} seeds"
+        return "range of 2 seeds" if self.seeds == 2 else "one seed, so no interval"
+
+
+def spread(values: Any) -> Spread:
+    """Statistics over the last axis of ``values`` (…, seeds)."""
+    values = np.asarray(values, dtype=float)
+    n = values.shape[-1]
+    mean = values.mean(axis=-1)
+    if n == 1:
+        return Spread(mean, np.full_like(mean, math.nan), np.full_like(mean, math.nan), n)
+    if n == 2:
+        return Spread(mean, values.min(axis=-1), values.max(axis=-1), n)
+    half = stdtrit(n - 1, 0.95) * values.std(axis=-1, ddof=1) / math.sqrt(n)
+    return Spread(mean, mean - half, mean + half, n)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The fitted allocator at one bandwidth: a row of ``allocation.csv``."""
+
+    bandwidth_hz: float
+    uplink_hz: float
+    downlink_hz: float
+    upload_bytes: float
+    update_bytes: float
+    frames: int
+    predicted_map: float
+    low: float
+    high: float
+    upload_value: float
+    update_value: float
+    regime: str
+
+    @property
+    def uplink_share(self) -> float:
+        """Of the bandwidth that the split uses; NaN when nothing is sent."""
+        used = self.uplink_hz + self.downlink_hz
+        return self.uplink_hz / used if used > 0 else math.nan
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """``benchmark.csv`` as arrays: ``map``, ``regret``, ``upload_bytes`` and ``update_bytes``
+    (policies, bandwidths, seeds), policies in the order of the file."""
+
+    policies: tuple[str, ...]
+    bandwidth_hz: Floats
+    seeds: tuple[int, ...]
+    map: Floats
+    regret: Floats
+    upload_bytes: Floats
+    update_bytes: Floats
+
+    def of(self, policy: str) -> int:
+        """Row of a policy. Raises :class:`BadInput` for one that was not benchmarked."""
+        if policy not in self.policies:
+            raise BadInput(f"benchmark.csv has no policy {policy!r}: {', '.join(self.policies)}")
+        return self.policies.index(policy)
+
+    def by_regret(self) -> list[int]:
+        """Rows by rising mean regret over the sweep."""
+        order = np.argsort(self.regret.mean(axis=(1, 2)), kind="stable")
+        return [int(i) for i in order]
+
+    @property
+    def updates(self) -> NDArray[np.bool_]:
+        """Bandwidths at which any policy could send an update."""
+        return np.asarray((self.upload_bytes > 0).any(axis=(0, 2)))
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one upload size gave: mAP before, of the student at the largest budget, of the
+    adapted teacher; values (seeds,)."""
+
+    frames: int
+    codec: str
+    upload_bytes: float
+    budget_bytes: float
+    m0: Floats
+    student: Floats
+    teacher: Floats
+    held_back: int  # updates that the edge did not send
+
+    @property
+    def gain(self) -> Floats:
+        return self.student - self.m0
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that a report shows."""
+
+    config: Config
+    surface: Surface
+    curves: Curves
+    steps: tuple[Step, ...]
+    benchmark: Benchmark
+
+    @classmethod
+    def read(cls, folder: Path, config: Config) -> Results:
+        """Read a results folder. Raises :class:`BadInput` naming the file that is missing,
+        broken, or made from another surface, and the command that makes it."""
+        surface = Surface.read(folder / "surface.csv")
+        curves = Curves.load(folder / "curves.json")
+        fitted_to = curves.provenance.get("surface_sha256", surface.sha256())
+        if fitted_to != surface.sha256():
+            raise BadInput(
+                f"{folder / 'curves.json'} was fitted to another surface than surface.csv; "
+                "run 'endedge fit' and 'endedge bench' again"
+            )
+        steps = tuple(sorted(_steps(folder / "allocation.csv"), key=lambda s: s.bandwidth_hz))
+        return cls(config, surface, curves, steps, _benchmark(folder / "benchmark.csv"))
+
+    @property
+    def rules(self) -> Rules:
+        """What the stages planned with."""
+        return Rules(schedule=self.config.link.schedule)
+
+    def rounds(self) -> list[Round]:
+        """One entry an upload size and codec, cheapest first."""
+        s, found = self.surface, []
+        for frames, codec in dict.fromkeys(zip(s.frames, s.codec, strict=True)):
+            here = (s.frames == frames) & (s.codec == codec)
+            budget = s.budget_bytes[here].max()
+            cells = s.select(here & (s.budget_bytes == budget))
+            found.append(
+                Round(
+                    int(frames), str(codec), float(cells.upload_bytes.mean()), float(budget),
+                    cells.m0, cells.map, cells.teacher_map, int((cells.sent == 0).sum()),
+                )
+            )  # fmt: skip
+        return sorted(found, key=lambda r: r.upload_bytes)
+
+
+def _rows(path: Path, made_by: str) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise BadInput(f"{path} not found; run 'endedge {made_by}' first")
+    if path.stat().st_size > _MAX_FILE_BYTES:
+        raise BadInput(f"{path} is larger than {_MAX_FILE_BYTES} bytes; not a results file")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{path} is not a CSV file: {error}") from None
+    if not rows:
+        raise BadInput(f"{path} has no rows; run 'endedge {made_by}' again")
+    return rows
+
+
+def _reader(path: Path, line: int, row: dict[str, str]) -> Callable[[str], float]:
+    def number(name: str) -> float:
+        try:
+            value = float(row[name])
+        except KeyError:
+            raise BadInput(f"{path} lacks the column {name}") from None
+        except (TypeError, ValueError):
+            raise BadInput(f"{path} line {line}: {name} = {row[name]!r} is no number") from None
+        if math.isinf(value):
+            raise BadInput(f"{path} line {line}: {name} must be finite")
+        return value
+
+    return number
+
+
+def _steps(path: Path) -> list[Step]:
+    steps = []
+    for line, row in enumerate(_rows(path, "bench"), start=2):
+        number = _reader(path, line, row)
+        names = [n for n in Step.__dataclass_fields__ if n not in ("frames", "regime")]
+        values = {name: number(name) for name in names}
+        regime = str(row.get("regime") or "")
+        steps.append(Step(**values, frames=int(number("frames")), regime=regime))
+    return steps
+
+
+def _benchmark(path: Path) -> Benchmark:
+    rows = _rows(path, "bench")
+    names = ("map", "regret", "upload_bytes", "update_bytes")
+    cells: dict[tuple[str, float, int], list[float]] = {}
+    for line, row in enumerate(rows, start=2):
+        number = _reader(path, line, row)
+        key = (str(row.get("policy") or ""), number("bandwidth_hz"), int(number("seed")))
+        cells[key] = [number(name) for name in names]
+    policies = tuple(dict.fromkeys(policy for policy, _, _ in cells))
+    sweep = sorted({bandwidth for _, bandwidth, _ in cells})
+    seeds = tuple(sorted({seed for _, _, seed in cells}))
+    try:
+        grid = np.array([[[cells[p, b, s] for s in seeds] for b in sweep] for p in policies])
+    except KeyError as error:
+        raise BadInput(f"{path} lacks the row of {error}; run 'endedge bench' again") from None
+    columns = {name: grid[..., k] for k, name in enumerate(names)}
+    return Benchmark(policies, np.array(sweep), seeds, **columns)

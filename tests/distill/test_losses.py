@@ -1,0 +1,139 @@
+"""Each loss against an implementation written out, place by place, from its paper."""
+
+from __future__ import annotations
+
+import math
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from endedge.distill.losses import (
+    FeatureL2,
+    Targets,
+    TeacherCache,
+    distillation,
+    labels,
+    localization_kl,
+    score_bce,
+    weighted_l2,
+)
+from endedge.distill.model import DetectionModel
+
+os.environ.setdefault("YOLO_OFFLINE", "1")
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def test_score_bce_is_quality_focal_loss_with_a_teacher() -> None:
+    student, teacher = _random(2, 3, 5), 2 * _random(2, 3, 5) + 1
+    total, best_sum = 0.0, 0.0
+    for n in range(2):
+        for a in range(5):
+            best = 0.0
+            for c in range(3):
+                p = 1 / (1 + math.exp(-float(student[n, c, a])))
+                y = 1 / (1 + math.exp(-float(teacher[n, c, a])))
+                cross_entropy = -(y * math.log(p) + (1 - y) * math.log(1 - p))
+                total += abs(y - p) * cross_entropy
+                best = max(best, y)
+            best_sum += best
+    assert float(score_bce(student, teacher)) == pytest.approx(total / max(best_sum, 1), rel=1e-5)
+
+
+def test_localization_kl_side_by_side() -> None:
+    student, teacher, weight = _random(2, 12, 4), _random(2, 12, 4) * 2, _random(2, 4).abs()
+    heat, bins = 2.0, 3
+    total = 0.0
+    for n in range(2):
+        for a in range(4):
+            divergence = 0.0
+            for side in range(4):
+                rows = slice(side * bins, (side + 1) * bins)
+                s = torch.softmax(student[n, rows, a] / heat, 0)
+                t = torch.softmax(teacher[n, rows, a] / heat, 0)
+                divergence += float((t * (t / s).log()).sum())
+            total += float(weight[n, a]) * divergence / 4
+    expected = total / max(float(weight.sum()), 1) * heat**2
+    assert float(localization_kl(student, teacher, weight, heat)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_both_vanish_when_the_student_is_the_teacher() -> None:
+    scores, boxes = _random(1, 3, 6), _random(1, 8, 6)
+    assert float(localization_kl(boxes, boxes, torch.ones(1, 6), 1.0)) == pytest.approx(0, abs=1e-6)
+    assert float(score_bce(scores, scores)) == 0
+
+
+def test_weighted_l2_place_by_place() -> None:
+    student, teacher, weight = _random(2, 3, 2, 2), _random(2, 3, 2, 2) * 2, _random(2, 4).abs()
+    total = sum(
+        float(weight[n, 2 * y + x]) * float(((student - teacher)[n, :, y, x] ** 2).mean())
+        for n in range(2) for y in range(2) for x in range(2)
+    )  # fmt: skip
+    expected = total / float(weight.sum())
+    assert float(weighted_l2(student, teacher, weight)) == pytest.approx(expected, rel=1e-5)
+
+
+def _targets(n: int = 2) -> Targets:
+    images = torch.rand(n, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    rows = torch.tensor([[0, 1, 0.5, 0.5, 0.4, 0.4], [1, 2, 0.3, 0.6, 0.3, 0.5]])
+    return Targets(images, rows, tuple(range(n)), (False,) * n)
+
+
+def test_feature_l2_is_what_ultralytics_computes(
+    tiny: DetectionModel, tiny_teacher: DetectionModel
+) -> None:
+    from ultralytics.nn.distill_model import DistillationModel
+
+    args = SimpleNamespace(**{**vars(tiny.args), "imgsz": 64, "dis": 6.0})
+    tiny.args = args
+    theirs = DistillationModel(tiny_teacher, tiny)
+    ours = FeatureL2(tiny, tiny_teacher, gain=6.0, device="cpu")
+    ours.projections.load_state_dict(theirs.projector.state_dict())
+    theirs.train()
+    tiny.eval()  # the same batch-norm statistics in both passes
+    theirs.training = True
+    targets = _targets()
+    batch = {
+        "img": targets.images, "batch_idx": targets.rows[:, 0], "cls": targets.rows[:, 1],
+        "bboxes": targets.rows[:, 2:],
+    }  # fmt: skip
+    expected = float(theirs.loss(batch)[0].sum().detach()) / len(targets.images)
+    theirs._remove_feature_hooks()
+    got = float(ours(tiny(targets.images)[1], targets).detach())
+    assert got == pytest.approx(expected, rel=1e-5)
+
+
+def test_teacher_is_asked_once_a_view(tiny_teacher: DetectionModel) -> None:
+    asked: list[int] = []
+    tiny_teacher.model[0].register_forward_pre_hook(lambda _, x: asked.append(len(x[0])))
+    cache, targets = TeacherCache(tiny_teacher), _targets()
+    scores, boxes = cache(targets)
+    again = cache(targets)
+    assert asked == [2]
+    assert (again[0] == scores).all()
+    assert (again[1] == boxes).all()
+    flipped = Targets(targets.images.flip(3), targets.rows, targets.at, (True, False))
+    cache(flipped)
+    assert asked == [2, 1]
+    expected = tiny_teacher.eval()(targets.images)[1]["scores"]
+    assert torch.allclose(scores, expected, atol=2e-2)  # kept as fp16
+
+
+def test_gains_add_up(tiny: DetectionModel, tiny_teacher: DetectionModel) -> None:
+    targets, cache = _targets(), TeacherCache(tiny_teacher)
+    predictions = tiny.eval()(targets.images)[1]
+
+    def total(**gains: float) -> float:
+        return float(distillation(cache, **gains)(tiny)(predictions, targets))
+
+    none = {"label_gain": 0.0, "score_gain": 0.0, "box_gain": 0.0}
+    parts = [total(**{**none, name: 1.0}) for name in none]
+    assert parts[0] == pytest.approx(float(labels(tiny)(predictions, targets)), rel=1e-6)
+    assert total(label_gain=2, score_gain=3, box_gain=4) == pytest.approx(
+        2 * parts[0] + 3 * parts[1] + 4 * parts[2], rel=1e-5
+    )

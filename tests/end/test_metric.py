@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from endedge.data.coco import Dataset, Frame, load_coco, read_image
+from endedge.data.frames import stack_frames
+from endedge.distill.model import DetectionModel, load_detector
+from endedge.end.inference import Detections, detect
+from endedge.end.metric import coco_map
+
+
+def _frame(image_id: int, boxes: list[list[float]], labels: list[int]) -> Frame:
+    n = len(boxes)
+    return Frame(
+        image_id, Path(), 100, 100, np.array(boxes, np.float32).reshape(n, 4),
+        np.array(labels, np.int64), np.zeros(n, bool),
+    )  # fmt: skip
+
+
+def _found(image_id: int, rows: list[tuple[list[float], float, int]]) -> Detections:
+    return Detections(
+        image_id, np.array([r[0] for r in rows], float).reshape(-1, 4),
+        np.array([r[1] for r in rows], float), np.array([r[2] for r in rows], np.int64),
+    )  # fmt: skip
+
+
+TRUTH = Dataset(
+    (_frame(1, [[0, 0, 50, 50]], [0]), _frame(2, [[10, 10, 20, 20]], [0])), ("a", "b"), (1, 2)
+)
+
+HAND = {
+    "both found": ([([0, 0, 50, 50], 0.9, 0)], [([10, 10, 20, 20], 0.8, 0)], 1.0),
+    # One of two boxes: precision 1 up to recall 0.5, 51 of COCO's 101 recall points.
+    "one missed": ([([0, 0, 50, 50], 0.9, 0)], [], 51 / 101),
+    "wrong class only": ([([0, 0, 50, 50], 0.9, 1)], [], 0.0),
+    # IoU 0.82 counts at 7 of the 10 thresholds 0.5 … 0.95 (0.5 to 0.8).
+    "loose box": ([([0, 0, 50, 41], 0.9, 0)], [([10, 10, 20, 20], 0.8, 0)], None),
+    "nothing found": ([], [], 0.0),
+}
+
+
+@pytest.mark.parametrize("case", HAND)
+def test_by_hand(case: str) -> None:
+    first, second, expected = HAND[case]
+    score = coco_map(TRUTH, [_found(1, first), _found(2, second)])
+    if expected is None:
+        # thresholds <= 0.8: both right (1.0); above: the best-scored box is wrong, the other
+        # right at rank 2, precision 1/2 up to recall 1/2 (51 points).
+        expected = (7 * 1.0 + 3 * 0.5 * 51 / 101) / 10
+    assert score.map == pytest.approx(expected, abs=1e-12)
+
+
+def _plain(truth: Dataset, found: list[Detections]) -> tuple[float, float]:
+    """pycocotools with nothing left out."""
+    number = itertools.count(1)
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": f.image_id} for f in truth.frames],
+        "categories": [{"id": i} for i in truth.category_ids],
+        "annotations": [
+            {"id": next(number), "image_id": f.image_id, "category_id": truth.category_ids[c],
+             "bbox": b.tolist(), "area": float(b[2] * b[3]), "iscrowd": int(k)}
+            for f in truth.frames for b, c, k in zip(f.boxes, f.labels, f.crowd, strict=True)
+        ],
+    }  # fmt: skip
+    results = [
+        {"image_id": d.image_id, "category_id": truth.category_ids[c], "bbox": b.tolist(), "score": s}
+        for d in found for b, s, c in zip(d.boxes, d.scores, d.labels, strict=True)
+    ]  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+        run = COCOeval(coco, coco.loadRes(results), "bbox")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return float(run.stats[0]), float(run.stats[1])
+
+
+def test_equal_to_pycocotools_on_random_scenes() -> None:
+    rng = np.random.default_rng(5)
+    frames, found = [], []
+    for i in range(12):
+        boxes = np.concatenate([rng.uniform(0, 60, (6, 2)), rng.uniform(5, 40, (6, 2))], 1)
+        frames.append(_frame(i, boxes.tolist(), rng.integers(0, 2, 6).tolist()))
+        noisy = boxes + rng.normal(0, 4, boxes.shape)
+        found.append(
+            Detections(i, np.abs(noisy), rng.uniform(0, 1, 6), rng.integers(0, 2, 6))
+        )
+    truth = Dataset(tuple(frames), ("a", "b"), (1, 2))
+    ours = coco_map(truth, found)
+    assert (ours.map, ours.map50) == pytest.approx(_plain(truth, found), abs=1e-12)
+
+
+def test_equal_to_pycocotools_on_real_detections(shared: Path) -> None:
+    truth = load_coco(
+        shared / "coco/annotations/instances_eval.json", shared / "coco/images/eval"
+    ).take(range(40))
+    frames = stack_frames(truth.frames, 320, lambda f: read_image(f.path))
+    found = detect(load_detector(shared / "weights/yolov8n.pt"), frames)
+    ours = coco_map(truth, found)
+    assert ours.map > 0.2
+    assert (ours.map, ours.map50) == pytest.approx(_plain(truth, found), abs=1e-9)
+
+
+def test_padding_is_not_computed_and_boxes_land_in_the_frame(tiny: DetectionModel) -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(60, 128), (128, 70), (128, 128), (64, 128)]
+    frames = [
+        Frame(i, Path(), w, h, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
+        for i, (h, w) in enumerate(shapes)
+    ]
+    pictures = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in shapes]
+    batch = stack_frames(frames, 128, lambda f: pictures[f.image_id])
+    seen: list[tuple[int, ...]] = []
+    tiny.model[0].register_forward_pre_hook(lambda _, x: seen.append(tuple(x[0].shape[2:])))
+    found = detect(tiny, batch)
+    assert [d.image_id for d in found] == [0, 1, 2, 3]
+    assert set(seen) == {(64, 128), (128, 80), (128, 128)}
+    for d, (h, w) in zip(found, shapes, strict=True):
+        assert (d.boxes[:, 0] + d.boxes[:, 2] <= w + 1e-9).all()
+        assert (d.boxes[:, 1] + d.boxes[:, 3] <= h + 1e-9).all()
+        assert (np.diff(d.scores) <= 0).all()
+
+
+def test_the_model_asked_is_left_as_it_was(tiny: DetectionModel) -> None:
+    tiny.train()
+    before = {k: v.clone() for k, v in tiny.state_dict().items()}
+    frame = Frame(0, Path(), 64, 64, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
+    detect(tiny, stack_frames([frame], 64, lambda f: np.zeros((64, 64, 3), np.uint8)))
+    assert tiny.training
+    assert all(torch.equal(before[k], v) for k, v in tiny.state_dict().items())
