@@ -1,0 +1,400 @@
+"""What uploaded bytes buy: codec, selection and labels, by accuracy after adaptation.
+
+    python benchmarks/uplink.py --data DIR --weights DIR --minutes M [--out runs/uplink]
+
+DIR holds COCO frames (``annotations/instances_{pool,eval}.json``, ``images/{pool,eval}``) and
+YOLOv8 weights (``yolov8n.pt``, ``yolov8s.pt``). Every cell uploads a real batch, decodes it,
+adapts the student on the decoded frames and measures COCO mAP on the device's camera. Finished
+cells are kept under ``--out``; run again to go on. Seeds go round first, so what is there after
+any number of minutes covers all tables with equal seeds, except for the last round.
+
+Tables: rate-accuracy envelope over (codec, U); selection rules over U; label sources over U.
+mAP in percent after adaptation, means over seeds with 95 % t intervals; differences (Δ) to the
+baseline are paired by seed; N frames sent; P, R precision and recall of the labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from endedge.data.coco import Dataset, Frame, fingerprint, load_coco, nested_subset, read_image
+from endedge.data.codec import (
+    Codec,
+    EncodedFrame,
+    Refused,
+    decode,
+    decode_batch,
+    encode,
+    encoded_size,
+    frames_within,
+    pack_batch,
+)
+from endedge.data.frames import Batch, stack_frames
+from endedge.data.shift import Shift
+from endedge.data.units import BadInput
+from endedge.distill.model import load_detector, model_hash
+from endedge.distill.training import Recipe
+from endedge.edge import labels as edge_labels
+from endedge.edge.adapt import adapt_teacher, split_upload
+from endedge.end.inference import Detections, detect
+from endedge.end.metric import Score, evaluate
+from endedge.end.selection import RULES, Observed, observe, select
+from endedge.lab.store import Store, write_atomic
+
+CODECS = (
+    "jpeg-q75-320", "jpeg-q30-320", "webp-q30-320", "avif-q50-320", "avif-q30-320",
+    "avif-q30-224", "avif-q30-160",
+)  # fmt: skip
+SOURCES = ("truth", "pseudo-held", "pseudo-source", "mix-100", "mix-400")
+CALIBRATION_FRAMES = 64
+MIN_FRAMES = 4  # fewer cannot be split into trained and held-back ones: the device keeps its model
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One upload of at most ``upload_budget`` bytes; ``labels`` is one of :data:`SOURCES`."""
+
+    codec: str
+    rule: str
+    labels: str
+    upload_budget: int
+    seed: int
+
+
+class Bench:
+    """The frames, the models, and what is computed once: observations, detections, bytes."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        data: Path = options.data
+        pool = load_coco(data / "annotations/instances_pool.json", data / "images/pool")
+        self.truth = load_coco(data / "annotations/instances_eval.json", data / "images/eval")
+        if options.eval_frames:
+            self.truth = self.truth.take(range(min(options.eval_frames, len(self.truth))))
+        order = nested_subset(len(pool), seed=0)
+        held, captured = order[:CALIBRATION_FRAMES], order[CALIBRATION_FRAMES:]
+        self.held = pool.take(held)
+        self.captured = pool.take(captured[: options.captured or None])
+        self.student = load_detector(options.weights / "yolov8n.pt")
+        self.teacher = load_detector(options.weights / "yolov8s.pt")
+        self.camera = Shift(options.shift, options.severity)
+        self.options = options
+        self._encoded: dict[tuple[str, int], bytes] = {}
+        self._found: dict[tuple[str, int], Detections] = {}
+        self._observed: Observed | None = None
+
+    def determinants(self) -> dict[str, Any]:
+        """All that a cell's result depends on besides the cell."""
+        names = ("imgsz", "steps", "epochs", "batch", "lr", "layers", "shares")
+        return {
+            "frames": [fingerprint(d) for d in (self.captured, self.held, self.truth)],
+            "models": [model_hash(self.student), model_hash(self.teacher)],
+            "camera": dataclasses.asdict(self.camera),
+            **{name: getattr(self.options, name) for name in names},
+        }
+
+    def look(self, frame: Frame) -> NDArray[np.uint8]:
+        return self.camera.apply(read_image(frame.path), frame.image_id)
+
+    def stack(self, data: Dataset, look: Callable[[Frame], NDArray[np.uint8]]) -> Batch:
+        return stack_frames(data.frames, self.options.imgsz, look)
+
+    # What one cell does -----------------------------------------------------------------
+
+    def run(self, cell: Cell) -> dict[str, Any]:
+        codec = Codec.parse(cell.codec)
+        order = self.order(cell.rule, cell.seed)
+        blobs = (len(self.encoded(codec, i)) for i in order)
+        uploaded = order[: frames_within(blobs, cell.upload_budget)]
+        frames = self.captured.take(uploaded)
+        batch = pack_batch(
+            EncodedFrame(f.image_id, self.encoded(codec, i))
+            for i, f in zip(uploaded, frames.frames, strict=True)
+        )
+        side = codec.long_side
+        sizes = {f.image_id: encoded_size(f.width, f.height, side) for f in frames.frames}
+        arrived = list(decode_batch(batch, sizes=sizes))
+        images = {item[0]: item[1] for item in arrived if not isinstance(item, Refused)}
+        record: dict[str, Any] = {
+            **dataclasses.asdict(cell), "upload_bytes": len(batch), "frames": len(uploaded),
+        }  # fmt: skip
+        if len(uploaded) < MIN_FRAMES:
+            return record | dataclasses.asdict(self.start())
+        decoded = self.stack(frames, lambda f: images[f.image_id])
+        labels, source = self.labels(cell.labels, frames, decoded, cell.codec)
+        record |= source | dataclasses.asdict(edge_labels.quality(labels, frames.frames))
+        began = time.perf_counter()
+        adapted = adapt_teacher(
+            self.student,
+            split_upload(edge_labels.apply_labels(decoded, labels), 0.2, 64),
+            self.recipe(len(uploaded), cell.seed),
+            self.options.shares,
+            device=self.options.device,
+        )
+        record["train_s"] = time.perf_counter() - began
+        record["share"] = adapted.share
+        record["held_back_losses"] = {str(share): loss for share, loss in adapted.losses.items()}
+        score = evaluate(adapted.model, self.seen_eval(), self.truth, self.options.device)
+        return record | dataclasses.asdict(score)
+
+    def recipe(self, n_frames: int, seed: int) -> Recipe:
+        o = self.options
+        steps = min(o.steps, max(1, round(o.epochs * n_frames / o.batch)))
+        return Recipe(steps=steps, batch=o.batch, lr=o.lr, layers=o.layers, seed=seed)
+
+    def labels(
+        self, source: str, frames: Dataset, decoded: Batch, codec: str
+    ) -> tuple[list[edge_labels.Labels], dict[str, Any]]:
+        """Labels of the uploaded frames from one of :data:`SOURCES`, and how they were made."""
+        if source == "truth":
+            return edge_labels.truth_labels(frames.frames), {"threshold": None, "drawn_boxes": None}
+        name, argument = source.split("-")
+        threshold = self.threshold(argument if name == "pseudo" else "held", codec)
+        pseudo = edge_labels.pseudo_labels(self.teacher_sees(decoded, codec), threshold)
+        if name == "pseudo":
+            return pseudo, {"threshold": threshold, "drawn_boxes": 0}
+        mix = edge_labels.mixed_labels(frames.frames, pseudo, range(len(frames)), int(argument))
+        return mix.labels, {"threshold": threshold, "drawn_boxes": mix.drawn_boxes}
+
+    # What cells share -------------------------------------------------------------------
+
+    def order(self, rule: str, seed: int) -> list[int]:
+        if rule == "random":
+            return nested_subset(len(self.captured), seed)
+        if self._observed is None:
+            say(f"observing {len(self.captured)} captured frames with the student")
+            pictures = self.stack(self.captured, self.look)
+            times = np.arange(len(self.captured), dtype=np.float64)
+            self._observed = observe(self.student, pictures, times, device=self.options.device)
+        return [int(i) for i in select(rule, self._observed, seed)]
+
+    def encoded(self, codec: Codec, index: int) -> bytes:
+        key = (str(codec), index)
+        if key not in self._encoded:
+            self._encoded[key] = encode(self.look(self.captured.frames[index]), codec)
+        return self._encoded[key]
+
+    def teacher_sees(self, decoded: Batch, codec: str) -> list[Detections]:
+        ids = decoded.image_ids.tolist()
+        new = [i for i, image_id in enumerate(ids) if (codec, image_id) not in self._found]
+        if new:
+            for found in detect(self.teacher, decoded.take(new), device=self.options.device):
+                self._found[codec, found.image_id] = found
+        return [self._found[codec, image_id] for image_id in ids]
+
+    @cache  # noqa: B019  (one bench lives as long as the program)
+    def threshold(self, where: str, codec: str) -> float:
+        """Calibrated on held-back frames as they arrive (``held``), or on the same frames
+        before the shift of the device's camera (``source``)."""
+        setting = Codec.parse(codec)
+        camera = self.look if where == "held" else (lambda f: read_image(f.path))
+        arrived = self.stack(self.held, lambda f: decode(encode(camera(f), setting)))
+        found = detect(self.teacher, arrived, device=self.options.device)
+        result = edge_labels.calibrate(found, self.held.frames)
+        say(f"threshold on {where} frames at {codec}: {result}")
+        return result.threshold
+
+    @cache  # noqa: B019
+    def seen_eval(self) -> Batch:
+        return self.stack(self.truth, self.look)
+
+    @cache  # noqa: B019
+    def start(self) -> Score:
+        """The student before any update."""
+        return evaluate(self.student, self.seen_eval(), self.truth, self.options.device)
+
+    def inference(self, codec: str) -> dict[str, Any]:
+        """The student before any update on *coded* evaluation frames: what a codec costs when
+        inference runs on the edge, beside what it costs as training material."""
+        setting = Codec.parse(codec)
+        blobs = [encode(self.look(f), setting) for f in self.truth.frames]
+        images = {f.image_id: decode(b) for f, b in zip(self.truth.frames, blobs, strict=True)}
+        pictures = self.stack(self.truth, lambda f: images[f.image_id])
+        score = evaluate(self.student, pictures, self.truth, self.options.device)
+        mean_bytes = float(np.mean([len(b) for b in blobs]))
+        return {"codec": codec, "bytes_per_frame": mean_bytes, **dataclasses.asdict(score)}
+
+
+# Tables -------------------------------------------------------------------------------------
+
+
+def plan(o: argparse.Namespace) -> list[Cell]:
+    """All cells, seed by seed; the tables share their common ones (random, truth)."""
+    cells: dict[Cell, None] = {}
+    for seed in range(o.seeds):
+        for budget in o.uploads:
+            for codec in o.codecs:
+                cells[Cell(codec, "random", "truth", budget, seed)] = None
+            for rule in o.rules:
+                cells[Cell(o.codec, rule, "truth", budget, seed)] = None
+            for source in o.sources:
+                cells[Cell(o.codec, "random", source, budget, seed)] = None
+    return list(cells)
+
+
+def interval(values: Sequence[float]) -> str:
+    """Mean ± half of the 95 % t interval, in mAP points (percent)."""
+    points = 100 * np.asarray(values)
+    if len(points) < 2:
+        return f"{points.mean():5.1f}" if len(points) else "    –"
+    half = stats.t.ppf(0.975, len(points) - 1) * points.std(ddof=1) / np.sqrt(len(points))
+    return f"{points.mean():5.1f} ± {half:.1f}"
+
+
+def table(
+    title: str, rows: Iterable[str], field: str, baseline: str | None, fixed: dict[str, str],
+    done: Sequence[dict[str, Any]], uploads: Sequence[int],
+) -> str:  # fmt: skip
+    """Rows × uploads as Markdown: frames sent, mAP, and the difference to ``baseline``."""
+    lines = [f"\n{title}\n", "| | " + " | ".join(f"U ≤ {u:,d} B" for u in uploads) + " |"]
+    lines.append("|---|" + "---|" * len(uploads))
+
+    def cells(row: str, budget: int) -> dict[int, dict[str, Any]]:
+        wanted = fixed | {field: row, "upload_budget": budget}
+        return {r["seed"]: r for r in done if all(r[k] == v for k, v in wanted.items())}
+
+    for row in rows:
+        entries = []
+        for budget in uploads:
+            found = cells(row, budget)
+            text = interval([r["map"] for r in found.values()])
+            if found:
+                text += f" (N {np.mean([r['frames'] for r in found.values()]):.0f}"
+                graded = [r for r in found.values() if field == "labels" and "precision" in r]
+                if graded:
+                    text += f", P {np.mean([r['precision'] for r in graded]):.2f}"
+                    text += f", R {np.mean([r['recall'] for r in graded]):.2f}"
+                text += ")"
+            if baseline and row != baseline:
+                base = cells(baseline, budget)
+                both = [found[s]["map"] - base[s]["map"] for s in found if s in base]
+                text += f", Δ {interval(both).strip()}"
+            entries.append(text)
+        lines.append(f"| {row} | " + " | ".join(entries) + " |")
+    return "\n".join(lines)
+
+
+def report(o: argparse.Namespace, done: Sequence[dict[str, Any]]) -> str:
+    common = {"rule": "random", "labels": "truth", "codec": o.codec}
+
+    def one(title: str, rows: Iterable[str], field: str, baseline: str | None) -> str:
+        fixed = {k: v for k, v in common.items() if k != field}
+        return table(title, rows, field, baseline, fixed, done, o.uploads)
+
+    base = f"at equal bytes ({o.codec}"
+    return "\n".join(
+        [
+            one("Codec at equal bytes (random frames, true labels)", o.codecs, "codec", None),
+            one(f"Selection {base}, true labels; Δ to random)", o.rules, "rule", "random"),
+            one(f"Labels {base}, random frames; Δ to truth)", o.sources, "labels", "truth"),
+        ]
+    )
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def main() -> None:
+    o = options()
+    for codec in (*o.codecs, o.codec):
+        Codec.parse(codec)
+    known = "truth|pseudo-held|pseudo-source|mix-[0-9]+"
+    if bad := [source for source in o.sources if not re.fullmatch(known, source)]:
+        raise BadInput(f"unknown label source {bad[0]!r}; one of {known}")
+    torch.set_num_threads(o.threads)
+    began = time.monotonic()
+    bench, store = Bench(o), Store(o.out)
+    determinants = bench.determinants()
+    say(f"{len(bench.captured)} frames captured, {len(bench.truth)} evaluated, {o.shift}")
+    longest, done, skipped = 0.0, [], 0
+
+    def finish(stage: str, what: dict[str, Any], make: Callable[[], dict[str, Any]]) -> Any:
+        """The record of a node, made now if the minutes allow; None otherwise."""
+        nonlocal longest, skipped
+        key = determinants | what
+        node = store.find(stage, key)
+        if node is None:
+            if time.monotonic() - began + longest > 60 * o.minutes:
+                skipped += 1
+                return None
+            start = time.monotonic()
+            node = store.node(stage, key, lambda _: make())
+            longest = max(longest, time.monotonic() - start)
+            say(f"{json.dumps(what)} {100 * node.record['map']:.1f} "
+                f"({time.monotonic() - start:.0f} s)")  # fmt: skip
+        return node.record
+
+    start = finish("start", {}, lambda: dataclasses.asdict(bench.start()))
+    decoded = [finish("inference", {"codec": c}, lambda c=c: bench.inference(c)) for c in o.codecs]  # type: ignore[misc]
+    for cell in plan(o):
+        record = finish("cell", dataclasses.asdict(cell), lambda cell=cell: bench.run(cell))  # type: ignore[misc]
+        if record is not None:
+            done.append(record)
+    text = report(o, done)
+    if start is not None:
+        text = f"Before any update: mAP {100 * start['map']:.1f} %\n{text}"
+    text += "\n\nInference of that student on coded frames:\n\n"
+    text += "| | bytes a frame | mAP % |\n|---|---|---|"
+    for row in filter(None, decoded):
+        text += f"\n| {row['codec']} | {row['bytes_per_frame']:,.0f} | {100 * row['map']:.1f} |"
+    print(text)
+    document = {
+        "determinants": determinants, "start": start, "inference": decoded, "cells": done,
+        "skipped": skipped,
+    }  # fmt: skip
+    write_atomic(o.out / "uplink.json", json.dumps(document, indent=1))
+    write_atomic(o.out / "uplink.md", text + "\n")
+    say(f"{len(done)} cells done, {skipped} left for another run; {o.out / 'uplink.json'}")
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of COCO frames")
+    parser.add_argument("--weights", type=Path, required=True, help="folder of yolov8{n,s}.pt")
+    parser.add_argument("--out", type=Path, default=Path("runs/uplink"))
+    for flag, default, text in (
+        ("--minutes", 60.0, "start no cell after that"),
+        ("--seeds", 3, "how many"),
+        ("--device", "cpu", "cpu or cuda"),
+        ("--threads", 1, "of the CPU"),
+        ("--codec", "webp-q30-320", "of the selection and label tables"),
+        ("--captured", 0, "frames captured; 0: all of the pool but those held back"),
+        ("--eval-frames", 0, "0: all"),
+        ("--shift", "infrared", "the device's camera (see data/shift.py)"),
+        ("--severity", 3, "of that shift"),
+        ("--imgsz", 320, "side of the detector's input, px"),
+        ("--steps", 120, "of training, at most"),
+        ("--epochs", 25.0, "over the frames, at most: few frames are soon learned by heart"),
+        ("--batch", 16, "frames a step"),
+        ("--lr", 5e-4, "learning rate"),
+        ("--layers", 5, "first modules that are trained"),
+    ):
+        parser.add_argument(flag, type=type(default), default=default, help=text)
+    several: tuple[tuple[str, type, Sequence[Any], str], ...] = (
+        ("--uploads", int, (150_000, 600_000, 2_400_000), "U in bytes"),
+        ("--codecs", str, CODECS, "of the first table"),
+        ("--rules", str, tuple(RULES), "of selection"),
+        ("--sources", str, SOURCES, "of labels; mix-N: N boxes drawn"),
+        ("--shares", float, (0.5, 1.0), "of the way to the trained weights, by held-back loss"),
+    )
+    for flag, kind, values, text in several:
+        parser.add_argument(flag, type=kind, nargs="+", default=list(values), help=text)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
