@@ -253,9 +253,6 @@ class Device:
         self._missed_up_to(welcome.resolved_round, "ended while this device was away")
         if welcome.resolved_round >= self.store.round_index:
             self._noted.set()
-        for waiting in set(self._outcomes) - set(self.spool.rounds()):
-            if waiting > welcome.stored_round:
-                self._end(waiting, "missed", "the device stopped before its batch was on disk")
 
     # Messages --------------------------------------------------------------------------------
 

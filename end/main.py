@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from endedge.end.apply import Install
 from endedge.end.client import Capture, Device, DeviceConfig, Evaluate, Outcome
 
 __all__ = ["device_main"]
+
+_log = logging.getLogger("endedge.device")
+_DISK_RETRY_S = 2.0
 
 
 def device_main(
@@ -42,10 +46,19 @@ def device_main(
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(device.settled(), config.idle_timeout_s)
                     return
-                outcomes.append(await device.outcome(device.submit(captured)))
+                outcomes.append(await device.outcome(await _submit(device, captured)))
                 if on_outcome is not None:
                     on_outcome(outcomes[-1])
 
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(run())
     return outcomes
+
+
+async def _submit(device: Device, captured: Capture) -> int:
+    while True:
+        try:
+            return device.submit(captured)
+        except OSError as error:  # a full disk may be cleared; the frames are still in memory
+            _log.warning("cannot spool: %s", error)
+            await asyncio.sleep(_DISK_RETRY_S)

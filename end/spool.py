@@ -23,6 +23,7 @@ class Spool:
         folder.mkdir(parents=True, exist_ok=True)
         self._last_path = folder / "last_round"
         self.last_round = int(self._last_path.read_text()) if self._last_path.is_file() else 0
+        self.last_round = max([self.last_round, *self.rounds()])  # killed before it was noted
         for path in folder.glob("[0-9]*.json"):  # written, but its batch never was
             if not path.with_suffix(".batch").is_file():
                 path.unlink()
@@ -43,10 +44,14 @@ class Spool:
         digest = hashlib.sha256(batch).digest()
         offer = Offer(round_index, len(batch), digest, frames, budget_bytes)
         described = json.dumps(asdict(offer) | {"sha256": digest.hex()})
-        write_atomic(self._last_path, str(round_index).encode())
-        self.last_round = round_index
         write_atomic(self._folder / f"{round_index:08d}.json", described.encode())
         write_atomic(self.path(round_index), batch)
+        try:
+            write_atomic(self._last_path, str(round_index).encode())
+        except OSError:
+            self._unlink(round_index)
+            raise
+        self.last_round = round_index
         return round_index
 
     def path(self, round_index: int) -> Path:
@@ -68,5 +73,8 @@ class Spool:
         """Forget batches that the edge holds, or will never take."""
         for round_index in self.rounds():
             if round_index <= up_to_round:
-                self.path(round_index).unlink()
-                self.path(round_index).with_suffix(".json").unlink(missing_ok=True)
+                self._unlink(round_index)
+
+    def _unlink(self, round_index: int) -> None:
+        self.path(round_index).unlink()
+        self.path(round_index).with_suffix(".json").unlink(missing_ok=True)

@@ -167,3 +167,22 @@ def test_spool_survives_a_restart_and_never_reuses_a_round(tmp_path: Path) -> No
     spool.remove(2)
     assert spool.first() is None
     assert Spool(tmp_path, 100).add(b"d", 1, 9) == 3
+
+
+def test_full_disk_while_spooling_keeps_nothing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 100)
+    real, calls = os.replace, 0
+
+    def full(source: Any, target: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:  # the round number, after description and batch
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="No space"):
+            spool.add(b"a", 1, 9)
+    assert Spool(tmp_path, 100).first() is None
+    assert spool.add(b"b", 1, 9) == 1
