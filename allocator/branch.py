@@ -44,21 +44,23 @@ def best_on_segment(
     """The best point between two pairs of bytes (U, M); ``found`` is one already known."""
     step_u, step_m = end[0] - start[0], end[1] - start[1]
 
-    def at(t: Floats) -> tuple[Floats, Floats, Floats]:
-        upload, update = start[0] + t * step_u, start[1] + t * step_m
-        return upload, update, worth(joint, budget, upload, update)
+    def at(t: Floats) -> tuple[Floats, Floats]:
+        upload = np.maximum(start[0] + t * step_u, 0.0)  # rounding may fall below
+        update = np.maximum(start[1] + t * step_m, 0.0)
+        return upload, update
 
     # Finer towards both ends, where one of the two directions has few bytes.
     half = np.geomspace(1e-6, 0.5, 24)
     edges = np.concatenate([[0.0], half, 1.0 - half[-2::-1], [1.0]])
-    best = _better(found, *at(edges))
+    best = _better(found, *at(edges), worth(joint, budget, *at(edges)))
     low, high = edges[:-1], edges[1:]
     while len(low):
         middle = (low + high) / 2
-        upload, update, value = at(middle)
+        upload, update = at(middle)
+        value = worth(joint, budget, upload, update)
         best = _better(best, upload, update, value)
-        u = _ordered(start[0] + low * step_u, start[0] + high * step_u)
-        m = _ordered(start[1] + low * step_m, start[1] + high * step_m)
+        at_low, at_high = at(low), at(high)
+        u, m = _ordered(at_low[0], at_high[0]), _ordered(at_low[1], at_high[1])
         bound, along_u, along_m = _bounds(joint, budget, u, m)
         slope = _add(_scale(along_u, step_u), _scale(along_m, step_m))
         steepest = np.maximum(np.abs(slope[0]), np.abs(slope[1]))

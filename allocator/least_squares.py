@@ -18,6 +18,8 @@ __all__ = ["Problem", "bounds", "polish", "screen"]
 
 Floats = NDArray[np.float64]
 
+_CLOSED = 1e-6  # stop when a step promises less than this share of the loss
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -86,35 +88,41 @@ def polish(
     low, high = bounds(problem)
     free = problem.kind.free
     theta = np.clip(theta, low, high)
-    damping = np.full(len(theta), 1e-2)
+    shape = (len(theta), len(problem.upload))
+    y, weights = np.broadcast_to(problem.y, shape), np.broadcast_to(weights, shape)
     fitted, jacobian = _model(problem, theta)
-    cost = _cost(problem.y - fitted, weights, huber)
+    cost = _cost(y - fitted, weights, huber)
+    final, final_cost = theta.copy(), cost.copy()
+    live, damping = np.arange(len(theta)), np.full(len(theta), 1e-2)
     for _ in range(iterations):
-        residual = problem.y - fitted
+        residual = y - fitted
         irls = weights * np.minimum(1.0, huber / np.maximum(np.abs(residual), 1e-300))
         weighted = jacobian * irls[..., None]
         gradient = np.einsum("bnp,bn->bp", weighted, residual)
         hessian = np.swapaxes(weighted, 1, 2) @ jacobian
         stuck = ((theta <= low) & (gradient < 0)) | ((theta >= high) & (gradient > 0))
         active = free & ~stuck
-        diagonal = np.einsum("bpp->bp", hessian)
-        ridge = damping[:, None] * (diagonal + 1e-10) + 1e-12
+        gradient = gradient * active
+        ridge = damping[:, None] * (np.einsum("bpp->bp", hessian) + 1e-10) + 1e-12
         hessian = hessian * (active[:, :, None] & active[:, None, :])
         hessian += np.einsum("bp,pq->bpq", np.where(active, ridge, 1.0), np.eye(7))
-        step = np.linalg.solve(hessian, (gradient * active)[..., None])[..., 0]
+        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
         trial = np.clip(theta + step, low, high)
         trial_fitted, trial_jacobian = _model(problem, trial)
-        trial_cost = _cost(problem.y - trial_fitted, weights, huber)
+        trial_cost = _cost(y - trial_fitted, weights, huber)
         better = trial_cost < cost
-        gained = np.where(better, cost - trial_cost, 0.0)
         theta = np.where(better[:, None], trial, theta)
-        fitted = np.where(better[:, None], trial_fitted, fitted)
-        jacobian = np.where(better[:, None, None], trial_jacobian, jacobian)
         cost = np.where(better, trial_cost, cost)
-        damping = np.clip(np.where(better, damping / 4.0, damping * 5.0), 1e-9, 1e9)
-        if ((gained < 1e-9 * cost + 1e-15) & (better | (damping > 1e6))).all():
+        final[live], final_cost[live] = theta, cost
+        closed = ((gradient * step).sum(axis=-1) < _CLOSED * cost + 1e-18) | (damping > 1e8)
+        if closed.all():
             break
-    return theta, cost
+        go = ~closed
+        fitted = np.where(better[:, None], trial_fitted, fitted)[go]
+        jacobian = np.where(better[:, None, None], trial_jacobian, jacobian)[go]
+        damping = np.where(better, np.maximum(damping / 4.0, 1e-9), damping * 5.0)[go]
+        theta, cost, live, y, weights = theta[go], cost[go], live[go], y[go], weights[go]
+    return final, final_cost
 
 
 def _fixed(kind: Kind) -> Floats:

@@ -23,6 +23,7 @@ from endedge.allocator.surface import OperatingPoint
 __all__ = ["Allocation", "allocate", "best_split"]
 
 _PIPELINED = Rules()
+_ENDLESS = 1e4  # beyond any logarithm of a ratio of floats
 
 
 @dataclass(frozen=True)
@@ -122,63 +123,98 @@ def best_split(joint: Joint, budget: Budget) -> tuple[float, float, float]:
     nothing = (0.0, 0.0, budget.stale)
     if budget.reason:
         return nothing
-    if budget.fresh_up > 0 or budget.fresh_down > 0:
+    takes_time = budget.fresh_up > 0 or budget.fresh_down > 0
+    if takes_time and joint.is_log_concave and budget.stale >= joint.base:
+        found = _best_time(joint, budget)
+    elif takes_time:
         found = best_anywhere(joint, budget)
     else:
-        found = _on_the_line(joint, budget)
+        found = _on_the_line(joint, budget, budget.room)
     return found if found[2] > budget.stale else nothing
 
 
-def _on_the_line(joint: Joint, budget: Budget) -> tuple[float, float, float]:
-    """The best point where bytes cost room but no time: all the room is used, or all fits."""
+def _best_time(joint: Joint, budget: Budget) -> tuple[float, float, float]:
+    """The best point where bytes take time from the new model (``fresh_up`` and
+    ``fresh_down`` are then the same multiple of ``up`` and ``down``).
+
+    V(s), the best accuracy that air time s buys, less the stale one is log-concave in s, and
+    so is its product with the time left: one root in s over the roots of the split.
+    """
     u, m = budget.upload, budget.update
-    if budget.cost(u.high, m.high) <= budget.room:
+    per_room = budget.fresh_up / budget.up
+
+    def pull(room: float) -> float:
+        upload, update, _ = _on_the_line(joint, budget, room)
+        gained, left = joint.value(upload, update) - budget.stale, budget.fresh - per_room * room
+        if gained <= 0.0:
+            return _ENDLESS
+        by_upload, by_update = joint.slopes(upload, update)
+        # What more room buys: where both sides may move they agree, except at the kink of a
+        # capped model curve, where only the data still gain.
+        by_room = by_upload / budget.up
+        if not u.low < upload < u.high:
+            by_room = by_update / budget.down if update < m.high else 0.0
+        return _log_ratio(by_room * left, gained * per_room)
+
+    least = budget.cost(u.low, m.low)
+    most = min(budget.room, budget.cost(u.high, m.high))
+    # At the corners themselves it is not defined which side would move: step 1e-8 inside.
+    low, high = least + 1e-8 * (most - least), most - 1e-8 * (most - least)
+    if pull(high) >= 0.0:
+        return _on_the_line(joint, budget, most)
+    if pull(low) <= 0.0:
+        return _on_the_line(joint, budget, least)
+    room = float(brentq(pull, low, high, xtol=1e-9 * most, rtol=1e-12))
+    return _on_the_line(joint, budget, room)
+
+
+def _on_the_line(joint: Joint, budget: Budget, room: float) -> tuple[float, float, float]:
+    """The best point that uses all of ``room``, or everything that there is to send."""
+    u, m = budget.upload, budget.update
+    if budget.cost(u.high, m.high) <= room:
         upload = u.high
     else:
-        low = max(u.low, (budget.room - budget.down * m.high) / budget.up)
-        high = min(u.high, (budget.room - budget.down * m.low) / budget.up)
+        low = max(u.low, (room - budget.down * m.high) / budget.up)
+        high = max(low, min(u.high, (room - budget.down * m.low) / budget.up))
         if not joint.is_log_concave:
-            ends = [(x, (budget.room - budget.up * x) / budget.down) for x in (low, high)]
+            ends = [(x, (room - budget.up * x) / budget.down) for x in (low, high)]
             return best_on_segment(joint, budget, ends[0], ends[1])
-        upload = _marginal_root(joint, budget, low, high)
-    update = min((budget.room - budget.up * upload) / budget.down, m.high)
-    update = max(update, m.low)
+        upload = _marginal_root(joint, budget, room, low, high)
+    update = max(min((room - budget.up * upload) / budget.down, m.high), m.low)
     return upload, update, float(worth(joint, budget, upload, update))
 
 
-def _marginal_root(joint: Joint, budget: Budget, low: float, high: float) -> float:
+def _marginal_root(joint: Joint, budget: Budget, room: float, low: float, high: float) -> float:
     """Where the marginal value of room is equal on both sides, U in [low, high].
 
-    The difference of the two falls in U (of logarithms for a product), so its sign at an
-    end tells a corner and one bracketed root is the optimum.
+    The logarithm of their ratio falls in U, so its sign at an end tells a corner and one
+    bracketed root is the optimum. It is searched in the logit of the uplink's share, in
+    which it is nearly straight.
     """
     additive = joint.kind.composition == "additive"
-    exchange = budget.up / budget.down
+    whole, exchange = room / budget.up, budget.down / budget.up
 
     def pull(upload: float) -> float:
-        update = max((budget.room - budget.up * upload) / budget.down, 0.0)
-        up, down = joint.data_slope(upload), joint.model_slope(update) * exchange
+        update = max((room - budget.up * upload) / budget.down, 0.0)
+        up, down = joint.data_slope(upload), joint.model_slope(update) / exchange
         if additive:
-            return float(up - joint.depth * down)
+            return _log_ratio(up, joint.depth * down)
         gained, kept = joint.data(upload) - joint.base, joint.model(update)
         if gained <= 0.0:
-            return math.inf
-        return float(up * kept - gained * down) if kept > 0.0 else -math.inf
+            return _ENDLESS
+        return _log_ratio(up * kept, gained * down) if kept > 0.0 else -_ENDLESS
 
-    if pull(low) <= 0.0:
+    if low >= high or pull(low) <= 0.0:
         return low
     if pull(high) >= 0.0:
         return high
-    # brentq wants finite ends: walk off the regions where one factor is not positive.
-    while math.isinf(pull(low)) or math.isinf(pull(high)):
-        middle = (low + high) / 2
-        if middle in (low, high):
-            return middle
-        if pull(middle) > 0.0:
-            low = middle
-        else:
-            high = middle
-    return float(brentq(pull, low, high, xtol=1e-9 * high, rtol=1e-12))
+    ends = [math.log(max(x, 1e-12 * whole) / max(whole - x, 1e-12 * whole)) for x in (low, high)]
+    logit = brentq(lambda t: pull(whole / (1.0 + math.exp(-t))), ends[0], ends[1], xtol=1e-9)
+    return min(max(whole / (1.0 + math.exp(-logit)), low), high)
+
+
+def _log_ratio(x: float, y: float) -> float:
+    return math.log(max(x, 1e-300)) - math.log(max(y, 1e-300))
 
 
 def _regime(joint: Joint, budget: Budget, upload: float, update: float) -> str:
