@@ -90,7 +90,8 @@ async def soak(
         )
         for k, (name, proxy) in enumerate(proxies.items())
     ]  # fmt: skip
-    dice, samples, cuts = random.Random(0), [], 0
+    dice, cuts = random.Random(0), 0
+    samples: list[tuple[float, float, int, int]] = []
     while not all(task.done() for task in running):
         await asyncio.sleep(1.0)
         now_s = time.monotonic() - began_s

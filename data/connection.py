@@ -99,7 +99,7 @@ class Connection:
 
     async def _write(self) -> None:
         try:
-            while True:
+            while not self._writer.transport.is_closing():
                 message = self._next()
                 if message is None:
                     self._wake.clear()
