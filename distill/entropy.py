@@ -109,7 +109,7 @@ class _Encoder:
             self._coder.encode(values[some].astype(np.int32), _model.Uniform(), sizes)
 
     def finish(self) -> bytes:
-        return self._coder.get_compressed().astype("<u4").tobytes()
+        return bytes(self._coder.get_compressed().astype("<u4").tobytes())
 
 
 class _Decoder:
@@ -121,7 +121,8 @@ class _Decoder:
 
     def table(self, weights: NDArray[np.float64], values: Ints) -> Ints:
         try:
-            return self._coder.decode(_model.Categorical(weights, perfect=False), values.size)
+            model = _model.Categorical(weights, perfect=False)
+            return np.asarray(self._coder.decode(model, values.size), np.int32)
         except AssertionError:
             raise BadInput("coded integers: the stream is corrupt") from None
 
@@ -286,7 +287,7 @@ def _code_class(
     symbols = (np.clip(high, -_EDGE, _EDGE) + _EDGE).astype(np.int32)
     symbols = coder.table(table, symbols)
     table += np.bincount(symbols, minlength=2 * _EDGE + 1)
-    result = symbols.astype(np.int64) - _EDGE
+    result: NDArray[np.int64] = symbols.astype(np.int64) - _EDGE
     escaped = np.flatnonzero(np.abs(result) == _EDGE)
     if escaped.size:
         tail = (np.abs(high[escaped]) - _EDGE + 1).clip(1)
@@ -298,7 +299,7 @@ def _code_class(
         tail = rest.astype(np.int64) + (1 << length.astype(np.int64)) - 1
         result[escaped] += np.sign(result[escaped]) * tail
     if shift:
-        low = coder.bits(
+        low: Ints = coder.bits(
             np.full(values.size, shift, np.int32),
             (values & ((1 << shift) - 1)).astype(np.int32),
         )

@@ -12,7 +12,7 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,12 @@ import numpy as np
 import torch
 
 from endedge.data.units import BadInput
-from endedge.distill.budget import fit_step
+from endedge.distill.budget import first_guess, fit_step
 from endedge.distill.entropy import decode_arrays, encode_arrays
 from endedge.distill.model import DetectionModel, clone, count_parameters, model_hash, spec_of
-from endedge.distill.quantization import Coded, Ints, Target, apply_coded, quantize, targets
-from endedge.distill.sensitivity import step_exponents
+from endedge.distill.quantization import Coded, Ints, Target, apply_coded, steps, targets
+from endedge.distill.rounding import Grid, level_grids, make_grid, quantize
+from endedge.distill.sensitivity import Sensitivity, measure, synthetic_frames
 from endedge.distill.spec_dictionary import SPEC_DICTIONARY
 from endedge.distill.structure import Layer, build_checked, layers, set_widths, widths
 
@@ -43,8 +44,9 @@ class Report:
     """What the packer chose.
 
     ``mean_bits``: bytes of coded weights times 8 over their number. ``kept``: parameters
-    over those of the unpruned architecture. ``noise``: relative error of the weights, mean
-    square, weighted as the packer weighs it. ``size_bytes`` = header + spec + coded bytes.
+    over those of the unpruned architecture. ``noise``: second-order estimate of the loss
+    that rounding adds, comparable between packages of one model on the same frames.
+    The package is header + spec + coded bytes long.
     """
 
     mode: str
@@ -86,6 +88,7 @@ def pack(
         raise BadInput(f"mode {mode!r}; choose auto, full or delta")
     if mode == "delta" and base is None:
         raise BadInput("mode 'delta' needs the base model")
+    measured = measure(model, synthetic_frames(seed=seed) if frames is None else frames, seed)
     packed: list[Packed] = []
     refused: list[BadInput] = []
     references: list[DetectionModel | None] = []
@@ -95,7 +98,7 @@ def pack(
         references.append(base)
     for reference in references:
         try:
-            packed.append(_pack_one(model, budget_bytes, reference, frames, seed))
+            packed.append(_pack_one(model, budget_bytes, reference, measured))
         except BadInput as error:
             refused.append(error)
     if not packed:
@@ -112,20 +115,26 @@ def _pack_one(
     model: DetectionModel,
     budget_bytes: int,
     base: DetectionModel | None,
-    frames: torch.Tensor | None,
-    seed: int,
+    measured: Mapping[str, Sensitivity],
 ) -> Packed:
     goals = targets(model, base)
-    exponents = step_exponents(model, goals, frames, seed)
+    grids = [make_grid(goal, measured[goal.name]) for goal in goals]
+    level_grids(goals, grids)
     spec, skeleton = _describe(model, base)
 
     def code(step: float) -> tuple[list[Coded], bytes]:
         step = float(np.float32(step))
-        coded = [quantize(g, *e, step) for g, e in zip(goals, exponents, strict=True)]
+        coded = [quantize(goal, grid, step) for goal, grid in zip(goals, grids, strict=True)]
         return coded, encode_arrays(_wire_arrays(coded))
 
     overhead = _HEADER.size + len(spec)
-    step, (coded, stream) = fit_step(code, lambda result: overhead + len(result[1]), budget_bytes)
+    n_weights = sum(goal.weights.size for goal in goals)
+    step, (coded, stream) = fit_step(
+        code,
+        lambda result: overhead + len(result[1]),
+        budget_bytes,
+        first_guess(8 * (budget_bytes - overhead) / n_weights),
+    )
     decoded = clone(base) if base is not None else skeleton
     apply_coded(decoded, coded, step, base)
     body = struct.pack("<fI", step, len(spec)) + spec + stream
@@ -137,7 +146,6 @@ def _pack_one(
     kind = bytes([_FULL if base is None else _DELTA])
     checksum = hashlib.sha256(_MAGIC + kind + rest).digest()[:16]
     data = _MAGIC + kind + checksum + rest
-    n_weights = sum(g.weights.size for g in goals)
     return Packed(
         data,
         Report(
@@ -146,7 +154,7 @@ def _pack_one(
             parameters=count_parameters(model),
             kept=_kept(model, spec_of(model)),
             step=step,
-            noise=_noise(goals, coded, exponents, step, model),
+            noise=_noise(goals, coded, grids, step),
             header_bytes=_HEADER.size,
             spec_bytes=len(spec),
             coded_bytes=len(stream),
@@ -159,25 +167,14 @@ def _kept(model: DetectionModel, spec: dict[str, Any]) -> float:
 
 
 def _noise(
-    goals: Sequence[Target],
-    coded: Sequence[Coded],
-    exponents: Sequence[tuple[Ints, Ints]],
-    step: float,
-    model: DetectionModel,
+    goals: Sequence[Target], coded: Sequence[Coded], grids: Sequence[Grid], step: float
 ) -> float:
-    """Weighted squared error of the weights over their weighted energy (of the full model)."""
-    from endedge.distill.quantization import steps
-
-    error = energy = 0.0
-    for goal, full, c, (rows, columns) in zip(
-        goals, targets(model, None), coded, exponents, strict=True
-    ):
-        weight = 1.0 / steps(rows, columns, 1.0) ** 2
-        error += float(
-            (weight * (goal.weights - c.weights * steps(rows, columns, step)) ** 2).sum()
-        )
-        energy += float((weight * (full.weights) ** 2).sum())
-    return error / max(energy, 1e-30)
+    """Second-order estimate of the loss, without the correlations between inputs."""
+    total = 0.0
+    for goal, c, grid in zip(goals, coded, grids, strict=True):
+        error = goal.weights - c.weights * steps(c.rows, c.columns, step)
+        total += float((grid.importance * (error**2).sum(axis=(1, 2))).sum())
+    return total
 
 
 # --- description -------------------------------------------------------------------------
@@ -274,6 +271,8 @@ def _open(data: bytes) -> tuple[int, bytes, bytes, float, bytes, bytes]:
         raise BadInput("corrupt package: the checksum does not match; send it again")
     if mode not in (_FULL, _DELTA):
         raise BadInput(f"package of an unknown mode {mode}; this version reads full and delta")
+    if mode == _FULL and base != bytes(16):
+        raise BadInput("corrupt package: a full package names a base model")
     if _HEADER.size + n_spec > len(data):
         raise BadInput("corrupt package: the model description is cut short")
     if not (np.isfinite(step) and 0 < step < 2.0**60):

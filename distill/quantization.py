@@ -25,12 +25,22 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from endedge.data.units import BadInput
 from endedge.distill.model import DetectionModel
 from endedge.distill.structure import Layer, layers
 
-__all__ = ["STEP_RESOLUTION", "Coded", "Target", "apply_coded", "pow2", "quantize", "targets"]
+__all__ = [
+    "STEP_RESOLUTION",
+    "Coded",
+    "Target",
+    "apply_coded",
+    "complete",
+    "pow2",
+    "steps",
+    "targets",
+]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -63,12 +73,20 @@ class Coded:
 
 @dataclass
 class Target:
-    """What ``weights`` of one layer should become: floats (C, I, T) and the rest, coded."""
+    """What one layer should become, in the gauge and relative to the base if there is one.
+
+    ``weights`` (C, I, T); ``change`` (C,) is their ratio to the model's own weights.
+    ``shift`` (C,) is beta or the bias and ``shift_unit`` (C,) its grain on the wire; a weight
+    change ``d`` moves the output of a row by ``gain * d @ x``. ``vectors`` are coded already.
+    """
 
     name: str
     weights: Floats
-    scale: Floats  # (C,): a change of row c of ``weights`` by x changes the output by scale[c]*x
-    sigma: int
+    change: Floats
+    gain: Floats
+    shift: Floats | None
+    shift_unit: Floats
+    sigma: int = 0
     vectors: list[Ints] = field(default_factory=list)
 
 
@@ -88,7 +106,8 @@ def pow2(exponent: NDArray[np.integer] | int, resolution: int) -> Floats:
     return np.ldexp(table[k % resolution], k // resolution)
 
 
-def _numpy(tensor: torch.Tensor) -> Floats:
+def _numpy(tensor: torch.Tensor | None) -> Floats:
+    assert tensor is not None
     return tensor.detach().cpu().numpy().astype(np.float64)
 
 
@@ -118,63 +137,72 @@ def _pairs(model: DetectionModel, base: DetectionModel | None) -> list[tuple[Lay
 
 
 def targets(model: DetectionModel, base: DetectionModel | None) -> list[Target]:
-    """Bring ``model`` into the gauge (relative to ``base`` if given), layer by layer."""
+    """Bring ``model`` into the gauge (relative to ``base`` if given), layer by layer.
+
+    Raises :class:`BadInput` for weights that are not finite or a base of other shapes.
+    """
     result = []
     for layer, ref in _pairs(model, base):
-        weight = _flat(layer)
-        if not np.isfinite(weight).all():
-            raise BadInput(f"weights of {layer.name} are not finite")
-        if layer.bn is None:
-            bias = [] if layer.conv.bias is None else [_numpy(layer.conv.bias)]
-            if ref is not None:
-                weight = weight - _flat(ref)
-                bias = [b - _numpy(ref.conv.bias) for b in bias]
-            vectors = [_round(b * _BIAS_RESOLUTION) for b in bias]
-            result.append(Target(layer.name, weight, np.ones(len(weight)), 0, vectors))
-            continue
-        bn, delta = layer.bn, ref is not None
-        deviation = np.sqrt(_numpy(bn.running_var) + bn.eps)
-        gamma, beta, mean = (_numpy(x) for x in (bn.weight, bn.bias, bn.running_mean))
-        if ref is not None and ref.bn is not None:
-            sigma = 0
-            new_deviation = np.sqrt(_numpy(ref.bn.running_var) + ref.bn.eps)
-            gamma0, beta0, mean0 = _gauge_base(ref)
-        else:
-            sigma = int(np.rint(_SIGMA_RESOLUTION * np.log2(deviation).mean()))
-            new_deviation = np.full(len(gamma), float(pow2(sigma, _SIGMA_RESOLUTION)))
-            gamma0, beta0, mean0 = np.ones(len(gamma)), np.zeros(len(gamma)), np.zeros(len(gamma))
-        sign = np.where(gamma * gamma0 < 0, -1.0, 1.0)
-        ratio = np.maximum(np.abs(gamma), _GAMMA_FLOOR) / np.abs(gamma0)
-        log_gamma = _round(_GAMMA_RESOLUTION[delta] * np.log2(ratio))
-        new_gamma = gamma0 * pow2(log_gamma, _GAMMA_RESOLUTION[delta])
-        # y = gamma/deviation * (w.x - mean) + beta, rewritten with the new gamma and deviation
-        change = gamma / new_gamma * new_deviation / deviation
-        weight = weight * change[:, None, None]
-        mean_q = _round((mean * sign / deviation - mean0 / new_deviation) * _MEAN_RESOLUTION[delta])
-        new_mean = mean0 + mean_q / _MEAN_RESOLUTION[delta] * new_deviation
-        shift = beta - gamma * mean / deviation
-        new_beta = shift + new_gamma * new_mean / new_deviation
-        beta_q = _round((new_beta - beta0) / np.abs(new_gamma) * _BETA_RESOLUTION[delta])
+        target = _plain(layer) if layer.bn is None else _gauged(layer, layer.bn, ref)
         if ref is not None:
-            weight = weight - _flat(ref)
-        result.append(
-            Target(
-                layer.name,
-                weight,
-                np.abs(new_gamma) / new_deviation,
-                sigma,
-                [log_gamma, mean_q, beta_q],
-            )
-        )
+            target.weights = target.weights - _flat(ref)
+            if layer.bn is None and target.shift is not None:
+                target.shift = target.shift - _numpy(ref.conv.bias)
+        finite = [target.weights, target.gain, target.change]
+        if not all(np.isfinite(x).all() for x in finite):
+            raise BadInput(f"parameters of {layer.name} are not finite")
+        result.append(target)
     return result
 
 
-def _gauge_base(ref: Layer) -> tuple[Floats, Floats, Floats]:
-    """Gamma (kept off zero), beta and running mean of the base's batch norm."""
-    assert ref.bn is not None
-    gamma, beta, mean = (_numpy(x) for x in (ref.bn.weight, ref.bn.bias, ref.bn.running_mean))
+def _plain(layer: Layer) -> Target:
+    """A convolution without batch norm; its bias, if any, is its shift."""
+    one = np.ones(layer.conv.out_channels)
+    bias = None if layer.conv.bias is None else _numpy(layer.conv.bias)
+    return Target(layer.name, _flat(layer), one, one, bias, one / _BIAS_RESOLUTION)
+
+
+def _gauged(layer: Layer, bn: nn.BatchNorm2d, ref: Layer | None) -> Target:
+    delta = ref is not None
+    deviation = np.sqrt(_numpy(bn.running_var) + bn.eps)
+    gamma, beta, mean = (_numpy(x) for x in (bn.weight, bn.bias, bn.running_mean))
+    sigma = 0 if delta else int(np.rint(_SIGMA_RESOLUTION * np.log2(deviation).mean()))
+    gamma0, beta0, mean0, variance = _reference(ref, bn, sigma)
+    new_deviation = np.sqrt(variance + bn.eps)
+    sign = np.where(gamma * gamma0 < 0, -1.0, 1.0)
+    ratio = np.maximum(np.abs(gamma), _GAMMA_FLOOR) / np.abs(gamma0)
+    log_gamma = _round(_GAMMA_RESOLUTION[delta] * np.log2(ratio))
+    new_gamma = gamma0 * pow2(log_gamma, _GAMMA_RESOLUTION[delta])
+    # gamma/deviation * (w.x - mean) + beta is rewritten with the new gamma and deviation
+    change = gamma / new_gamma * new_deviation / deviation
+    mean_q = _round((mean * sign / deviation - mean0 / new_deviation) * _MEAN_RESOLUTION[delta])
+    new_mean = mean0 + mean_q / _MEAN_RESOLUTION[delta] * new_deviation
+    new_beta = beta - gamma * mean / deviation + new_gamma * new_mean / new_deviation
+    return Target(
+        layer.name,
+        _flat(layer) * change[:, None, None],
+        change,
+        new_gamma / new_deviation,
+        new_beta - beta0,
+        np.abs(new_gamma) / _BETA_RESOLUTION[delta],
+        sigma,
+        [log_gamma, mean_q],
+    )
+
+
+def _reference(
+    ref: Layer | None, bn: nn.BatchNorm2d, sigma: int
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Gamma (kept off zero), beta, mean and variance that the coded numbers are relative to."""
+    if ref is None or ref.bn is None:
+        deviation = float(pow2(sigma, _SIGMA_RESOLUTION))
+        one = np.ones(bn.num_features)
+        return one, 0 * one, 0 * one, one * max(deviation * deviation - bn.eps, 0.0)
+    base = ref.bn
+    gamma, beta, mean = (_numpy(x) for x in (base.weight, base.bias, base.running_mean))
     small = np.abs(gamma) < _GAMMA_FLOOR
-    return np.where(small, np.where(gamma < 0, -_GAMMA_FLOOR, _GAMMA_FLOOR), gamma), beta, mean
+    gamma = np.where(small, np.where(gamma < 0, -_GAMMA_FLOOR, _GAMMA_FLOOR), gamma)
+    return gamma, beta, mean, _numpy(base.running_var)
 
 
 def steps(rows: Ints, columns: Ints, step: float) -> Floats:
@@ -183,10 +211,12 @@ def steps(rows: Ints, columns: Ints, step: float) -> Floats:
     return (row * step)[:, None, None] * column[None, :, None]
 
 
-def quantize(target: Target, rows: Ints, columns: Ints, step: float) -> Coded:
-    """Round the weights of one layer to the nearest multiple of their step."""
-    q = _round(target.weights / steps(rows, columns, step))
-    return Coded(target.sigma, target.vectors, rows, columns, q)
+def complete(target: Target, rows: Ints, columns: Ints, q: Ints, shift: Floats | None) -> Coded:
+    """All integers of a layer, given those of its weights and the shift it should have."""
+    vectors = list(target.vectors)
+    if shift is not None:
+        vectors.append(_round(shift / target.shift_unit))
+    return Coded(target.sigma, vectors, rows, columns, q)
 
 
 def apply_coded(
@@ -201,24 +231,12 @@ def apply_coded(
         if layer.bn is None:
             if layer.conv.bias is not None:
                 bias = c.vectors[0] / _BIAS_RESOLUTION
-                if ref is not None:
-                    bias = bias + _numpy(ref.conv.bias)
-                _set(layer.conv.bias, bias)
+                _set(layer.conv.bias, bias if ref is None else bias + _numpy(ref.conv.bias))
             continue
-        log_gamma, mean_q, beta_q = c.vectors
         delta = ref is not None
-        if ref is not None and ref.bn is not None:
-            gamma0, beta0, mean0 = _gauge_base(ref)
-            variance = _numpy(ref.bn.running_var)
-            deviation = np.sqrt(variance + ref.bn.eps)
-        else:
-            gamma0, beta0, mean0 = (
-                np.ones(len(beta_q)),
-                np.zeros(len(beta_q)),
-                np.zeros(len(beta_q)),
-            )
-            deviation = np.full(len(beta_q), float(pow2(c.sigma, _SIGMA_RESOLUTION)))
-            variance = np.maximum(deviation * deviation - layer.bn.eps, 0.0)
+        log_gamma, mean_q, beta_q = c.vectors
+        gamma0, beta0, mean0, variance = _reference(ref, layer.bn, c.sigma)
+        deviation = np.sqrt(variance + layer.bn.eps)
         gamma = gamma0 * pow2(log_gamma, _GAMMA_RESOLUTION[delta])
         _set(layer.bn.weight, gamma)
         _set(layer.bn.bias, beta0 + beta_q / _BETA_RESOLUTION[delta] * np.abs(gamma))

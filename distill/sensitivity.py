@@ -1,28 +1,144 @@
-"""Which weights matter: the relative quantization step of every row and column."""
+"""Which weights matter, measured on unlabelled frames.
+
+For a convolution with input patches x and output gradients g, a change of its weights by
+``d`` costs, to second order, ``sum_c G[c] * d[c] @ H @ d[c]`` where ``H`` is the second moment of
+the patches (weighted by where gradients are) and ``G[c]`` the Fisher information of output
+channel c: the Kronecker-factored approximation of Martens & Grosse (2015) with a diagonal
+output factor. Gradients are of the detector's own predictive distribution, labels drawn from
+the model itself, so no annotation is needed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from endedge.distill.model import DetectionModel
-from endedge.distill.quantization import STEP_RESOLUTION, Ints, Target
+from endedge.data.units import BadInput
+from endedge.distill.model import DetectionModel, clone
+from endedge.distill.quantization import Floats
+from endedge.distill.structure import layers
 
-__all__ = ["step_exponents"]
+__all__ = ["Sensitivity", "measure", "synthetic_frames"]
+
+_BATCH = 8
+_PATCHES = 64  # sampled positions a frame and layer
+_BOX_WEIGHT = 1.0  # of the box distributions beside the class scores
+_LARGEST_DENSE = 4608  # inputs; beyond, the input factor is kept diagonal
 
 
-def step_exponents(
-    model: DetectionModel, goals: Sequence[Target], frames: torch.Tensor | None, seed: int
-) -> list[tuple[Ints, Ints]]:
-    """Step exponents (rows, columns) of every layer: equal signal to noise for every row."""
-    weights = dict(model.named_parameters())
-    result = []
-    for goal in goals:
-        n_out, n_in = goal.weights.shape[:2]
-        raw = weights[f"{goal.name}.weight"].detach().double().reshape(n_out, -1).numpy()
-        loud = np.sqrt((raw**2).mean(axis=1))
-        rows = np.rint(STEP_RESOLUTION * np.log2(np.maximum(loud, 1e-6))).astype(np.int32)
-        result.append((rows, np.zeros(n_in, np.int32)))
-    return result
+@dataclass
+class Sensitivity:
+    """Factors of one convolution. ``output`` (C,); ``mean`` (D,) of its input patches and
+    ``moment`` (D, D), their covariance, D = inputs x taps. A grouped convolution has (C, D)
+    ``mean`` and no ``moment``."""
+
+    output: Floats
+    mean: Floats
+    moment: Floats | None
+    power: Floats | None = None
+
+
+def synthetic_frames(n: int = 32, side: int = 320, seed: int = 0) -> Tensor:
+    """Stand-ins when no frame is at hand: coloured 1/f noise, (n, 3, side, side) uint8."""
+    rng = np.random.default_rng(seed)
+    fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
+    fall = 1.0 / np.maximum(np.hypot(fy, fx), 1.0 / side)
+    phase = rng.uniform(0, 2 * np.pi, (n, 4, side, side // 2 + 1))
+    noise = np.fft.irfft2(fall * np.exp(1j * phase), s=(side, side))
+    noise /= noise.std(axis=(2, 3), keepdims=True)
+    mixed = noise[:, :1] + 0.4 * noise[:, 1:]  # mostly grey, like photographs
+    return torch.from_numpy((118 + 58 * mixed).clip(0, 255).astype(np.uint8))
+
+
+def measure(model: DetectionModel, frames: Tensor, seed: int = 0) -> dict[str, Sensitivity]:
+    """Sensitivity of every convolution of ``model`` on ``frames`` (N, 3, S, S) uint8."""
+    if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8 or not len(frames):
+        raise BadInput(f"frames must be uint8 of shape (N, 3, S, S), not {tuple(frames.shape)}")
+    model = clone(model).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    collectors = {x.name: _Collector(x.conv, generator) for x in layers(model)}
+    for start in range(0, len(frames), _BATCH):
+        images = frames[start : start + _BATCH].float() / 255
+        images.requires_grad_(True)
+        raw = model(images)[1]
+        outputs = [h for h in (raw.get("one2one"), raw.get("one2many"), raw) if h and "scores" in h]
+        loss: Any = sum(_sampled_score(h, generator) for h in outputs)
+        loss.backward()
+    return {name: c.result() for name, c in collectors.items()}
+
+
+def _sampled_score(head: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    """A scalar whose gradient is the score function of labels drawn from the predictions."""
+    scores, boxes = head["scores"], head["boxes"]  # (B, nc, A), (B, 4 * reg_max, A)
+    p = scores.detach().sigmoid()
+    noise = torch.randn(p.shape, generator=generator)  # of a Bernoulli's variance: rare classes
+    total = (scores * noise * (p * (1 - p)).sqrt()).sum()  # would else hardly ever be drawn
+    weight = (_BOX_WEIGHT * p.amax(1)).sqrt()
+    sides = boxes.reshape(len(boxes), 4, -1, boxes.shape[2])
+    if sides.shape[2] == 1:  # plain regression: unit noise on every side
+        noise = torch.randn(boxes.shape, generator=generator)
+        plain: Tensor = total + (boxes * noise * weight[:, None]).sum()
+        return plain
+    q: Tensor = sides.detach().softmax(2)
+    cumulative = q.cumsum(2)
+    u = torch.rand(cumulative[:, :, :1].shape, generator=generator)
+    bins = (u > cumulative).sum(2, keepdim=True).clamp_(max=q.shape[2] - 1)
+    hot = torch.zeros_like(q).scatter_(2, bins, 1.0)
+    scored: Tensor = total + (sides * (q - hot) * weight[:, None, None]).sum()
+    return scored
+
+
+class _Collector:
+    """Gathers the factors of one convolution through hooks."""
+
+    def __init__(self, conv: nn.Conv2d, generator: torch.Generator) -> None:
+        self.conv, self.generator = conv, generator
+        self.taps = conv.kernel_size[0] * conv.kernel_size[1]
+        self.size = conv.in_channels * self.taps
+        self.grouped = conv.groups > 1
+        self.dense = not self.grouped and self.size <= _LARGEST_DENSE
+        self.output = torch.zeros(conv.out_channels, dtype=torch.float64)
+        self.sum = torch.zeros(self.size, dtype=torch.float64)
+        self.moment = torch.zeros(self.size, self.size) if self.dense else torch.zeros(self.size)
+        self.count = 0
+        conv.register_forward_hook(self._forward)
+
+    def _forward(self, conv: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        x = inputs[0].detach()
+        output.register_hook(lambda g: self._backward(x, g))  # type: ignore[no-untyped-call]
+
+    def _backward(self, x: Tensor, g: Tensor) -> None:
+        energy = g.square().flatten(2)  # (B, C, P)
+        self.output += energy.sum((0, 2)).double()
+        where = energy.sum(1)
+        total = where.sum(1, keepdim=True)
+        chance = where / total.clamp(min=1e-30) + 1.0 / where.shape[1]
+        n = min(_PATCHES, where.shape[1])
+        at = torch.multinomial(chance, n, generator=self.generator)  # (B, n)
+        conv = self.conv
+        patches = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # type: ignore[arg-type]
+        rows = patches.gather(2, at[:, None].expand(-1, self.size, -1))
+        rows = rows.transpose(1, 2).reshape(-1, self.size)
+        self.sum += rows.sum(0).double()
+        self.moment += rows.T @ rows if self.dense else rows.square().sum(0)
+        self.count += len(rows)
+
+    def result(self) -> Sensitivity:
+        n = max(1, self.count)
+        output = self.output.numpy() + 1e-30
+        mean = (self.sum / n).numpy()
+        moment = self.moment.double().numpy() / n
+        if self.dense:
+            return Sensitivity(output, mean, moment - np.outer(mean, mean))
+        power = np.maximum(moment - mean**2, 0)
+        if self.grouped:
+            each = self.conv.in_channels // self.conv.groups
+            share = self.conv.out_channels // self.conv.groups
+            mean = mean.reshape(self.conv.groups, -1).repeat(share, axis=0)
+            power = power.reshape(self.conv.groups, each * self.taps).repeat(share, axis=0)
+        return Sensitivity(output, mean, None, power)

@@ -4,6 +4,8 @@ widths, and a check of descriptions that come over the wire before anything is b
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -255,34 +257,35 @@ def build_checked(spec: Any, max_parameters: int = MAX_PARAMETERS) -> DetectionM
     stay within bounds are they really made. The global random state is left as it was.
     """
     check_spec(spec)
-    _measure(spec, max_parameters)
+    if _count_parameters(json.dumps(spec)) > max_parameters:
+        raise BadInput(f"model description: more than {max_parameters} parameters")
     with torch.random.fork_rng(devices=[]):
         return build_detector(spec).eval()
 
 
-def _measure(spec: dict[str, Any], max_parameters: int) -> None:
-    import copy
-
+@functools.lru_cache(maxsize=64)
+def _count_parameters(text: str) -> int:
+    """Parameters of the description ``text``, after checking what building it would cost."""
     from torch.utils.flop_counter import FlopCounterMode
     from ultralytics.nn.modules import Conv
     from ultralytics.nn.tasks import parse_model
 
-    config = copy.deepcopy(spec["yaml"])
+    spec = json.loads(text)
+    config = spec["yaml"]
     config["nc"] = len(spec["names"])
     default_act = Conv.default_act  # a parse that fails would leave its own behind
     try:
         with torch.device("meta"):
             sequence, _ = parse_model(config, ch=3, verbose=False)
             count = sum(p.numel() for p in sequence.parameters())
-            if count > max_parameters:
-                raise BadInput(
-                    f"model description: {count} parameters; at most {max_parameters} are allowed"
-                )
+            if count > MAX_PARAMETERS:
+                raise BadInput(f"model description: more than {MAX_PARAMETERS} parameters")
             counter = FlopCounterMode(display=False)
             with counter, torch.no_grad():
                 _layout(sequence, torch.zeros(1, 3, 256, 256))
             if counter.get_total_flops() > _MAX_BUILD_FLOPS:
                 raise BadInput("model description: one forward pass costs too much arithmetic")
+        return int(count)
     except BadInput:
         raise
     except Exception as error:
@@ -295,8 +298,8 @@ def _measure(spec: dict[str, Any], max_parameters: int) -> None:
 def _layout(sequence: nn.Sequential, x: Any) -> None:
     """Ultralytics' forward loop up to the head, on the meta device."""
     outputs: list[Any] = []
-    for module in list(sequence)[:-1]:
-        source = module.f
+    for module in list(sequence.children())[:-1]:
+        source: Any = module.f
         if source != -1:
             x = (
                 outputs[source]
