@@ -55,8 +55,8 @@ class Shift:
         rng = np.random.default_rng([self.seed, image_id, KINDS.index(self.kind), self.severity])
         level = self.severity - 1
         pixels = image.astype(np.float32)
-        shifted = _APPLY[self.kind](pixels, level, rng)
-        return np.clip(np.rint(shifted), 0, 255).astype(np.uint8)
+        seen: NDArray[np.float32] = _APPLY[self.kind](pixels, level, rng)
+        return np.clip(np.rint(seen), 0, 255).astype(np.uint8)
 
 
 def _noise(
@@ -88,7 +88,7 @@ def _fog(x: NDArray[np.float32], level: int, rng: np.random.Generator) -> NDArra
     )
     depth = np.linspace(1.15, 0.85, height, dtype=np.float32)[:, None]
     veil = np.clip(_FOG_DENSITY[level] * depth * (0.8 + 0.4 * cloud), 0, 0.95)[..., None]
-    return x * (1 - veil) + 225.0 * veil
+    return np.asarray(x * (1 - veil) + 225.0 * veil, np.float32)
 
 
 def _motion(x: NDArray[np.float32], level: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -99,9 +99,8 @@ def _motion(x: NDArray[np.float32], level: int, rng: np.random.Generator) -> NDA
     reach = (length - 1) / 2
     for t in np.linspace(-reach, reach, 4 * length):
         kernel[round(reach + t * np.sin(angle)), round(reach + t * np.cos(angle))] = 1
-    return cv2.filter2D(x, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT).astype(
-        np.float32
-    )
+    smeared = cv2.filter2D(x, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
+    return np.asarray(smeared, np.float32)
 
 
 def _lowres(x: NDArray[np.float32], level: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -109,7 +108,8 @@ def _lowres(x: NDArray[np.float32], level: int, rng: np.random.Generator) -> NDA
     height, width = x.shape[:2]
     small = (max(1, round(width * _LOWRES[level])), max(1, round(height * _LOWRES[level])))
     coarse = cv2.resize(x, small, interpolation=cv2.INTER_AREA)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    enlarged = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(enlarged, np.float32)
 
 
 _APPLY = {

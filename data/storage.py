@@ -16,7 +16,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     The temporary file beside it is removed on any error (a full disk raises OSError).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.new")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.new")  # two processes, two files
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with open(descriptor, "wb") as out:

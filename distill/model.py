@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from endedge.data.storage import write_atomic
 from endedge.data.units import BadInput
 
 
@@ -119,12 +120,7 @@ def save_detector(model: DetectionModel, path: Path, *, half: bool = False) -> N
         tensor = tensor.detach().cpu().contiguous().clone()
         state[name] = tensor.half() if half and tensor.is_floating_point() else tensor
     blob = save(state, metadata={"format": _FORMAT, "spec": json.dumps(spec_of(model))})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as out:
-        out.write(blob)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(out.name, path)
+    write_atomic(path, blob)
 
 
 def load_detector(path: str | Path) -> DetectionModel:
@@ -167,7 +163,7 @@ def _load_pickle(path: Path) -> DetectionModel:
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
     try:
-        allowed = [
+        allowed: list[Any] = [
             (_layer_class(path, name), name)  # under the name the file uses: old ones moved
             for name in get_unsafe_globals_in_checkpoint(str(path))
         ]

@@ -67,7 +67,10 @@ def train(
 
     ``objective(model)`` makes the loss, called with the raw predictions of each batch and
     its :class:`Targets`; ``on_step(step, loss)`` is told of progress. ``start`` is untouched.
+    Raises :class:`BadInput` without frames.
     """
+    if len(frames) == 0:
+        raise BadInput("no frames to train on; give at least one")
     model = clone(start).to(device)
     loss_of = objective(model)
     trained = _set_trainable(model, recipe)

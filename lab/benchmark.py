@@ -54,10 +54,13 @@ class Outcome:
 
 def bandwidths(surface: Surface, link: LinkConfig) -> tuple[float, ...]:
     """The sweep in Hz, log-spaced: from just too little for any measured round to everything."""
-    need = hz_for_bytes(surface.upload_bytes, link.up_bit_per_s_per_hz, link.period_s)
-    need = need + hz_for_bytes(surface.update_bytes, link.down_bit_per_s_per_hz, link.period_s)
-    low = link.bandwidth_low_hz or 0.8 * float(need.min())
-    high = link.bandwidth_high_hz or 1.25 * float(need.max())
+    need = [
+        hz_for_bytes(up, link.up_bit_per_s_per_hz, link.period_s)
+        + hz_for_bytes(down, link.down_bit_per_s_per_hz, link.period_s)
+        for up, down in zip(surface.upload_bytes, surface.update_bytes, strict=True)
+    ]
+    low = link.bandwidth_low_hz or 0.8 * min(need)
+    high = link.bandwidth_high_hz or 1.25 * max(need)
     return tuple(float(b) for b in np.geomspace(low, high, link.bandwidths))
 
 

@@ -18,7 +18,7 @@ from endedge.data.coco import Frame
 from endedge.data.codec import Codec
 from endedge.distill.model import DetectionModel, load_detector, save_detector
 from endedge.distill.package import pack, unpack
-from endedge.edge.adapt import Upload, adapt_teacher, distil_student, held_back_loss, split_upload
+from endedge.edge.adapt import Upload, adapt_teacher, distil_student, held_back_losses, split_upload
 from endedge.end.metric import evaluate
 from endedge.lab.store import Node, Store
 from endedge.lab.world import World
@@ -126,7 +126,8 @@ class Rounds:
             began = time.perf_counter()
             adapted = adapt_teacher(
                 world.teacher, self._inbox(cell).upload, recipe, plan.held_back.shares,
-                device=world.device, on_step=self._steps(f"teacher on {cell.frames} frames", recipe.steps),
+                device=world.device,
+                on_step=self._steps(f"teacher on {cell.frames} frames", recipe.steps),
             )  # fmt: skip
             seconds = time.perf_counter() - began
             save_detector(adapted.model, folder / "teacher.safetensors")
@@ -188,7 +189,7 @@ class Rounds:
             decoded = unpack(packed.data, base=world.student)
             losses = {
                 "before": student.record["losses"]["0.0"],
-                "after": held_back_loss(decoded, known.held_back, world.device),
+                "after": float(held_back_losses(decoded, known.held_back, world.device).mean()),
             }
             return {
                 "update_bytes": len(packed.data), "params": packed.report.parameters,

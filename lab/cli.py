@@ -22,7 +22,14 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse cannot take key=value after an option; here they may stand anywhere.
+    if not hasattr(arguments, "overrides") or any(a.startswith("-") or "=" not in a for a in rest):
+        if rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    else:
+        arguments.overrides += rest
     try:
         status: int = arguments.do(arguments) or 0
     except BadInput as error:
@@ -136,9 +143,9 @@ def _allocate(a: argparse.Namespace) -> None:
 
 
 def _pack(a: argparse.Namespace) -> None:
+    from endedge.data.storage import write_atomic
     from endedge.distill.model import load_detector
     from endedge.distill.package import pack
-    from endedge.lab.store import write_atomic
 
     model = load_detector(a.checkpoint)
     base = load_detector(a.base) if a.base else None

@@ -31,8 +31,8 @@ class Camera(_Section):
     """The device's camera: a domain shift of the frames (see data/shift.py)."""
 
     kind: Kind = "none"
-    severity: int = Field(3, ge=1, le=5)
-    seed: int = Field(0, ge=0)
+    severity: Annotated[int, Field(ge=1, le=5)] = 3
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class Data(_Section):
@@ -47,9 +47,9 @@ class Data(_Section):
     eval_images: str = "images/eval"
     pool_frames: Count | None = None  # the first so many; None: all (generated: 256)
     eval_frames: Count | None = None
-    image_side: int = Field(320, ge=32, multiple_of=32)  # px, the detector's square input
+    image_side: Annotated[int, Field(ge=32, multiple_of=32)] = 320  # px, square
     camera: Camera = Camera()
-    seed: int = Field(0, ge=0)  # of generated frames
+    seed: Annotated[int, Field(ge=0)] = 0  # of generated frames
 
 
 class Weights(_Section):
@@ -71,7 +71,7 @@ class Training(_Section):
     lr: Positive = 5e-4
     layers: Count | None = None  # the first so many modules of the network; None: all
     train_norm: bool = False
-    ema: float = Field(0.97, ge=0, lt=1)
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.97
 
     def recipe(self, n_frames: int, seed: int) -> Recipe:
         """The recipe for a training on ``n_frames``."""
@@ -94,9 +94,9 @@ class HeldBack(_Section):
     """The slice of the uploaded frames that is never trained on. It chooses how far the
     weights move from the start (``shares``) and whether an update is sent at all."""
 
-    share: float = Field(0.2, gt=0, lt=1)
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     most: Count = 64  # frames
-    shares: tuple[float, ...] = (0.5, 1.0)
+    shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.25, 0.5, 1.0)
 
 
 class Uplink(_Section):
@@ -128,7 +128,7 @@ class Link(_Section):
     down_bit_per_s_per_hz: Positive = 5.0
     bandwidth_low_hz: Positive | None = None  # None: just too little for the smallest cell
     bandwidth_high_hz: Positive | None = None  # None: everything fits
-    bandwidths: int = Field(12, ge=2)
+    bandwidths: Annotated[int, Field(ge=2)] = 12
     schedule: Literal["pipelined", "sequential"] = "pipelined"
 
 
@@ -136,7 +136,7 @@ class Config(_Section):
     """One experiment."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     workers: Count | Literal["auto"] = "auto"
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     data: Data

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from endedge.allocator import Curves, Rules, Surface, fit
+from endedge.data.storage import write_atomic
 from endedge.data.units import BadInput
 from endedge.lab.benchmark import (
     allocation_csv,
@@ -19,7 +20,6 @@ from endedge.lab.benchmark import (
 )
 from endedge.lab.config import Config, load_config
 from endedge.lab.report import write_report
-from endedge.lab.store import write_atomic
 from endedge.lab.sweep import Progress, surface_csv, sweep
 
 __all__ = ["bench_stage", "fit_stage", "measure_stage", "report_stage", "run"]
@@ -38,8 +38,8 @@ def measure_stage(config: Config, folder: Path, progress: Progress) -> Path:
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"--out {folder} is a file; give a folder")
     rows = sweep(config, folder, progress)
-    write_atomic(folder / "config.yaml", config.to_yaml())
-    write_atomic(folder / "surface.csv", surface_csv(rows))
+    write_atomic(folder / "config.yaml", config.to_yaml().encode())
+    write_atomic(folder / "surface.csv", surface_csv(rows).encode())
     return folder / "surface.csv"
 
 
@@ -56,9 +56,9 @@ def bench_stage(folder: Path) -> Path:
     surface, curves = Surface.read(folder / "surface.csv"), Curves.load(folder / "curves.json")
     sweep_hz = bandwidths(surface, config.link)
     allocations = split_sweep(curves, config.link, rules, sweep_hz)
-    write_atomic(folder / "allocation.csv", allocation_csv(allocations))
+    write_atomic(folder / "allocation.csv", allocation_csv(allocations).encode())
     outcomes = benchmark(surface, curves, config.link, rules, sweep_hz)
-    write_atomic(folder / "benchmark.csv", outcomes_csv(outcomes))
+    write_atomic(folder / "benchmark.csv", outcomes_csv(outcomes).encode())
     return folder / "benchmark.csv"
 
 

@@ -19,29 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Node", "Store", "digest", "write_atomic"]
+__all__ = ["Node", "Store", "digest"]
 
 
 def digest(content: Mapping[str, Any]) -> str:
     """Hash (16 hex digits) of JSON-able content; the order of keys does not matter."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write ``path`` whole or not at all."""
-    raw = data.encode() if isinstance(data, str) else data
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
 
 
 @dataclass(frozen=True)
@@ -94,7 +78,7 @@ class Store:
                     p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in scratch.iterdir()
                 }
                 document = {"determinants": dict(determinants), "record": record, "files": files}
-                write_atomic(scratch / "record.json", json.dumps(document, indent=1))
+                (scratch / "record.json").write_text(json.dumps(document, indent=1))
                 shutil.rmtree(self._nodes / key, ignore_errors=True)  # a damaged one
                 os.replace(scratch, self._nodes / key)
             except BaseException:

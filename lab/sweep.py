@@ -8,17 +8,18 @@ import json
 import multiprocessing
 import os
 import queue
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from endedge.data.storage import write_atomic
 from endedge.lab.cell import Cell, Rounds
 from endedge.lab.config import Config
-from endedge.lab.store import Store, write_atomic
+from endedge.lab.store import Store
 from endedge.lab.world import World, pick_device
 
 __all__ = ["grid", "surface_csv", "sweep"]
@@ -40,77 +41,101 @@ def grid(config: Config) -> list[Cell]:
 def sweep(config: Config, folder: Path, progress: Progress) -> list[dict[str, Any]]:
     """Measure every cell of the grid that ``folder`` does not hold yet; return all rows.
 
-    Cells of one upload and seed share their trainings and go to one worker, the longest
-    first. ``progress(done, total, message)`` hears of each cell and of what is being done. A
-    cell's file appears when it is measured, so an interrupted sweep goes on where it was.
-    Raises what the first failing cell raised, after the others are done.
+    Cells of one upload and seed share their trainings and go to one worker; seed by seed, so
+    that what there is of an unfinished sweep is a grid, the longest first.
+    ``progress(done, total, message)`` hears of each cell and of what is being done. A cell's
+    file appears when it is measured, so an interrupted sweep goes on where it was.
+    Raises what the first failing cell raised.
     """
+    world = World.of(config, folder)  # bad input shows here, before any process is started
     cells = grid(config)
     tasks: dict[tuple[int, int, str], list[Cell]] = {}
     for cell in cells:
         tasks.setdefault((cell.seed, cell.frames, cell.codec), []).append(cell)
-    ordered = sorted(tasks.values(), key=lambda t: (-t[0].frames, t[0].seed))
-    workers = min(_workers(config), len(ordered))
+    ordered = sorted(tasks.values(), key=lambda t: (config.seeds.index(t[0].seed), -t[0].frames))
     rows: dict[Cell, dict[str, Any]] = {}
-    failures: list[BaseException] = []
-    context = multiprocessing.get_context("spawn")
-    with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(
-            workers, context, initializer=_begin, initargs=(config, str(folder))
-        ) as pool,
-    ):
-        news = manager.Queue()
-        waiting: set[Future[list[dict[str, Any]]]] = {
-            pool.submit(_measure, task, news) for task in ordered
-        }
-        while waiting:
-            try:
-                kind, content = news.get(timeout=0.5)
-            except queue.Empty:
-                kind, content = "", None
-            if kind == "row":
-                rows[Cell(**content[0])] = content[1]
-                progress(
-                    len(rows),
-                    len(cells),
-                    str(Cell(**content[0])) + f": mAP {content[1]['map']:.3f}",
-                )
-            elif kind == "say":
-                progress(len(rows), len(cells), content)
-            else:
-                over = {f for f in waiting if f.done()}
-                failures += [e for f in over if (e := f.exception()) is not None]
-                waiting -= over
-    if failures:
-        raise failures[0]
+
+    def hear(news: Cell | str, row: dict[str, Any] | None = None) -> None:
+        if isinstance(news, Cell) and row is not None:
+            rows[news] = row
+            progress(len(rows), len(cells), f"{news}: mAP {row['map']:.3f}")
+        else:
+            progress(len(rows), len(cells), str(news))
+
+    workers = min(_workers(config), len(ordered))
+    if workers == 1:
+        with _one_thread():
+            for task in ordered:
+                _measure(Rounds(world, Store(folder), hear), task, hear)
+    else:
+        _in_processes(workers, config, folder, ordered, hear)
     return [rows[cell] for cell in cells]
 
 
-_worker: Rounds | None = None
+def _measure(rounds: Rounds, cells: Sequence[Cell], hear: Callable[..., None]) -> None:
+    for cell in cells:
+        row = rounds.measure(cell)
+        name = f"{row['cell'].removeprefix('cell-')}.json"
+        write_atomic(rounds.store.folder / "cells" / name, json.dumps(row, indent=1).encode())
+        hear(cell, row)
+
+
+def _in_processes(
+    workers: int,
+    config: Config,
+    folder: Path,
+    tasks: Sequence[Sequence[Cell]],
+    hear: Callable[..., None],
+) -> None:
+    """Tasks in worker processes. Raises what the first failing one raised, after the others."""
+    context = multiprocessing.get_context("spawn")
+    failures: list[BaseException] = []
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(workers, context, _begin, (config, str(folder))) as pool,
+    ):
+        news = manager.Queue()
+        waiting = {pool.submit(_task, task, news) for task in tasks}
+        try:
+            while waiting:
+                over = {future for future in waiting if future.done()}
+                failures += [e for future in over if (e := future.exception()) is not None]
+                waiting -= over
+                with suppress(queue.Empty):
+                    while True:  # all that is there; what a finished task said is there already
+                        hear(*news.get(timeout=0.2))
+        except KeyboardInterrupt:
+            for process in list(pool._processes.values()):
+                process.terminate()  # what is half done is lost, nothing else
+            raise
+    if failures:
+        raise failures[0]
+
+
+_rounds: Rounds | None = None  # of a worker process: the world is loaded once
 
 
 def _begin(config: Config, folder: str) -> None:
-    global _worker
-    # One thread each: results then do not depend on the number of workers or cores.
+    global _rounds
     torch.set_num_threads(1)
-    world = World.of(config, Path(folder))
-    _worker = Rounds(world, Store(Path(folder)), lambda message: None)
+    _rounds = Rounds(World.of(config, Path(folder)), Store(Path(folder)), lambda message: None)
 
 
-def _measure(cells: Sequence[Cell], news: Any) -> list[dict[str, Any]]:
-    assert _worker is not None
-    _worker.say = lambda message: news.put(("say", message))
-    rows = []
-    for cell in cells:
-        row = _worker.measure(cell)
-        write_atomic(
-            _worker.store.folder / "cells" / f"{row['cell'].removeprefix('cell-')}.json",
-            json.dumps(row, indent=1),
-        )
-        rows.append(row)
-        news.put(("row", (asdict(cell), row)))
-    return rows
+def _task(cells: Sequence[Cell], news: Any) -> None:
+    assert _rounds is not None
+    _rounds.say = lambda message: news.put((message,))
+    _measure(_rounds, cells, lambda *what: news.put(what))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Results then do not depend on the number of workers or cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _workers(config: Config) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from endedge.data.coco import Dataset, Frame, fingerprint, load_coco, nested_subset, read_image
 from endedge.configs import SHIPPED
+from endedge.data.coco import Dataset, Frame, fingerprint, load_coco, nested_subset, read_image
 from endedge.data.codec import (
     Codec,
     EncodedFrame,
@@ -63,7 +64,8 @@ class World:
                 )
         if max(config.uplink.frames) > len(pool):
             raise BadInput(
-                f"uplink.frames asks for {max(config.uplink.frames)} frames, the pool has {len(pool)}"
+                f"uplink.frames asks for {max(config.uplink.frames)} frames, "
+                f"the pool has {len(pool)}"
             )
         return cls(config, pool, evaluation, teacher, student, pick_device(config.device))
 
@@ -141,10 +143,19 @@ def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:
     evaluation = load_coco(root / data.eval_annotations, root / data.eval_images)
     if pool.names != evaluation.names:
         raise BadInput("pool and evaluation annotations list different categories")
-    shared = {f.image_id for f in pool.frames} & {f.image_id for f in evaluation.frames}
-    if shared:
-        raise BadInput(f"pool and evaluation share image {min(shared)}; they must not overlap")
-    return _first(pool, data.pool_frames), _first(evaluation, data.eval_frames)
+    pool, evaluation = _first(pool, data.pool_frames), _first(evaluation, data.eval_frames)
+    seen = {_digest(f): f for f in evaluation.frames}
+    for frame in pool.frames:
+        if (twin := seen.get(_digest(frame))) is not None:
+            raise BadInput(
+                f"{frame.path} may be uploaded and {twin.path} is evaluated, and they "
+                "are the same picture; pool and evaluation must not overlap"
+            )
+    return pool, evaluation
+
+
+def _digest(frame: Frame) -> bytes:
+    return hashlib.sha256(frame.path.read_bytes()).digest()
 
 
 def _first(dataset: Dataset, n: int | None) -> Dataset:
@@ -152,7 +163,7 @@ def _first(dataset: Dataset, n: int | None) -> Dataset:
 
 
 def pick_device(wanted: str) -> str:
-    """``auto`` → the GPU if PyTorch sees one. Raises :class:`BadInput` for one that is not there."""
+    """``auto`` → the GPU if there is one. Raises :class:`BadInput` for one that is not there."""
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from endedge.data.coco import Frame
 from endedge.data.frames import letterbox, stack_frames
@@ -38,12 +39,12 @@ def test_crowds_are_no_targets() -> None:
 
 
 @pytest.fixture
-def picture() -> np.ndarray:  # type: ignore[type-arg]
+def picture() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_camera_sees_a_frame_always_the_same(kind: str, picture: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_a_camera_sees_a_frame_always_the_same(kind: str, picture: NDArray[np.uint8]) -> None:
     before = picture.copy()
     for severity in (1, 5):
         camera = Shift(kind, severity, 3)  # type: ignore[arg-type]

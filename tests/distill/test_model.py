@@ -58,7 +58,7 @@ def test_a_pickle_that_names_anything_else_is_refused(tmp_path: Path) -> None:
         ("module.pt", {"model": torch.nn.Linear(1, 1), "extra": _Bomb(mark)}),
     ):
         torch.save(payload, tmp_path / name)
-        with pytest.raises(BadInput, match="names .* not a network layer|cannot read weights"):
+        with pytest.raises(BadInput, match=r"names .* not a network layer|cannot read weights"):
             load_detector(tmp_path / name)
     (tmp_path / "bare.pt").write_bytes(pickle.dumps(_Bomb(mark)))
     with pytest.raises(BadInput):
@@ -95,4 +95,6 @@ def test_damaged_files(tiny: DetectionModel, tmp_path: Path) -> None:
 
 def test_a_description_that_cannot_be_built() -> None:
     with pytest.raises(BadInput, match="cannot be built"):
-        build_detector({"yaml": {"backbone": [[-1, 1, "Nothing", [3]]], "head": []}, "names": {0: "a"}})
+        build_detector(
+            {"yaml": {"backbone": [[-1, 1, "Nothing", [3]]], "head": []}, "names": {0: "a"}}
+        )

@@ -3,7 +3,9 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ def _frame(image_id: int, boxes: list[list[float]], labels: list[int]) -> Frame:
     )  # fmt: skip
 
 
-def _found(image_id: int, rows: list[tuple[list[float], float, int]]) -> Detections:
+def _found(image_id: int, rows: Sequence[tuple[Sequence[float], float, int]]) -> Detections:
     return Detections(
         image_id, np.array([r[0] for r in rows], float).reshape(-1, 4),
         np.array([r[1] for r in rows], float), np.array([r[2] for r in rows], np.int64),
@@ -37,7 +39,7 @@ TRUTH = Dataset(
     (_frame(1, [[0, 0, 50, 50]], [0]), _frame(2, [[10, 10, 20, 20]], [0])), ("a", "b"), (1, 2)
 )
 
-HAND = {
+HAND: dict[str, tuple[list[Any], list[Any], float | None]] = {
     "both found": ([([0, 0, 50, 50], 0.9, 0)], [([10, 10, 20, 20], 0.8, 0)], 1.0),
     # One of two boxes: precision 1 up to recall 0.5, 51 of COCO's 101 recall points.
     "one missed": ([([0, 0, 50, 50], 0.9, 0)], [], 51 / 101),
@@ -73,7 +75,8 @@ def _plain(truth: Dataset, found: list[Detections]) -> tuple[float, float]:
         ],
     }  # fmt: skip
     results = [
-        {"image_id": d.image_id, "category_id": truth.category_ids[c], "bbox": b.tolist(), "score": s}
+        {"image_id": d.image_id, "category_id": truth.category_ids[c], "bbox": b.tolist(),
+         "score": s}
         for d in found for b, s, c in zip(d.boxes, d.scores, d.labels, strict=True)
     ]  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
@@ -92,9 +95,7 @@ def test_equal_to_pycocotools_on_random_scenes() -> None:
         boxes = np.concatenate([rng.uniform(0, 60, (6, 2)), rng.uniform(5, 40, (6, 2))], 1)
         frames.append(_frame(i, boxes.tolist(), rng.integers(0, 2, 6).tolist()))
         noisy = boxes + rng.normal(0, 4, boxes.shape)
-        found.append(
-            Detections(i, np.abs(noisy), rng.uniform(0, 1, 6), rng.integers(0, 2, 6))
-        )
+        found.append(Detections(i, np.abs(noisy), rng.uniform(0, 1, 6), rng.integers(0, 2, 6)))
     truth = Dataset(tuple(frames), ("a", "b"), (1, 2))
     ours = coco_map(truth, found)
     assert (ours.map, ours.map50) == pytest.approx(_plain(truth, found), abs=1e-12)
@@ -115,7 +116,9 @@ def test_padding_is_not_computed_and_boxes_land_in_the_frame(tiny: DetectionMode
     rng = np.random.default_rng(0)
     shapes = [(60, 128), (128, 70), (128, 128), (64, 128)]
     frames = [
-        Frame(i, Path(), w, h, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
+        Frame(
+            i, Path(), w, h, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
+        )
         for i, (h, w) in enumerate(shapes)
     ]
     pictures = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in shapes]
@@ -134,7 +137,9 @@ def test_padding_is_not_computed_and_boxes_land_in_the_frame(tiny: DetectionMode
 def test_the_model_asked_is_left_as_it_was(tiny: DetectionModel) -> None:
     tiny.train()
     before = {k: v.clone() for k, v in tiny.state_dict().items()}
-    frame = Frame(0, Path(), 64, 64, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
+    frame = Frame(
+        0, Path(), 64, 64, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
+    )
     detect(tiny, stack_frames([frame], 64, lambda f: np.zeros((64, 64, 3), np.uint8)))
     assert tiny.training
     assert all(torch.equal(before[k], v) for k, v in tiny.state_dict().items())

@@ -1,0 +1,149 @@
+"""The command line as a user meets it: answers, errors, exit statuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from endedge.data.generated import generate
+from endedge.distill.model import DetectionModel, save_detector
+from endedge.lab.cli import main
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny: DetectionModel, tiny_teacher: DetectionModel) -> Path:
+    """A folder with two detectors, twelve frames and a configuration of a tiny experiment."""
+    save_detector(tiny, tmp_path / "student.safetensors")
+    save_detector(tiny_teacher, tmp_path / "teacher.safetensors")
+    for split, n in (("pool", 12), ("eval", 4)):
+        generate(tmp_path, domain="field", split=split, n=n, seed=0, size=64)
+    config = {
+        "name": "tiny",
+        "workers": 1,
+        "data": {
+            "root": str(tmp_path), "image_side": 64,
+            "pool_annotations": "field-pool.json", "pool_images": "field-pool",
+            "eval_annotations": "field-eval.json", "eval_images": "field-eval",
+        },
+        "weights": {
+            "root": str(tmp_path), "teacher": "teacher.safetensors",
+            "student": "student.safetensors",
+        },
+        "uplink": {"frames": [4, 6, 9, 12], "codecs": ["jpeg-q75-64"]},
+        "teacher": {"steps": 1, "batch": 2},
+        "student": {"steps": 1, "batch": 2},
+        "downlink": {"budgets_bytes": [50_000, 200_000]},
+    }  # fmt: skip
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    return tmp_path
+
+
+def _annotations(place: Path, change: Any) -> None:
+    path = place / "field-pool.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def _move_a_box(document: dict[str, Any]) -> None:
+    document["annotations"][0]["bbox"] = [60, 60, 30, 30]
+
+
+BAD_RUNS: dict[str, tuple[Any, list[str], str]] = {
+    "unknown config key": (None, ["uplnk.frames=[4]"], "unknown key 'uplnk'"),
+    "negative budget": (None, ["downlink.budgets_bytes=[-5]"], "greater than or equal to 1"),
+    "budget nobody can meet": (None, ["downlink.budgets_bytes=[500]"], "500"),
+    "missing folder": (None, ["data.root=/no/such/folder"], "data.root is not a folder"),
+    "annotations that are not COCO": (
+        lambda p: (p / "field-pool.json").write_text('{"a": 1}'), [], "not a COCO instances file",
+    ),
+    "box outside its image": (lambda p: _annotations(p, _move_a_box), [], "lies outside"),
+    "image that does not decode": (
+        lambda p: next((p / "field-pool").glob("*.png")).write_bytes(b"no"), [], "does not decode",
+    ),
+    "weights missing": (None, ["weights.teacher=other.pt"], "weights not found"),
+    "weights that are no detector": (
+        lambda p: (p / "teacher.safetensors").write_bytes(b"123456789"), [], "corrupt weights",
+    ),
+    "more frames than there are": (None, ["uplink.frames=[99]"], "the pool has 12"),
+    "out is a file": (lambda p: (p / "out").write_text(""), [], "is a file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_RUNS)
+def test_bad_input_is_one_line_and_status_2(
+    place: Path, case: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spoil, overrides, message = BAD_RUNS[case]
+    if spoil is not None:
+        spoil(place)
+    status = main(["run", str(place / "c.yaml"), "--out", str(place / "out"), *overrides])
+    said = capfd.readouterr().err
+    assert status == 2
+    complaint = [line for line in said.splitlines() if line.startswith("endedge run: ")]
+    assert len(complaint) == 1
+    assert message in complaint[0]
+    assert "Traceback" not in said
+    assert not (place / "out" / "surface.csv").exists()
+
+
+def test_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["run"], ["nothing"], ["run", "demo"], []):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+    assert "see endedge" in capsys.readouterr().err
+
+
+def test_every_verb_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = capsys.readouterr().out
+    verbs = [line.split()[0] for line in listed.splitlines() if line.startswith("    ")]
+    verbs = [v for v in verbs if v.isalpha() and v.islower()]
+    assert {"run", "measure", "fit", "bench", "report", "allocate", "pack", "eval"} <= set(verbs)
+    for verb in verbs:
+        with pytest.raises(SystemExit) as caught:
+            main([verb, "--help"])
+        assert caught.value.code == 0
+        assert f"endedge {verb}" in capsys.readouterr().out.split("example", 1)[1]
+
+
+def test_pack_inspect_eval(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    package = str(place / "u.eeu")
+    student = str(place / "student.safetensors")
+    assert main(["pack", student, "--budget", "60kB", "-o", package, "--json"]) == 0
+    packed = json.loads(capsys.readouterr().out)
+    assert packed["bytes"] == Path(package).stat().st_size <= 60_000
+    assert main(["inspect", package, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["mode"] == "full"
+    frames = [
+        "--annotations",
+        str(place / "field-eval.json"),
+        "--images",
+        str(place / "field-eval"),
+    ]
+    for model, size in ((package, packed["bytes"]), (student, None)):
+        assert main(["eval", model, *frames, "--imgsz", "64", "--json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert set(answer) == {"map", "map50", "images", "update_bytes"}
+        assert answer["images"] == 4
+        assert answer["update_bytes"] == size
+        assert 0 <= answer["map"] <= 1
+
+
+def test_eval_of_something_else(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = [
+        "--annotations",
+        str(place / "field-eval.json"),
+        "--images",
+        str(place / "field-eval"),
+    ]
+    (place / "broken.eeu").write_bytes(b"EEU1 and then nothing")
+    for model in ("broken.eeu", "missing.eeu", "missing.pt"):
+        assert main(["eval", str(place / model), *frames]) == 2
+    assert capsys.readouterr().err.count("\n") == 3

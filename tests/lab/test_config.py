@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from endedge.configs import SHIPPED
+from endedge.data.units import BadInput, parse_quantity
+from endedge.lab.config import load_config
+
+GOOD: dict[str, Any] = {
+    "name": "x",
+    "data": {"root": "."},
+    "weights": {"teacher": "t.pt", "student": "s.pt"},
+    "uplink": {"frames": [8, 16]},
+    "teacher": {},
+    "student": {},
+    "downlink": {"budgets_bytes": [1000]},
+}
+
+
+def _write(tmp_path: Path, document: Any) -> Path:
+    path = tmp_path / "c.yaml"
+    path.write_text(document if isinstance(document, str) else yaml.safe_dump(document))
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_configs_load(path: Path) -> None:
+    config = load_config(path.stem)  # by name, as users give them
+    assert config == load_config(path)
+    assert config.name == path.stem
+
+
+def test_the_resolved_file_says_the_same(tmp_path: Path) -> None:
+    config = load_config(_write(tmp_path, GOOD), ["seeds=[3,1]", "data.camera.kind=fog"])
+    assert config.seeds == (3, 1)
+    assert config.data.camera.kind == "fog"
+    assert load_config(_write(tmp_path, config.to_yaml())) == config
+
+
+BAD = {
+    "unknown key": (["sedes=[0]"], "unknown key 'sedes'; did you mean 'seeds'"),
+    "unknown deep key": (["data.imgsize=320"], "did you mean 'data.image_side'"),
+    "negative budget": (["downlink.budgets_bytes=[-5]"], r"bytes.0: .* greater than or equal to 1"),
+    "word for a number": (["link.period_s=soon"], "link.period_s: .*number"),
+    "zero period": (["link.period_s=0"], "link.period_s: .*greater than 0"),
+    "infinite period": (["link.period_s=.inf"], "link.period_s: .*finite"),
+    "unknown camera": (["data.camera.kind=sunny"], "data.camera.kind: .*'infrared'"),
+    "severity": (["data.camera.severity=9"], "less than or equal to 5"),
+    "side": (["data.image_side=100"], "multiple of 32"),
+    "no seeds": (["seeds=[]"], "seeds must list at least one"),
+    "a seed twice": (["seeds=[1,1]"], "none of them twice"),
+    "codec": (["uplink.codecs=[gif-q3-64]"], "codec format 'gif'"),
+    "device": (["device=tpu"], "device: "),
+    "not key=value": (["seeds"], "is not key=value"),
+    "not YAML": (["seeds=[1"], "the value is not YAML"),
+    "not a section": (["name.x=1"], "name is not a section"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_overrides_name_key_and_remedy(tmp_path: Path, case: str) -> None:
+    overrides, message = BAD[case]
+    with pytest.raises(BadInput, match=message) as caught:
+        load_config(_write(tmp_path, GOOD), overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "is not YAML"),
+        ("- 1", "holds a list"),
+        ("", "holds a NoneType"),
+        ("name: x", "data"),
+    ],
+)
+def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        load_config(_write(tmp_path, text))
+
+
+def test_missing_files() -> None:
+    with pytest.raises(BadInput, match=r"configuration not found: nothing\.yaml"):
+        load_config("nothing.yaml")
+
+
+def test_yaml_cannot_execute(tmp_path: Path) -> None:
+    mark = tmp_path / "executed"
+    with pytest.raises(BadInput, match="is not YAML"):
+        load_config(_write(tmp_path, f"name: !!python/object/apply:os.mkdir ['{mark}']"))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "value"),
+    [("2.5 MHz", "Hz", 2.5e6), ("300kB", "B", 3e5), ("1e3", "Hz", 1e3), (7, "s", 7.0),
+     ("1.5 MiB", "B", 1.5 * 2**20), ("0", "Hz", 0.0)],
+)  # fmt: skip
+def test_quantities(text: str | float, unit: str, value: float) -> None:
+    assert parse_quantity(text, unit) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-3 Hz", "3 s", "inf", "nan", float("nan"), "1..2", "3 kk", -1]
+)
+def test_bad_quantities(text: str | float) -> None:
+    with pytest.raises(BadInput):
+        parse_quantity(text, "Hz")

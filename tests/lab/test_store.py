@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from endedge.data.storage import write_atomic
+from endedge.lab.store import Store, digest
+
+
+def _make(folder: Path) -> dict[str, Any]:
+    (folder / "a.bin").write_bytes(b"content")
+    return {"value": 3}
+
+
+def test_a_node_is_made_once(tmp_path: Path) -> None:
+    made: list[Path] = []
+
+    def make(folder: Path) -> dict[str, Any]:
+        made.append(folder)
+        return _make(folder)
+
+    store = Store(tmp_path)
+    first, second = (store.node("stage", {"x": 1, "y": [2]}, make) for _ in range(2))
+    assert len(made) == 1
+    assert first.record == second.record == {"value": 3}
+    assert (second.folder / "a.bin").read_bytes() == b"content"
+    store.node("stage", {"x": 2, "y": [2]}, make)
+    store.node("other", {"x": 1, "y": [2]}, make)
+    assert len(made) == 3
+
+
+def test_names_do_not_depend_on_the_order_of_keys() -> None:
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    with pytest.raises(ValueError, match="JSON"):
+        digest({"a": float("nan")})
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "record", "record type", "flipped"])
+def test_a_damaged_node_is_made_again(tmp_path: Path, damage: str) -> None:
+    store = Store(tmp_path)
+    node = store.node("stage", {}, _make)
+    target = node.folder / "a.bin"
+    if damage == "cut":
+        target.write_bytes(b"con")
+    elif damage == "gone":
+        target.unlink()
+    elif damage == "flipped":
+        target.write_bytes(b"Content")
+    else:
+        (node.folder / "record.json").write_text("{" if damage == "record" else "[]")
+    assert store.find("stage", {}) is None
+    again = store.node("stage", {}, _make)
+    assert (again.folder / "a.bin").read_bytes() == b"content"
+    assert store.find("stage", {}) is not None
+
+
+def test_a_failing_node_leaves_nothing(tmp_path: Path) -> None:
+    def fail(folder: Path) -> dict[str, Any]:
+        (folder / "half").write_text("x")
+        raise RuntimeError("no")
+
+    store = Store(tmp_path)
+    with pytest.raises(RuntimeError):
+        store.node("stage", {}, fail)
+    assert [p for p in (tmp_path / "nodes").iterdir() if not p.name.endswith(".lock")] == []
+    assert store.node("stage", {}, _make).record == {"value": 3}
+
+
+def _slow_count(folder: str, log: str) -> None:
+    def make(scratch: Path) -> dict[str, Any]:
+        with open(log, "a") as file:
+            file.write("made\n")
+        time.sleep(0.3)
+        return _make(scratch)
+
+    Store(Path(folder)).node("stage", {}, make)
+
+
+def test_two_processes_do_not_do_the_same_work(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    log = tmp_path / "log"
+    both = [
+        context.Process(target=_slow_count, args=(str(tmp_path / "out"), str(log)))
+        for _ in range(2)
+    ]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    assert log.read_text() == "made\n"
+
+
+def _stuck(folder: str) -> None:
+    def make(scratch: Path) -> dict[str, Any]:
+        (scratch / "half").write_bytes(b"x" * 1000)
+        (Path(folder) / "begun").touch()
+        time.sleep(60)
+        return {}
+
+    Store(Path(folder)).node("stage", {}, make)
+
+
+def test_a_killed_process_loses_only_its_node_and_its_lock(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    store = Store(tmp_path)
+    store.node("before", {}, _make)
+    victim = context.Process(target=_stuck, args=(str(tmp_path),))
+    victim.start()
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.02)
+    assert victim.pid is not None
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.join()
+    assert store.find("before", {}) is not None
+    assert store.find("stage", {}) is None
+    assert store.node("stage", {}, _make).record == {"value": 3}  # the kernel freed the lock
+
+
+def test_write_atomic_replaces_whole_files_and_leaves_no_scratch(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "f.json"
+    write_atomic(path, json.dumps({"a": 1}).encode())
+    write_atomic(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [p.name for p in path.parent.iterdir()] == ["f.json"]
