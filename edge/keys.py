@@ -1,6 +1,6 @@
 """Who is who: the edge's certificate and signing key, one-time tokens, enrolled devices.
 
-One command makes everything (:func:`create_keys`, then :func:`issue_bundle` for each device).
+One command makes everything: ``python -m endedge.edge.keys FOLDER DEVICE...``.
 A bundle is the file an operator carries to a device: the edge's certificate and public
 signing key (pinned, no certificate authority is asked), and a token that is good for
 enrolling one public key under one name. The edge keeps no secret of any device: tokens are
@@ -9,6 +9,7 @@ stored as hashes, devices as public keys.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import hmac
 import ipaddress
@@ -16,6 +17,7 @@ import json
 import os
 import secrets
 import ssl
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -201,3 +203,30 @@ def _certificate(key: ec.EllipticCurvePrivateKey, hosts: Sequence[str]) -> bytes
         .sign(key, hashes.SHA256())
     )
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def main() -> int:
+    """``python -m endedge.edge.keys EDGE_FOLDER/keys cam-1 cam-2``: keys if there are none yet,
+    and a bundle for each device."""
+    parser = argparse.ArgumentParser(description="certificate, signing key and device bundles")
+    parser.add_argument("folder", type=Path, help="the 'keys' folder of the edge")
+    parser.add_argument("devices", nargs="*", help="device names to issue bundles for")
+    parser.add_argument("--host", action="append", help="name or address in the certificate")
+    arguments = parser.parse_args()
+    try:
+        made = (arguments.folder / _SIGNING).exists()
+        keys = (
+            load_keys(arguments.folder)
+            if made
+            else create_keys(arguments.folder, arguments.host or ["localhost", "127.0.0.1"])
+        )
+        for device_id in arguments.devices:
+            print(issue_bundle(keys, device_id))
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from endedge.data.messages import hello_statement, update_statement
 from endedge.data.units import BadInput
-from endedge.edge.keys import EdgeKeys, create_keys, issue_bundle, load_keys
+from endedge.edge.keys import EdgeKeys, create_keys, issue_bundle, load_keys, main
 
 NONCE = bytes(32)
 
@@ -87,3 +87,15 @@ def test_names_stay_in_the_folder(keys: EdgeKeys, name: str) -> None:
         issue_bundle(keys, name)
     with pytest.raises(BadInput, match="device id"):
         keys.check_hello(NONCE, name, bytes(64))
+
+
+def test_one_command_makes_keys_and_bundles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(tmp_path / "keys")
+    for names, status in ((["cam-1", "cam-2"], 0), (["cam-3"], 0), (["../x"], 2)):
+        monkeypatch.setattr("sys.argv", ["keys", folder, *names])
+        assert main() == status
+    out, err = capsys.readouterr()
+    assert [Path(line).stem for line in out.splitlines()] == ["cam-1", "cam-2", "cam-3"]
+    assert "device id" in err

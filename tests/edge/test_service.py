@@ -21,6 +21,7 @@ from endedge.edge.keys import create_keys, issue_bundle
 from endedge.edge.rounds import DeviceRounds
 from endedge.edge.service import EdgeService, Job, Limits, ServeConfig
 from endedge.end.client import Capture, Device, DeviceConfig, Outcome
+from endedge.end.main import device_main
 
 FAST = DuplexLink(Channel(Capacity.constant(400e6)), Channel(Capacity.constant(400e6)))
 
@@ -354,3 +355,26 @@ def test_edge_that_changed_its_key_is_refused(tmp_path: Path) -> None:
                 await finish(device, 1)
 
     asyncio.run(run())
+
+
+def test_device_main_reports_a_missed_deadline_and_goes_on(tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def stuck_once(job: Job) -> bytes:
+        if job.round_index == 1:
+            release.wait(10)
+        return adapt(job)
+
+    def capture(round_index: int, model: Path | None) -> Capture | None:
+        if round_index == 2:
+            release.set()
+        return Capture(batch(round_index), 5, 40_000) if round_index <= 2 else None
+
+    async def run() -> list[Outcome]:
+        async with EdgeService(serve_config(tmp_path), stuck_once) as edge:
+            config = device_config(tmp_path, edge.port)
+            return await asyncio.to_thread(device_main, config, capture, install, deadline_s=0.5)
+
+    first, second = asyncio.run(run())
+    assert (first.status, first.reason) == ("missed", "no update within 0.5 s")
+    assert second.round_index == 2
