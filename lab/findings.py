@@ -7,29 +7,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 
 from endedge.lab.results import HINDSIGHT, Floats, Results, Spread, Step, spread
 
 __all__ = [
-    "Headline", "contour", "data_curve", "headline", "model_curve", "percent", "points",
-    "policies", "quantity", "regret", "rounds", "segments", "share", "surface",
+    "Headline", "contour", "data_curve", "families", "headline", "model_curve", "percent", "points",
+    "policies", "quantity", "regret", "returns", "rounds", "share", "share_of", "surface",
 ]  # fmt: skip
 
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
 
 def quantity(value: float, unit: str) -> str:
-    """``1234567, "B"`` → ``1.23 MB``: three digits, powers of 1000."""
+    """``1234567, "B"`` → ``1.23 MB``: three digits, powers of 1000, a space that does not break."""
     if not math.isfinite(value):
         return "–"
     scale, prefix = next(((s, p) for s, p in _PREFIXES if abs(value) >= s * 0.9995), (1.0, ""))
     digits = value / scale
     decimals = 0 if abs(digits) >= 99.95 else 1 if abs(digits) >= 9.995 else 2
     text = f"{digits:.{decimals}f}"
-    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {prefix}{unit}"
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text}\u00a0{prefix}{unit}"
 
 
 def percent(accuracy: float) -> str:
@@ -40,7 +39,12 @@ def percent(accuracy: float) -> str:
 def points(difference: float) -> str:
     """A difference of mAP with its sign: ``+1.9 points``."""
     text = f"{100 * difference:+.1f}".replace("-", "−")
-    return f"{text.replace('+0.0', '0.0').replace('−0.0', '0.0')} points"
+    return f"{'0.0' if text in ('+0.0', '−0.0') else text}\u00a0points"
+
+
+def share_of(part: float) -> str:
+    """``0.74`` → ``74 %``."""
+    return f"{100 * part:.0f}\u00a0%"
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def surface(results: Results) -> str:
 
 def contour(results: Results) -> str:
     """Where the path of best splits begins and ends."""
-    sending = [s for s in results.steps if s.regime != "none"]
+    sending = results.sending
     if not sending:
         return "No update pays off on this link"
     first, last = sending[0], sending[-1]
@@ -121,7 +125,7 @@ def contour(results: Results) -> str:
 
 def data_curve(results: Results) -> str:
     """What frames bring at the largest model budget."""
-    found = results.rounds()
+    found = results.rounds
     first, last = found[0], found[-1]
     low, high = float(first.student.mean()), float(last.student.mean())
     text = (
@@ -139,40 +143,45 @@ def data_curve(results: Results) -> str:
 def model_curve(results: Results) -> str:
     """The package that keeps 90 % of the gain at all the frames."""
     curves = results.curves
-    most, range_ = curves.upload_range.high, curves.update_range
-    sizes = np.geomspace(max(range_.low, 1.0), max(range_.high, 1.0), 400)
-    gain = curves.predict(most, sizes) - curves.m0
+    sizes = results.sizes("model", 400)
+    gain = curves.predict(*results.along("model", sizes)) - curves.m0
     if gain[-1] <= 5e-4:
         return "No package size improves on the model before any update"
     enough = float(sizes[np.argmax(gain >= 0.9 * gain[-1])])
-    return (
-        f"A package of {quantity(enough, 'B')} keeps 90 % of what "
-        f"{quantity(range_.high, 'B')} bring"
+    most = quantity(curves.update_range.high, "B")
+    return f"A package of {quantity(enough, 'B')} keeps {share_of(0.9)} of what {most} bring"
+
+
+def families(results: Results) -> str:
+    """Which curves predict cells that they have not seen, and whether a family is needed."""
+    curves = results.curves
+    best = curves.candidates[0]
+    error, reference = best.held_out, curves.reference_held_out
+    family, free = (
+        f"{best.kind} {_gap(error)}",
+        f"a monotone fit without a family {_gap(reference)}",
     )
-
-
-def segments(steps: tuple[Step, ...]) -> list[tuple[str, Step, Step]]:
-    """Runs of one regime along the sweep: (regime, first, last)."""
-    runs = [(regime, list(run)) for regime, run in groupby(steps, key=lambda s: s.regime)]
-    return [(regime, run[0], run[-1]) for regime, run in runs]
+    first, second = (family, free) if error <= reference else (free, family)
+    return f"Held-out cells are predicted best by {first} off; {second}"
 
 
 def share(results: Results) -> str:
-    """How the uplink's share moves along the sweep."""
-    sending = [s for s in results.steps if s.regime != "none"]
+    """How the uplink's share of the bandwidth moves along the sweep, until everything fits."""
+    sending = results.sending
     if not sending:
         return "Nothing is sent at any bandwidth of the sweep"
-    shares = np.array([s.uplink_share for s in sending])
-    first, last = f"{shares[0]:.0%}", f"{shares[-1]:.0%}"
-    turns = []
-    for at, word in ((int(shares.argmin()), "least"), (int(shares.argmax()), "most")):
-        if 0 < at < len(shares) - 1 and min(abs(shares[at] - shares[[0, -1]])) > 0.02:
-            turns.append((at, f"{word} {shares[at]:.0%} at {_hz(sending[at])}"))
-    between = "".join(f", {text}" for _, text in sorted(turns))
-    return (
-        f"Frames take {first} of the link at {_hz(sending[0])}{between} and {last} at "
-        f"{_hz(sending[-1])}"
-    )
+    scarce = [s for s in sending if s.regime != "saturated"]
+    if not scarce:
+        return f"Everything fits from {_hz(sending[0])} on"
+    shares = np.array([s.uplink_share for s in scarce])
+    shown = {0: "", len(scarce) - 1: ""}
+    for at, word in ((int(shares.argmin()), " (least)"), (int(shares.argmax()), " (most)")):
+        if at not in shown and min(abs(shares[at] - shares[[0, -1]])) > 0.02:
+            shown[at] = word
+    parts = [f"{share_of(shares[k])} at {_hz(scarce[k])}{shown[k]}" for k in sorted(shown)]
+    fits = [s for s in sending if s.regime == "saturated"]
+    end = f"; from {_hz(fits[0])} on everything fits" if fits else ""
+    return f"Frames take {', '.join(parts[:-1])}{' and ' if parts[:-1] else ''}{parts[-1]}{end}"
 
 
 def _hz(step: Step) -> str:
@@ -183,21 +192,40 @@ def policies(results: Results) -> str:
     """The fitted allocator against the oracle and the best of the other honest policies."""
     bench = results.benchmark
     gaps: Floats = bench.regret.mean(axis=(1, 2))
-    honest = [k for k in bench.by_regret() if bench.policies[k] not in HINDSIGHT]
     fitted = bench.of("fitted")
-    text = f"The fitted allocator is {_gap(gaps[fitted])} from the oracle on average"
-    others = [k for k in honest if k != fitted]
+    text = f"On average the fitted allocator is {_behind(gaps[fitted])}"
+    others = [k for k in bench.by_regret() if k != fitted and bench.policies[k] not in HINDSIGHT]
     if not others:
-        return text
+        return f"{text} the oracle"
     best = others[0]
     name = bench.policies[best]
-    if gaps[best] < gaps[fitted] - 5e-5:
-        return f"{text}; {name} does better ({_gap(gaps[best])})"
-    return f"{text}, the next best policy ({name}) {_gap(gaps[best])}"
+    relation = f"{name} is better" if gaps[best] < gaps[fitted] - 5e-5 else f"next comes {name}"
+    return f"{text} the oracle; {relation} ({_behind(gaps[best])})"
+
+
+def _behind(value: float) -> str:
+    return f"{_gap(abs(value))} {'ahead of' if value < -5e-5 else 'behind'}"
 
 
 def _gap(value: float) -> str:
-    return f"{100 * value:.2f} points"
+    return f"{100 * value:.2f}\u00a0points"
+
+
+def returns(results: Results) -> str:
+    """What twice the bandwidth buys, from the headline's on."""
+    sending = results.sending
+    if len(sending) < 2:
+        return "More bandwidth changes nothing in this sweep"
+    logs = np.log([s.bandwidth_hz for s in sending])
+    predicted = np.array([s.predicted_map for s in sending])
+    doubled = np.interp(logs + math.log(2), logs, predicted) - predicted
+    inside = logs + math.log(2) <= logs[-1] + 1e-9
+    if not inside.any():
+        return f"The whole sweep is worth {points(predicted[-1] - predicted[0])}"
+    k = int(np.where(inside, doubled, -np.inf).argmax())
+    text = f"Twice the bandwidth brings most at {_hz(sending[k])}: {points(doubled[k])}"
+    last = int(np.flatnonzero(inside)[-1])
+    return text if last == k else f"{text}; at {_hz(sending[last])} {points(doubled[last])}"
 
 
 def regret(results: Results) -> str:
@@ -218,8 +246,12 @@ def regret(results: Results) -> str:
 
 def rounds(results: Results) -> str:
     """How much of the teacher's lead reaches the device."""
-    last = results.rounds()[-1]
+    last = results.rounds[-1]
     student, m0 = float(last.student.mean()), float(last.m0.mean())
-    text = f"With {last.frames:,} frames the device goes from {percent(m0)} to {percent(student)} mAP"
+    text = (
+        f"With {last.frames:,} frames the device goes from {percent(m0)} to {percent(student)} mAP"
+    )
     teacher = float(last.teacher.mean())
-    return text if math.isnan(teacher) else f"{text}; the adapted teacher reaches {percent(teacher)}"
+    return (
+        text if math.isnan(teacher) else f"{text}; the adapted teacher reaches {percent(teacher)}"
+    )

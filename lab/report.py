@@ -1,2 +1,254 @@
-def write_report(folder, config):
-    return folder / "report.html"
+"""``report.html``: what a results folder says, on one page that needs no network.
+
+Everything that comes from files is escaped, and a content security policy lets nothing run
+but the page's own scripts, named by their hashes, and nothing be fetched at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.resources
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.offline
+
+from endedge.allocator import Joint
+from endedge.data.storage import write_atomic
+from endedge.lab import figures, findings, tables
+from endedge.lab.config import Config
+from endedge.lab.findings import percent, points, quantity, share_of
+from endedge.lab.results import Results, spread
+from endedge.lab.tables import interval, text
+
+__all__ = ["page", "write_report"]
+
+
+def write_report(folder: Path, config: Config) -> Path:
+    """Write ``folder/report.html`` from the files of a results folder; return its path.
+
+    Raises :class:`BadInput` naming the file that is missing or broken.
+    """
+    target = folder / "report.html"
+    write_atomic(target, page(Results.read(folder, config)).encode())
+    return target
+
+
+def page(results: Results) -> str:
+    """The whole page."""
+    drawn, body = _sections(results)
+    scripts = {
+        "plotly": plotly.offline.get_plotlyjs(),
+        "solver": _asset("report_solver.js"),
+        "page": _asset("report_page.js"),
+    }
+    slots = {
+        "title": text(f"{results.config.name} · endedge"),
+        "hashes": " ".join(_hash(script) for script in scripts.values()),
+        "css": _asset("report_page.css"),
+        "eyebrow": text(_eyebrow(results)),
+        "headline": _headline(results),
+        "share": text(findings.share(results)),
+        "body": body,
+        "contents": _json(_contents(results, drawn)),
+        **scripts,
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], _asset("report_page.html"))
+
+
+def _asset(name: str) -> str:
+    return (importlib.resources.files("endedge.lab") / name).read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _json(content: Any) -> str:
+    """JSON that no text in it can end the script element with."""
+    written = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    return written.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _eyebrow(results: Results) -> str:
+    config, camera = results.config, results.config.data.camera
+    frames = "generated frames" if config.data.source == "generated" else "COCO-format frames"
+    if camera.kind != "none":
+        frames += f", {camera.kind} camera {camera.severity}"
+    teacher, student = Path(config.weights.teacher).name, Path(config.weights.student).name
+    return (
+        f"{config.name} · {frames} · {teacher} teaches {student} · {len(results.surface)} measured "
+        f"cells, {len(results.benchmark.seeds)} seeds"
+    )
+
+
+def _headline(results: Results) -> str:
+    found = findings.headline(results)
+    if found is None:
+        return "<h1>No measured round fits the link anywhere in the sweep of bandwidths.</h1>"
+    step, measured = found.step, percent(float(found.fitted.mean))
+    what = "send nothing"
+    if step.regime != "none":
+        up, down = share_of(step.uplink_share), share_of(step.downlink_share)
+        what = f"{up} for frames, {down} for the model"
+    title = (
+        f"At {quantity(step.bandwidth_hz, 'Hz')} with one update every "
+        f"{quantity(results.config.link.period_s, 's')}: {what}. mAP {measured}, {found.verdict}."
+    )
+    lead = (
+        f"{quantity(step.upload_bytes, 'B')} of frames up and {quantity(step.update_bytes, 'B')} "
+        f"of model down; the curves predict {percent(step.predicted_map)} mAP. This is the middle "
+        f"of the bandwidths at which an update can be sent. Brackets: {found.fitted.what}."
+    )
+    tiles = (
+        (measured, f"mAP50-95 (%) measured on the device {interval(found.fitted)}"),
+        (points(float(found.update_gain.mean)),
+         f"over no update {interval(found.update_gain, signed=True)}"),
+        (points(float(found.gain.mean)),
+         f"over the equal split {interval(found.gain, signed=True)}"),
+        (points(float(found.over_sweep.mean)),
+         f"over the equal split, mean of the sweep {interval(found.over_sweep, signed=True)}"),
+    )  # fmt: skip
+    shown = "".join(
+        f"<div class=tile><b>{text(a)}</b><span>{text(b)}</span></div>" for a, b in tiles
+    )
+    return f"<h1>{text(title)}</h1><p class=lead>{text(lead)}</p><div class=tiles>{shown}</div>"
+
+
+def _sections(results: Results) -> tuple[dict[str, figures.Figure], str]:
+    """All figures by the id of their place, and the page's body below the control."""
+    drawn = {
+        "surface": figures.surface(results),
+        "contour": figures.contour(results),
+        "data-curve": figures.curve(results, "data"),
+        "model-curve": figures.curve(results, "model"),
+        "returns": figures.returns(results),
+        "policies": figures.policies(results),
+        "regret": figures.regret(results),
+    }
+    bench = results.benchmark
+    over_seeds, panels = spread(bench.map[0]).what, []
+    for place, k in enumerate(bench.by_regret()):
+        name = bench.policies[k]
+        if name in ("oracle", "no-update"):
+            continue
+        drawn[f"policy-{place}"] = figures.policy(results, name)
+        panels.append(
+            f"<figure><h4>{text(name)} <span>{text(points(-bench.regret[k].mean()))}</span></h4>"
+            f'<div class=plot id="policy-{place}"></div></figure>'
+        )
+    body = [
+        "<h2>The measured surface</h2>",
+        f"<p class=lead>{text(results.curves.note)}</p>",
+        "<div class=two>",
+        _figure(
+            "surface", findings.surface(results),
+            "Measured operating points (red, mean ± standard error over seeds) on the fitted "
+            "surface. Both byte axes are logarithmic. Drag to turn.",
+        ),
+        _figure(
+            "contour", findings.contour(results),
+            "The same from above, with the best split at each bandwidth of the sweep. Points and "
+            "surface share one colour scale: a point that stands out is one that the fit misses.",
+        ),
+        "</div><h2>The two curves</h2><div class=two>",
+        _figure(
+            "data-curve", findings.data_curve(results),
+            "Accuracy against uploaded frames at the largest package, each seed a point; the best fit "
+            "of each family, and the interval of the chosen one.",
+        ),
+        _figure(
+            "model-curve", findings.model_curve(results),
+            "Accuracy against package bytes at the largest upload, each seed a point; the best fit of "
+            "each family, and the interval of the chosen one.",
+        ),
+        "</div>",
+        _card(findings.families(results), tables.families(results)),
+        "<h2>What bandwidth buys</h2>",
+        _figure(
+            "returns", findings.returns(results),
+            "Accuracy of the best split as the curves predict it, and as measured when the nearest "
+            f"measured round below it was executed ({over_seeds}).",
+        ),
+        "<h2>Policies, executed</h2>",
+        _figure(
+            "policies", findings.policies(results),
+            f"mAP measured after each policy's decision was carried out. Red band: {over_seeds} "
+            "for the fitted allocator. Grey: the other policies, by name under the pointer.",
+        ),
+        "<section class=card><figcaption><h3>Every policy against the oracle (dashed)</h3><p>",
+        f"mAP (%) against bandwidth (Hz). Bands: {text(over_seeds)}. Numbers: mean over the ",
+        "sweep, against the oracle.</p></figcaption>",
+        f"<div class=panels>{''.join(panels)}</div></section>",
+        _figure(
+            "regret", findings.regret(results),
+            "Points of mAP lost to the best measured operating point that fits, mean over seeds.",
+        ),
+        _card("Regret over the whole sweep, least first", tables.regrets(results)),
+        "<h2>The rounds behind it</h2>",
+        _card(findings.rounds(results), tables.rounds(results)),
+        "<h2>Where it comes from</h2>",
+        tables.provenance(results),
+    ]  # fmt: skip
+    return drawn, "\n".join(body)
+
+
+def _figure(place: str, title: str, what: str) -> str:
+    return (
+        f"<figure class=card><figcaption><h3>{text(title)}</h3><p>{text(what)}</p></figcaption>"
+        f'<div class=plot id="{place}"></div></figure>'
+    )
+
+
+def _card(title: str, content: str) -> str:
+    return f"<section class=card><h3>{text(title)}</h3>{content}</section>"
+
+
+def _contents(results: Results, drawn: Mapping[str, figures.Figure]) -> dict[str, Any]:
+    """What the page's script works on."""
+    curves, link = results.curves, results.config.link
+    sweep, found = results.benchmark.bandwidth_hz, findings.headline(results)
+    middle = float(np.sqrt(sweep[0] * sweep[-1])) if found is None else found.step.bandwidth_hz
+    return {
+        "figures": drawn,
+        "curves": {
+            "m0": curves.m0,
+            "joint": _joint(curves.joint),
+            "replicates": [_joint(joint) for joint in curves.replicates],
+            "upload": asdict(curves.upload_range),
+            "update": asdict(curves.update_range),
+            "uploads": [
+                {"frames": p.frames, "upload_bytes": p.upload_bytes} for p in curves.uploads
+            ],
+            "updates": [
+                {"budget_bytes": p.budget_bytes, "update_bytes": p.update_bytes}
+                for p in curves.updates
+            ],
+        },
+        "rules": asdict(results.rules),
+        "link": {
+            "period_s": link.period_s,
+            "up_bit_per_s_per_hz": link.up_bit_per_s_per_hz,
+            "down_bit_per_s_per_hz": link.down_bit_per_s_per_hz,
+        },
+        "range": {
+            "bandwidth_hz": [float(sweep[0]) / 1.5, float(sweep[-1]) * 1.5],
+            "period_s": [link.period_s / 10, link.period_s * 10],
+        },
+        "bandwidth_hz": middle,
+        "steps": [[s.bandwidth_hz, s.uplink_share] for s in results.steps],
+    }
+
+
+def _joint(joint: Joint) -> dict[str, Any]:
+    """A surface as report_solver.js reads it."""
+    kind = joint.kind
+    numbers = ("m0", "start", "gain", "u0_bytes", "data_s", "m0_bytes", "model_s", "depth")
+    named = {"composition": kind.composition, "data": kind.data, "model": kind.model}
+    return named | {name: getattr(joint, name) for name in numbers}

@@ -10,20 +10,22 @@ import csv
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from endedge.allocator import Curves, Rules, Surface
+from endedge.allocator import Candidate, Curves, Rules, Surface
 from endedge.data.units import BadInput
 from endedge.lab.config import Config
 
-__all__ = ["Benchmark", "Results", "Round", "Spread", "Step", "spread"]
+__all__ = ["HINDSIGHT", "Axis", "Benchmark", "Results", "Round", "Spread", "Step", "spread"]
 
 Floats: TypeAlias = NDArray[np.float64]
+Axis: TypeAlias = Literal["data", "model"]
 
 _MAX_FILE_BYTES = 64 * 2**20
 HINDSIGHT = ("oracle", "best-static")  # they saw the accuracies that they are judged by
@@ -79,9 +81,13 @@ class Step:
 
     @property
     def uplink_share(self) -> float:
-        """Of the bandwidth that the split uses; NaN when nothing is sent."""
-        used = self.uplink_hz + self.downlink_hz
-        return self.uplink_hz / used if used > 0 else math.nan
+        """Of the bandwidth; what neither direction uses is missing to 1."""
+        return self.uplink_hz / self.bandwidth_hz
+
+    @property
+    def downlink_share(self) -> float:
+        """Of the bandwidth."""
+        return self.downlink_hz / self.bandwidth_hz
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ class Benchmark:
 @dataclass(frozen=True)
 class Round:
     """What one upload size gave: mAP before, of the student at the largest budget, of the
-    adapted teacher; values (seeds,)."""
+    adapted teacher, values (seeds,); ``held_back`` counts over all budgets."""
 
     frames: int
     codec: str
@@ -126,6 +132,7 @@ class Round:
     m0: Floats
     student: Floats
     teacher: Floats
+    edge_s: float  # mean time of fine-tuning, distilling and packing
     held_back: int  # updates that the edge did not send
 
     @property
@@ -163,6 +170,50 @@ class Results:
         """What the stages planned with."""
         return Rules(schedule=self.config.link.schedule)
 
+    @property
+    def sending(self) -> list[Step]:
+        """The steps of the sweep at which the fitted allocator sends an update."""
+        return [s for s in self.steps if s.regime != "none"]
+
+    def sizes(self, axis: Axis, n: int = 120) -> Floats:
+        """``n`` log-spaced sizes in bytes over what was measured along one axis."""
+        range_ = self.curves.upload_range if axis == "data" else self.curves.update_range
+        low = max(range_.low, 1.0)
+        return np.geomspace(low, max(range_.high, low * 1.001), n)
+
+    def along(self, axis: Axis, sizes: Floats) -> tuple[Floats, Floats]:
+        """(U, M) for ``sizes`` along one axis, the other at its largest."""
+        if axis == "data":
+            return sizes, np.full_like(sizes, self.curves.update_range.high)
+        return np.full_like(sizes, self.curves.upload_range.high), sizes
+
+    def fitted_grid(self, n: int) -> tuple[Floats, Floats, Floats]:
+        """The fitted surface: U (n,), M (n,), mAP (n, n) with one row a U."""
+        u, m = self.sizes("data", n), self.sizes("model", n)
+        return u, m, self.curves.predict(u[:, None], m[None, :])
+
+    def cells_along(self, axis: Axis) -> Surface:
+        """The measured cells of one curve: of each upload the largest budget, or of the
+        largest upload all budgets."""
+        s = self.surface
+        if axis == "model":
+            most = int(s.upload_bytes.argmax())
+            return s.select((s.frames == s.frames[most]) & (s.codec == s.codec[most]))
+        here = np.zeros(len(s), dtype=bool)
+        for frames, codec in set(zip(s.frames, s.codec, strict=True)):
+            same = (s.frames == frames) & (s.codec == codec)
+            here |= same & (s.budget_bytes == s.budget_bytes[same].max())
+        return s.select(here)
+
+    def rivals(self, axis: Axis) -> dict[str, Candidate]:
+        """The best candidate of each family of one curve, best first."""
+        best: dict[str, Candidate] = {}
+        for candidate in self.curves.candidates:  # sorted by held-out error
+            family = candidate.kind.data if axis == "data" else candidate.kind.model
+            best.setdefault(family, candidate)
+        return best
+
+    @cached_property
     def rounds(self) -> list[Round]:
         """One entry an upload size and codec, cheapest first."""
         s, found = self.surface, []
@@ -170,10 +221,12 @@ class Results:
             here = (s.frames == frames) & (s.codec == codec)
             budget = s.budget_bytes[here].max()
             cells = s.select(here & (s.budget_bytes == budget))
+            seconds = cells.seconds_teacher + cells.seconds_student + cells.seconds_pack
             found.append(
                 Round(
                     int(frames), str(codec), float(cells.upload_bytes.mean()), float(budget),
-                    cells.m0, cells.map, cells.teacher_map, int((cells.sent == 0).sum()),
+                    cells.m0, cells.map, cells.teacher_map, float(seconds.mean()),
+                    int((s.sent[here] == 0).sum()),
                 )
             )  # fmt: skip
         return sorted(found, key=lambda r: r.upload_bytes)

@@ -1,0 +1,162 @@
+"""The report's tables as HTML. Every cell is escaped here and nowhere else."""
+
+from __future__ import annotations
+
+import html
+import importlib.metadata
+import math
+import platform
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from endedge.lab.findings import points, quantity
+from endedge.lab.results import HINDSIGHT, Floats, Results, Spread, spread
+
+__all__ = ["families", "interval", "provenance", "regrets", "rounds", "text"]
+
+_PACKAGES = ("endedge", "torch", "torchvision", "ultralytics", "pycocotools", "numpy", "scipy")
+
+
+def text(content: object) -> str:
+    """Text for HTML, quotes included."""
+    return html.escape(str(content))
+
+
+def interval(seen: Spread, signed: bool = False) -> str:
+    """``[24.1, 24.9]`` in points, empty for one seed."""
+    if seen.seeds == 1:
+        return ""
+    low, high = (points(float(v)).split("\u00a0")[0] for v in (seen.low, seen.high))
+    return f"[{low},\u00a0{high}]" if signed else f"[{low},\u00a0{high}]".replace("+", "")
+
+
+def _table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], chosen: int = -1, note: str = ""
+) -> str:
+    head = "".join(f"<th>{text(cell)}</th>" for cell in header)
+    lines = []
+    for k, row in enumerate(rows):
+        cells = "".join(f"<td>{text(cell)}</td>" for cell in row)
+        lines.append(f"<tr class=chosen>{cells}</tr>" if k == chosen else f"<tr>{cells}</tr>")
+    return (
+        f"<div class=scroll><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div><p class=note>{text(note)}</p>"
+    )
+
+
+def families(results: Results) -> str:
+    """The best curve families by held-out error, and the monotone reference."""
+    curves = results.curves
+    rows = [
+        (c.kind.composition, c.kind.data, c.kind.model, f"{100 * c.held_out:.2f}",
+         f"{100 * c.rmse:.2f}", f"{c.aicc:.0f}" if math.isfinite(c.aicc) else "–")
+        for c in curves.candidates[:8]
+    ]  # fmt: skip
+    held_out = f"{100 * curves.reference_held_out:.2f}"
+    rows.append(("monotone reference", "none", "none", held_out, "", ""))
+    header = ("composition", "data family", "model family", "held-out error (points)",
+              "in sample (points)", "AICc")  # fmt: skip
+    parameters = ", ".join(f"{k} = {v:.4g}" for k, v in curves.joint.parameters().items())
+    note = (
+        f"The best {min(8, len(curves.candidates))} of {len(curves.candidates)} that were tried, "
+        f"by held-out error (whole operating points left out). Chosen: {parameters}."
+    )
+    return _table(header, rows, 0, note)
+
+
+def regrets(results: Results) -> str:
+    """Every policy over the whole sweep, least regret first."""
+    bench = results.benchmark
+    rows, chosen = [], -1
+    for place, k in enumerate(bench.by_regret()):
+        name = bench.policies[k]
+        chosen = place if name == "fitted" else chosen
+        mean = spread(bench.regret[k].mean(axis=0))
+        by_bandwidth = bench.regret[k].mean(axis=1)
+        worst = int(by_bandwidth.argmax())
+        rows.append(
+            (
+                name + (" (hindsight)" if name in HINDSIGHT else ""),
+                f"{100 * bench.map[k].mean():.2f}",
+                f"{100 * float(mean.mean):.2f}".replace("-", "−"),
+                interval(mean) or "–",
+                f"{100 * by_bandwidth[worst]:.2f}" if by_bandwidth[worst] > 0 else "–",
+                quantity(bench.bandwidth_hz[worst], "Hz") if by_bandwidth[worst] > 0 else "–",
+            )
+        )
+    header = ("policy", "mean mAP (%)", "mean regret (points)", "interval", "worst", "at")
+    note = (
+        f"Interval: {spread(bench.map[0]).what}. Hindsight: the policy saw the accuracies that it "
+        "is judged by. The oracle is chosen on the mean over seeds, so in a single seed a policy "
+        "can be ahead of it."
+    )
+    return _table(header, rows, chosen, note)
+
+
+def rounds(results: Results) -> str:
+    """Each upload size: mAP before, of the student on the device, of the teacher; the cost."""
+    codecs = len({r.codec for r in results.rounds}) > 1
+    rows = [
+        (
+            f"{r.frames:,}" + (f" {r.codec}" if codecs else ""), quantity(r.upload_bytes, "B"),
+            _mean(r.m0), _mean(r.student), points(float(r.gain.mean())), _mean(r.teacher),
+            quantity(r.edge_s, "s"), str(r.held_back) if r.held_back else "–",
+        )
+        for r in results.rounds
+    ]  # fmt: skip
+    budget = quantity(max(r.budget_bytes for r in results.rounds), "B")
+    header = ("frames", "upload", "before (m0)", f"student in {budget}", "gain", "teacher",
+              "edge time", "held back")  # fmt: skip
+    note = (
+        "mAP50-95 (%) on the device's evaluation frames, mean ± standard deviation over seeds. "
+        "The student is the decoded package on the device. Edge time: fine-tuning, distilling and "
+        "packing. Held back: updates, of all budgets, that the held-back frames showed to be no "
+        "better; they are not sent and the device keeps m0."
+    )
+    return _table(header, rows, note=note)
+
+
+def _mean(values: Floats) -> str:
+    values = 100 * values[~np.isnan(values)]
+    if len(values) == 0:
+        return "–"
+    return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def provenance(results: Results) -> str:
+    """What this was made from and with, and how to make it again."""
+    curves, link, data = results.curves, results.config.link, results.config.data
+    versions = [f"{package} {_version(package)}" for package in _PACKAGES]
+    facts = {
+        "surface.csv (SHA-256)": results.surface.sha256(),
+        "curves": f"{curves.joint.kind}, {len(curves.replicates)} bootstrap replicates",
+        "link": f"{link.schedule}, {quantity(link.period_s, 's')} a period, "
+        f"{link.up_bit_per_s_per_hz:g} bit/s/Hz up, {link.down_bit_per_s_per_hz:g} bit/s/Hz down",
+        "detectors": f"teacher {results.config.weights.teacher}, "
+        f"student {results.config.weights.student}, {data.image_side} px",
+        "this page made with": ", ".join([*versions, f"Python {platform.python_version()}"]),
+    }
+    rows = "".join(
+        f"<tr><td>{text(name)}</td><td class=fact>{text(value)}</td></tr>"
+        for name, value in facts.items()
+    )
+    again = (
+        "# everything, from the config.yaml beside this page\n"
+        "endedge run config.yaml --out again\n"
+        "# from surface.csv on\n"
+        "endedge fit . && endedge bench . && endedge report ."
+    )
+    return (
+        f"<section class=card><h3>How to reproduce</h3><pre>{text(again)}</pre>"
+        f"<div class=scroll><table><tbody>{rows}</tbody></table></div>"
+        f"<details><summary>config.yaml</summary><pre>{text(results.config.to_yaml())}</pre>"
+        "</details></section>"
+    )
