@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from endedge.allocator.curves import Candidate, Curves, Range
 from endedge.allocator.grid import Grid
 from endedge.allocator.joint import COMPOSITIONS, Joint, Kind, joint_value
-from endedge.allocator.least_squares import Problem, polish, screen
+from endedge.allocator.least_squares import Problem, leverage, polish, screen
 from endedge.allocator.shapes import DATA_SHAPES, MODEL_SHAPES
 from endedge.allocator.surface import Surface
 from endedge.data.units import BadInput
@@ -144,7 +144,7 @@ def _bootstrap(
     initial weights) and the rest; each part is multiplied by its own normal numbers, one a
     seed and one an operating point. The grid stays whole, unequal noise stays in place.
     """
-    seeds, points, n = int(grid.seed.max()) + 1, len(grid), len(grid.cells)
+    seeds, points = int(grid.seed.max()) + 1, len(grid)
     draws: list[Joint] = []
     for i, rival in enumerate(rivals):
         share = count // len(rivals) + (i < count % len(rivals))
@@ -155,19 +155,29 @@ def _bootstrap(
         residual = grid.cells - fitted[grid.point]
         common = np.bincount(grid.seed, weights=residual) / np.bincount(grid.seed)
         common = (common - common.mean()) * math.sqrt(seeds / max(seeds - 1, 1))
+        problem = Problem(joint.kind, grid.upload, grid.update, grid.map, joint.m0)
         rest = np.bincount(grid.point, weights=residual) / grid.count
-        rest = rest * math.sqrt(n / max(n - joint.kind.free.sum(), 1))
-        of_seed = rng.standard_normal((share, seeds)) * common
+        rest = rest / (1.0 - leverage(problem, joint.theta, grid.count))
+        of_seed = rng.standard_normal((share, seeds)) * common * _student(seeds, share, rng)
         of_point = rng.standard_normal((share, points)) * rest
         # What the seeds share reaches a point as the mean over the seeds that it has.
         presence = np.zeros((seeds, points))
         np.add.at(presence, (grid.seed, grid.point), 1.0)
         drawn = fitted + of_seed @ (presence / grid.count) + of_point
-        problem = Problem(joint.kind, grid.upload, grid.update, drawn, joint.m0)
+        problem = replace(problem, y=drawn)
         start = np.tile(joint.theta, (share, 1))
         found, _ = polish(problem, start, grid.count, huber, iterations=30)
         draws += [Joint.of(joint.kind, row, joint.m0) for row in found]
     return draws
+
+
+def _student(seeds: int, share: int, rng: np.random.Generator) -> Floats:
+    """Factors (share, 1) that turn normal into Student draws: few seeds know their own spread
+    badly (two know almost nothing of it; cut at a factor of 4)."""
+    if seeds < 2:
+        return np.ones((share, 1))
+    chi = rng.chisquare(seeds - 1, (share, 1)) / (seeds - 1)
+    return np.asarray(np.minimum(1.0 / np.sqrt(chi), 4.0))
 
 
 def _flat(grid: Grid, m0: float) -> _Fit:

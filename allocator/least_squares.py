@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from endedge.allocator.joint import Kind
 
-__all__ = ["Problem", "bounds", "polish", "screen"]
+__all__ = ["Problem", "bounds", "leverage", "polish", "screen"]
 
 Floats = NDArray[np.float64]
 
@@ -123,6 +123,16 @@ def polish(
         damping = np.where(better, np.maximum(damping / 4.0, 1e-9), damping * 5.0)[go]
         theta, cost, live, y, weights = theta[go], cost[go], live[go], y[go], weights[go]
     return final, final_cost
+
+
+def leverage(problem: Problem, theta: Floats, weights: Floats) -> Floats:
+    """How far each cell (n,) pulls the fit at ``theta`` (7,) to itself, in [0, 0.9]."""
+    jacobian = _model(problem, theta[None])[1][0] * problem.kind.free
+    root = jacobian * np.sqrt(weights)[:, None]
+    scale = np.sqrt((root**2).sum(axis=0)) + 1e-12
+    base = np.linalg.svd(root / scale, full_matrices=False)
+    inside = base.U[:, base.S > 1e-6 * base.S[0]]
+    return np.asarray(np.minimum((inside**2).sum(axis=1), 0.9))
 
 
 def _fixed(kind: Kind) -> Floats:

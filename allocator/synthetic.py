@@ -24,10 +24,10 @@ BYTES_A_FRAME = 6000.0
 def random_joint(kind: Kind, rng: np.random.Generator) -> Joint:
     """A surface of ``kind`` with its action between 1e5 and 6e6 bytes up, 3e4 and 1e6 down.
 
-    m0 in [0.05, 0.2]; starts from 0.06 below to 0.03 above it (forgetting and a free gain);
+    m0 in [0.07, 0.2]; starts from 0.06 below to 0.03 above it (forgetting and a free gain);
     gains at 6 MB of upload of 0.05 to 0.3 over the start.
     """
-    m0 = float(rng.uniform(0.05, 0.2))
+    m0 = float(rng.uniform(0.07, 0.2))
     data, model = kind.data_shape, kind.model_shape
     u0 = float(np.exp(rng.uniform(np.log(1e5), np.log(3e6))))
     data_s = float(np.clip(np.exp(rng.normal(0.0, 0.5)), *data.bounds))
@@ -35,16 +35,18 @@ def random_joint(kind: Kind, rng: np.random.Generator) -> Joint:
     model_s = float(np.clip(typical * np.exp(rng.normal(0.0, 0.4)), *model.bounds))
     m0_bytes = float(np.exp(rng.uniform(np.log(5e4), np.log(4e5))))
     gain = rng.uniform(0.05, 0.3) / float(data.value(6e6 / u0, data_s))
+    start = m0 + float(rng.uniform(-0.06, 0.03))
     return Joint(
         kind,
         m0,
-        start=m0 + float(rng.uniform(-0.06, 0.03)),
+        start=start,
         gain=float(gain),
         u0_bytes=u0,
         data_s=data_s if data.symbol else 1.0,
         m0_bytes=m0_bytes,
         model_s=model_s,
-        depth=float(rng.uniform(0.05, 0.3)) if kind.composition == "additive" else 0.0,
+        # No deeper than the start: a mAP below 0 does not exist.
+        depth=float(start * rng.uniform(0.3, 1.0)) if kind.composition == "additive" else 0.0,
     )
 
 
