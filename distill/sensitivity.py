@@ -23,7 +23,7 @@ from endedge.distill.model import DetectionModel, clone
 from endedge.distill.quantization import Floats
 from endedge.distill.structure import layers
 
-__all__ = ["Sensitivity", "measure", "synthetic_frames"]
+__all__ = ["Sensitivity", "gate_scores", "measure", "synthetic_frames"]
 
 _BATCH = 8
 _PATCHES = 64  # sampled positions a frame and layer
@@ -62,6 +62,41 @@ def measure(model: DetectionModel, frames: Tensor, seed: int = 0) -> dict[str, S
     model = clone(model).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     collectors = {x.name: _Collector(x.conv, generator) for x in layers(model)}
+    _propagate(model, frames, generator)
+    return {name: c.result() for name, c in collectors.items()}
+
+
+def gate_scores(model: DetectionModel, frames: Tensor, seed: int = 0) -> dict[str, Floats]:
+    """Score of a gate on every output channel of every block with batch norm and activation.
+
+    For each convolution, (N, C): the derivative, on each frame, of the sampled score with
+    respect to a factor on the deviation of the channel's activation from its mean.
+    """
+    model = clone(model).eval().requires_grad_(False)
+    found: dict[str, list[Floats]] = {}
+
+    def hook(name: str) -> Any:
+        def forward(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            a = output.detach()
+            a = a - a.mean((0, 2, 3), keepdim=True)
+
+            def backward(g: Tensor) -> None:
+                found.setdefault(name, []).append((g * a).sum((2, 3)).double().numpy())
+
+            output.register_hook(backward)  # type: ignore[no-untyped-call]
+
+        return forward
+
+    modules = dict(model.named_modules())
+    for layer in layers(model):
+        if layer.bn is not None:
+            modules[layer.name.removesuffix(".conv")].register_forward_hook(hook(layer.name))
+    _propagate(model, frames, torch.Generator().manual_seed(seed))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _propagate(model: DetectionModel, frames: Tensor, generator: torch.Generator) -> None:
+    """Forward and backward over the frames, for the hooks of ``model``."""
     for start in range(0, len(frames), _BATCH):
         images = frames[start : start + _BATCH].float() / 255
         images.requires_grad_(True)
@@ -69,7 +104,6 @@ def measure(model: DetectionModel, frames: Tensor, seed: int = 0) -> dict[str, S
         outputs = [h for h in (raw.get("one2one"), raw.get("one2many"), raw) if h and "scores" in h]
         loss: Any = sum(_sampled_score(h, generator) for h in outputs)
         loss.backward()
-    return {name: c.result() for name, c in collectors.items()}
 
 
 def _sampled_score(head: dict[str, Tensor], generator: torch.Generator) -> Tensor:
