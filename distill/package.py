@@ -44,8 +44,9 @@ class Report:
     """What the packer chose.
 
     ``mean_bits``: bytes of coded weights times 8 over their number. ``kept``: parameters
-    over those of the unpruned architecture. ``noise``: second-order estimate of the loss
-    that rounding adds, comparable between packages of one model on the same frames.
+    over those of the unpruned architecture. ``expected_loss``: second-order
+    estimate of what rounding costs, in nats of the predictive distribution a frame; it
+    compares packages of one model on the same frames.
     The package is header + spec + coded bytes long.
     """
 
@@ -54,7 +55,7 @@ class Report:
     parameters: int
     kept: float
     step: float
-    noise: float
+    expected_loss: float
     header_bytes: int
     spec_bytes: int
     coded_bytes: int
@@ -103,7 +104,7 @@ def pack(
             refused.append(error)
     if not packed:
         raise refused[-1]
-    return min(packed, key=lambda p: p.report.noise)
+    return min(packed, key=lambda p: p.report.expected_loss)
 
 
 def _same_shape(a: DetectionModel, b: DetectionModel) -> bool:
@@ -154,7 +155,7 @@ def _pack_one(
             parameters=count_parameters(model),
             kept=_kept(model, spec_of(model)),
             step=step,
-            noise=_noise(goals, coded, grids, step),
+            expected_loss=_expected_loss(goals, coded, grids, step),
             header_bytes=_HEADER.size,
             spec_bytes=len(spec),
             coded_bytes=len(stream),
@@ -166,15 +167,15 @@ def _kept(model: DetectionModel, spec: dict[str, Any]) -> float:
     return count_parameters(model) / count_parameters(build_checked(spec))
 
 
-def _noise(
+def _expected_loss(
     goals: Sequence[Target], coded: Sequence[Coded], grids: Sequence[Grid], step: float
 ) -> float:
-    """Second-order estimate of the loss, without the correlations between inputs."""
+    """Second-order estimate in nats a frame, without the correlations between inputs."""
     total = 0.0
     for goal, c, grid in zip(goals, coded, grids, strict=True):
         error = goal.weights - c.weights * steps(c.rows, c.columns, step)
         total += float((grid.importance * (error**2).sum(axis=(1, 2))).sum())
-    return total
+    return total / 2
 
 
 # --- description -------------------------------------------------------------------------

@@ -33,9 +33,9 @@ _LARGEST_DENSE = 4608  # inputs; beyond, the input factor is kept diagonal
 
 @dataclass
 class Sensitivity:
-    """Factors of one convolution. ``output`` (C,); ``mean`` (D,) of its input patches and
+    """Factors of one convolution. ``output`` (C,), a frame; ``mean`` (D,) of its input patches and
     ``moment`` (D, D), their covariance, D = inputs x taps. A grouped convolution has (C, D)
-    ``mean`` and no ``moment``."""
+    ``mean`` and no ``moment`` but a ``power`` (C, D), the variance of every input."""
 
     output: Floats
     mean: Floats
@@ -63,7 +63,7 @@ def measure(model: DetectionModel, frames: Tensor, seed: int = 0) -> dict[str, S
     generator = torch.Generator().manual_seed(seed)
     collectors = {x.name: _Collector(x.conv, generator) for x in layers(model)}
     _propagate(model, frames, generator)
-    return {name: c.result() for name, c in collectors.items()}
+    return {name: c.result(len(frames)) for name, c in collectors.items()}
 
 
 def gate_scores(model: DetectionModel, frames: Tensor, seed: int = 0) -> dict[str, Floats]:
@@ -162,9 +162,9 @@ class _Collector:
         self.moment += rows.T @ rows if self.dense else rows.square().sum(0)
         self.count += len(rows)
 
-    def result(self) -> Sensitivity:
+    def result(self, n_frames: int) -> Sensitivity:
         n = max(1, self.count)
-        output = self.output.numpy() + 1e-30
+        output = self.output.numpy() / n_frames + 1e-30
         mean = (self.sum / n).numpy()
         moment = self.moment.double().numpy() / n
         if self.dense:
