@@ -99,7 +99,7 @@ class Connection:
 
     async def _write(self) -> None:
         try:
-            while not self._writer.transport.is_closing():
+            while not (self._writer.transport.is_closing() or self._reader.at_eof()):
                 message = self._next()
                 if message is None:
                     self._wake.clear()

@@ -99,6 +99,7 @@ class Welcome(Message):
     resolved_round: U64
     max_upload_bytes: U64
     max_frames: U32
+    max_update_bytes: U64
 
 
 @dataclass(frozen=True)

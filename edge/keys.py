@@ -59,6 +59,7 @@ class EdgeKeys:
         """TLS 1.3 for the listening side."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.num_tickets = 0  # nobody resumes sessions: 500 bytes less on a thin link
         context.load_cert_chain(self.folder / _CERTIFICATE, self.folder / _TLS_KEY)
         return context
 

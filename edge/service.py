@@ -101,18 +101,21 @@ class EdgeService:
         )
         self._tls = self.keys.tls() if config.secure else None
         self.audit = Audit(config.folder / "audit.jsonl")
-        for folder in sorted((config.folder / "devices").glob("*")):
+        for folder in sorted((config.folder / "devices").glob("*/")):
             self._schedule(self._device(folder.name))
-        try:
-            self._listener = socket.create_server((config.host, config.port), backlog=256)
-        except OSError as error:
-            raise BadInput(f"cannot listen on {config.host}:{config.port}: {error}") from None
-        self._listener.setblocking(False)
-        self.port = self._listener.getsockname()[1]
         self._metrics: asyncio.Server | None = None
-        if config.metrics_port is not None:
-            self._metrics = await serve_metrics(config.metrics_port, self.metrics)
-            self.metrics_port = self._metrics.sockets[0].getsockname()[1]
+        port = config.port
+        try:
+            self._listener = socket.create_server((config.host, port), backlog=256)
+            self._listener.setblocking(False)
+            self.port = self._listener.getsockname()[1]
+            if config.metrics_port is not None:
+                port = config.metrics_port
+                self._metrics = await serve_metrics(port, self.metrics)
+                self.metrics_port = self._metrics.sockets[0].getsockname()[1]
+        except OSError as error:
+            self.audit.close()
+            raise BadInput(f"cannot listen on {config.host}, port {port}: {error}") from None
         self._spawn(self._accept())
         for _ in range(config.workers):
             self._spawn(self._worker())

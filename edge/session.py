@@ -98,7 +98,11 @@ class Device:
         try:
             self.post(
                 Welcome(
-                    state.stored_round, state.resolved_round, limits.upload_bytes, limits.frames
+                    state.stored_round,
+                    state.resolved_round,
+                    limits.upload_bytes,
+                    limits.frames,
+                    limits.update_bytes,
                 )
             )
             self.announce()

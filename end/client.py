@@ -49,6 +49,7 @@ from endedge.end.spool import Spool
 __all__ = ["Capture", "Device", "DeviceConfig", "Evaluate", "Outcome"]
 
 _log = logging.getLogger("endedge.device")
+_KEPT_OUTCOMES = 100
 Evaluate = Callable[[Path], float]
 
 
@@ -146,16 +147,8 @@ class Device:
     def submit(self, capture: Capture) -> int:
         """Spool a batch and return its round; it is safe on disk when this returns.
 
-        Raises :class:`BadInput` if the spool is full or the edge is known not to take it.
+        Raises :class:`BadInput` if the spool is full.
         """
-        limits = self._welcome
-        if limits is not None and (
-            len(capture.batch) > limits.max_upload_bytes or capture.frames > limits.max_frames
-        ):
-            raise BadInput(
-                f"batch of {len(capture.batch)} bytes and {capture.frames} frames; the edge takes "
-                f"at most {limits.max_upload_bytes} and {limits.max_frames}"
-            )
         round_index = self.spool.add(capture.batch, capture.frames, capture.budget_bytes)
         self._submitted_s[round_index] = time.monotonic()
         self._future(round_index)
@@ -258,12 +251,21 @@ class Device:
 
     def _offer(self) -> None:
         """Offer the oldest batch, once a connection unless the edge was busy."""
-        offer = self.spool.first()
-        if self._connection is not None and offer is not None:
-            if offer.round_index != self._offered_round:
-                with contextlib.suppress(ConnectionError):  # the reader will notice
-                    self._connection.post(offer)
+        if self._connection is None or self._welcome is None:
+            return
+        while (offer := self.spool.first()) is not None:
+            limits = self._welcome
+            wanted = (offer.size, offer.frames, offer.budget_bytes)
+            most = (limits.max_upload_bytes, limits.max_frames, limits.max_update_bytes)
+            if all(1 <= value <= bound for value, bound in zip(wanted, most, strict=True)):
+                break
+            why = f"batch bytes, frames, update bytes {wanted}; the edge takes 1 to {most}"
+            self.spool.remove(offer.round_index)
+            self._end(offer.round_index, "missed", why)
+        if offer is not None and offer.round_index != self._offered_round:
             self._offered_round = offer.round_index
+            with contextlib.suppress(ConnectionError):  # the reader will notice
+                self._connection.post(offer)
 
     async def _handle(self, message: Message) -> None:
         connection = self._connection
@@ -391,5 +393,7 @@ class Device:
     ) -> None:
         future = self._future(round_index)
         if not future.done():
-            seconds = time.monotonic() - self._submitted_s.get(round_index, time.monotonic())
+            now_s = time.monotonic()
+            seconds = now_s - self._submitted_s.pop(round_index, now_s)
             future.set_result(Outcome(round_index, status, why, seconds, value))
+        self._outcomes.pop(round_index - _KEPT_OUTCOMES, None)

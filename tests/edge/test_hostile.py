@@ -284,7 +284,7 @@ async def _fetch_beyond(peer: Peer) -> None:
 
 
 async def _edges_words(peer: Peer) -> None:
-    peer.say(m.Welcome(1, 1, 1, 1))
+    peer.say(m.Welcome(1, 1, 1, 1, 1))
 
 
 async def whole_upload(peer: Peer) -> None:
@@ -408,7 +408,7 @@ def test_tampering_edge_cannot_touch_the_model(tmp_path: Path) -> None:
             with contextlib.suppress(ConnectionError):
                 connection.post(m.Challenge(bytes(32), keys.public))
                 await connection.receive()
-                connection.post(m.Welcome(2, 2, 10**6, 10))
+                connection.post(m.Welcome(2, 2, 10**6, 10, 10**6))
                 for message in said:
                     connection.post(message)
                     heard.append(await connection.receive())

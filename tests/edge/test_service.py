@@ -324,6 +324,32 @@ def test_upload_rate_limit_reads_more_slowly(tmp_path: Path) -> None:
     assert asyncio.run(run()) > 0.2  # 60 kB at 200 kB/s, less the last piece
 
 
+def test_a_batch_beyond_the_limits_is_missed_and_the_next_one_goes(tmp_path: Path) -> None:
+    async def run() -> None:
+        limits = Limits(upload_bytes=50_000, frames=5, update_bytes=1000)
+        async with (
+            EdgeService(serve_config(tmp_path, limits=limits), adapt) as edge,
+            Device(device_config(tmp_path, edge.port), install) as device,
+        ):
+            for capture in (
+                Capture(bytes(50_001), 5, 1000),
+                Capture(b"x", 6, 1000),
+                Capture(b"x", 0, 1000),
+                Capture(b"x", 5, 1001),
+            ):
+                outcome = await asyncio.wait_for(device.outcome(device.submit(capture)), 10)
+                assert outcome.status == "missed"
+                assert "the edge takes" in outcome.reason
+            outcome = await device.outcome(device.submit(Capture(bytes(50_000), 5, 1000)))
+            assert outcome.status == "applied"
+            with pytest.raises(BadInput, match="cannot listen"):
+                async with EdgeService(serve_config(tmp_path / "b", edge.port), adapt):
+                    pass
+
+    asyncio.run(run())
+    assert not any(entry["event"] == "refused" for entry in audit(tmp_path))
+
+
 def test_not_loopback_needs_tls_and_tokens(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="secure"):
         ServeConfig(tmp_path, host="0.0.0.0")
