@@ -177,7 +177,7 @@ def _exchange(
 
     def best(k: int, hz: float) -> tuple[float, float, float]:
         """Weighted mAP of device k with ``hz`` for itself, and its bytes."""
-        (up, down), (low, high) = fleet.rate[k].tolist(), (fleet.low[k], fleet.high[k])
+        (up, down), low, high = fleet.rate[k].tolist(), fleet.low[k], fleet.high[k]
         upload, update = Range(low[0], high[0]), Range(low[1], high[1])
         enough = up * low[0] + down * low[1] <= hz
         budget = Budget(
@@ -202,13 +202,13 @@ def _exchange(
         before = float(reached.sum())
         for i in range(len(fleet)):
             for j in range(i):
-                pair = [i, j]
+                pair = np.array([i, j])
                 hz = band_hz - float((fleet.rate * n_bytes).sum())
                 hz += float((fleet.rate[pair] * n_bytes[pair]).sum())
                 total, share = share_out(i, j, hz)
                 if total > float(reached[pair].sum()) + 1e-12:
-                    for k, part in ((i, share), (j, 1.0 - share)):
-                        reached[k], n_bytes[k, 0], n_bytes[k, 1] = best(k, part * hz)
+                    for k, mine in ((i, share), (j, 1.0 - share)):
+                        reached[k], n_bytes[k, 0], n_bytes[k, 1] = best(k, mine * hz)
         if float(reached.sum()) - before < 1e-10:
             break
     return n_bytes, reached

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from endedge.allocator.shapes import DATA_SHAPES, MODEL_SHAPES, Number, Shape
+from endedge.allocator.shapes import DATA_SHAPES, MODEL_SHAPES, TINY, Number, Shape
 from endedge.data.units import BadInput
 
 __all__ = ["COMPOSITIONS", "PARAMETERS", "Joint", "Kind", "joint_value"]
@@ -127,18 +127,22 @@ class Joint:
             upload / self.u0_bytes, self.data_s
         )
 
-    def data_slope(self, upload: Number) -> Number:
-        """dA/dU in mAP per byte."""
-        slope = self.kind.data_shape.slope(upload / self.u0_bytes, self.data_s)
-        return slope * (self.gain / self.u0_bytes)
+    def data_line(self, upload: Number) -> tuple[Number, Number]:
+        """A(U) and dA/dU in mAP per byte."""
+        x, shape = upload / self.u0_bytes + TINY, self.kind.data_shape
+        rise = shape.value(x, self.data_s)
+        slope = shape.slope(x, self.data_s, rise) * (self.gain / self.u0_bytes)
+        return self.start + self.gain * rise, slope
 
     def model(self, update: Number) -> Number:
         """G(M) in [0, 1]: share of the accuracy that M bytes of model keep."""
         return self.kind.model_shape.value(update / self.m0_bytes, self.model_s)
 
-    def model_slope(self, update: Number) -> Number:
-        """dG/dM per byte."""
-        return self.kind.model_shape.slope(update / self.m0_bytes, self.model_s) / self.m0_bytes
+    def model_line(self, update: Number) -> tuple[Number, Number]:
+        """G(M) and dG/dM per byte."""
+        x, shape = update / self.m0_bytes + TINY, self.kind.model_shape
+        rise = shape.value(x, self.model_s)
+        return rise, shape.slope(x, self.model_s, rise) / self.m0_bytes
 
     def combine(self, data: Number, model: Number) -> Number:
         """F from A and G."""
@@ -162,8 +166,9 @@ class Joint:
 
     def slopes(self, upload: Number, update: Number) -> tuple[Number, Number]:
         """(dF/dU, dF/dM) in mAP per byte."""
-        by_data, by_model = self.weights(self.data(upload), self.model(update))
-        return by_data * self.data_slope(upload), by_model * self.model_slope(update)
+        (data, data_slope), (model, model_slope) = self.data_line(upload), self.model_line(update)
+        by_data, by_model = self.weights(data, model)
+        return by_data * data_slope, by_model * model_slope
 
     @property
     def is_log_concave(self) -> bool:

@@ -131,7 +131,7 @@ def leverage(problem: Problem, theta: Floats, weights: Floats) -> Floats:
     root = jacobian * np.sqrt(weights)[:, None]
     scale = np.sqrt((root**2).sum(axis=0)) + 1e-12
     base = np.linalg.svd(root / scale, full_matrices=False)
-    inside = base.U[:, base.S > 1e-6 * base.S[0]]
+    inside = base.U[:, 1e-6 * base.S[0] < base.S]
     return np.asarray(np.minimum((inside**2).sum(axis=1), 0.9))
 
 
@@ -167,9 +167,9 @@ def _model(problem: Problem, theta: Floats) -> tuple[Floats, Floats]:
     jacobian = np.empty((*fitted.shape, 7))
     jacobian[..., 0] = by_data
     jacobian[..., 1] = by_data * rise
-    jacobian[..., 2] = by_data * -gain * x * kind.data_shape.slope(x, data_s)
-    jacobian[..., 3] = by_data * gain * kind.data_shape.shape_slope(x, data_s)
-    jacobian[..., 4] = by_model * -z * kind.model_shape.slope(z, model_s)
-    jacobian[..., 5] = by_model * kind.model_shape.shape_slope(z, model_s)
+    jacobian[..., 2] = by_data * -gain * x * kind.data_shape.slope(x, data_s, rise)
+    jacobian[..., 3] = by_data * gain * kind.data_shape.shape_slope(x, data_s, rise)
+    jacobian[..., 4] = by_model * -z * kind.model_shape.slope(z, model_s, model)
+    jacobian[..., 5] = by_model * kind.model_shape.shape_slope(z, model_s, model)
     jacobian[..., 6] = model - 1.0 if kind.composition == "additive" else 0.0
     return fitted, jacobian

@@ -109,7 +109,7 @@ class Budget:
     @classmethod
     def of(cls, link: Link, rules: Rules, curves: Curves) -> Budget:
         """The constraint of ``link`` under ``rules`` with the ranges of ``curves``."""
-        period, average = link.period_s, rules.objective == "average"
+        period, average = float(link.period_s), rules.objective == "average"
         upload = rules.upload_limits or curves.upload_range
         update = rules.update_limits or curves.update_range
         stale = curves.m0 if rules.stale_map is None else rules.stale_map
@@ -117,7 +117,7 @@ class Budget:
         if rules.schedule == "pipelined":
             up = 8.0 / (period * link.up_bit_per_s_per_hz)
             down = 8.0 / (period * link.down_bit_per_s_per_hz)
-            room, unit, fresh_up, fresh_down = link.bandwidth_hz, "Hz", 0.0, 0.0
+            room, unit, fresh_up, fresh_down = float(link.bandwidth_hz), "Hz", 0.0, 0.0
             fresh = 1.0 - rules.apply_s / period if average else 1.0
             left = period - rules.edge_s - rules.edge_s_per_upload_byte * upload.low
             if left < 0 or fresh <= 0:
@@ -126,7 +126,7 @@ class Budget:
                 most = (period - rules.edge_s) / rules.edge_s_per_upload_byte
                 upload = Range(upload.low, min(upload.high, most))
         else:
-            hz = max(link.bandwidth_hz, 1e-300)
+            hz = max(float(link.bandwidth_hz), 1e-300)
             up = 8.0 / (hz * link.up_bit_per_s_per_hz) + rules.edge_s_per_upload_byte
             down = 8.0 / (hz * link.down_bit_per_s_per_hz)
             room, unit = period - rules.edge_s - rules.apply_s, "s"

@@ -206,20 +206,15 @@ def _derivatives(kind: Kind, theta: Floats, m0: Floats, n_bytes: Floats) -> tupl
     """F and its first and second derivatives (each (k,)) at bytes (k, 2)."""
     start, gain, log_u0, data_s, log_m0, model_s, depth = theta.T
     x, z = n_bytes[:, 0] * np.exp(-log_u0), n_bytes[:, 1] * np.exp(-log_m0)
-    a, a1, a2 = _curve(kind.data_shape, x, data_s)
-    g, g1, g2 = _curve(kind.model_shape, z, model_s)
-    du, dm = np.exp(-log_u0), np.exp(-log_m0)
-    a, a1, a2 = start + gain * a, gain * a1 * du, gain * a2 * du * du
+    data, model = kind.data_shape, kind.model_shape
+    a, g = data.value(x, data_s), model.value(z, model_s)
+    a1, g1 = data.slope(x, data_s, a), model.slope(z, model_s, g)
+    a2, g2 = a1 * data.bend(x, data_s, a), g1 * model.bend(z, model_s, g)
+    du, dm = x / n_bytes[:, 0], z / n_bytes[:, 1]
+    a, a1, a2 = start + gain * a, gain * du * a1, gain * du * du * a2
     g1, g2 = g1 * dm, g2 * dm * dm
     value = _combine(kind, depth, m0, a, g)
     if kind.composition == "additive":
         return value, a1, depth * g1, a2, 0.0 * a1, depth * g2
     above = a - m0 if kind.composition == "share" else a
     return value, a1 * g, above * g1, a2 * g, a1 * g1, above * g2
-
-
-def _curve(shape: Any, x: Floats, s: Floats) -> tuple[Floats, Floats, Floats]:
-    h = 1e-4
-    slope = shape.slope(x, s)
-    bend = (slope - shape.slope(x * (1.0 - h), s)) / np.maximum(h * x, 1e-300)
-    return shape.value(x, s), slope, bend

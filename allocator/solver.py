@@ -196,13 +196,14 @@ def _marginal_root(joint: Joint, budget: Budget, room: float, low: float, high: 
 
     def pull(upload: float) -> float:
         update = max((room - budget.up * upload) / budget.down, 0.0)
-        up, down = joint.data_slope(upload), joint.model_slope(update) / exchange
+        (data, by_upload), (model, by_update) = joint.data_line(upload), joint.model_line(update)
         if additive:
-            return _log_ratio(up, joint.depth * down)
-        gained, kept = joint.data(upload) - joint.base, joint.model(update)
-        if gained <= 0.0:
+            return _log_ratio(by_upload * exchange, joint.depth * by_update)
+        if data <= joint.base:
             return _ENDLESS
-        return _log_ratio(up * kept, gained * down) if kept > 0.0 else -_ENDLESS
+        if model <= 0.0:
+            return -_ENDLESS
+        return _log_ratio(by_upload * model * exchange, (data - joint.base) * by_update)
 
     if low >= high or pull(low) <= 0.0:
         return low
