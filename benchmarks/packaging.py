@@ -18,6 +18,7 @@ import lzma
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from endedge.distill.model import DetectionModel, clone, load_detector
 from endedge.distill.package import pack, unpack
 from endedge.distill.structure import layers
 from endedge.end.metric import evaluate
-
 
 _BUDGETS = [2_200_000, 1_600_000, 1_100_000, 700_000]
 
@@ -102,11 +102,11 @@ def schemes(
         for seed in range(seeds):
             yield f"endedge {budget / 1e6:.2f} MB", ours(budget, seed, True)
         yield f"endedge {budget / 1e6:.2f} MB, no frames", ours(budget, 0, False)
-    yield "fp16 zip", plain(lambda: fp16_zip(model))
+    yield "fp16 zip", plain(partial(fp16_zip, model))
     for bits in (8, 6, 5, 4):
-        yield f"int{bits} lzma", plain(lambda bits=bits: rounded(model, bits))
+        yield f"int{bits} lzma", plain(partial(rounded, model, bits))
     for share in (0.5, 0.3):
-        yield f"mask {share:.0%} fp16 gzip", plain(lambda share=share: masked(model, share))
+        yield f"mask {share:.0%} fp16 gzip", plain(partial(masked, model, share))
 
 
 def main() -> None:

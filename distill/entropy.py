@@ -163,7 +163,7 @@ def _shift(c: int) -> int:
     return max(0, (_LOG_FLOOR + (c + 1) * _CLASS_LOG) // 16 - 2)
 
 
-_SHIFTS = [_shift(c) for c in range(_CLASSES)]
+_SHIFTS = np.array([_shift(c) for c in range(_CLASSES)], np.int32)
 
 
 def _laplace(magnitude: float) -> NDArray[np.float64]:
@@ -263,45 +263,42 @@ def _level(coder: Any, array: NDArray[np.int64]) -> int:
 def _code(
     coder: Any, values: NDArray[np.int64], classes: Ints, tables: NDArray[np.float64]
 ) -> NDArray[np.int64]:
+    """Code one pass: each class by its table, which learns; then escapes, then low bits."""
     classes = np.clip(classes, 0, _CLASSES - 1).astype(np.uint8)
     order = np.argsort(classes, kind="stable")
     counts = np.bincount(classes, minlength=_CLASSES)
-    sorted_values = values[order]
-    coded = np.empty_like(sorted_values)
-    start = 0
-    for c in np.flatnonzero(counts):
-        stop = start + int(counts[c])
-        coded[start:stop] = _code_class(coder, sorted_values[start:stop], int(c), tables[c])
-        start = stop
-    result = np.empty_like(coded)
-    result[order] = coded
-    return result
-
-
-def _code_class(
-    coder: Any, values: NDArray[np.int64], c: int, table: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """Code one class and let its table learn. Low bits raw, tails by Exp-Golomb."""
-    shift = _SHIFTS[c]
-    high = values >> shift
+    present = np.flatnonzero(counts)
+    shifts = np.repeat(_SHIFTS[present], counts[present])
+    high = values[order] >> shifts
     symbols = (np.clip(high, -_EDGE, _EDGE) + _EDGE).astype(np.int32)
-    symbols = coder.table(table, symbols)
-    table += np.bincount(symbols, minlength=2 * _EDGE + 1)
+    start = 0
+    for c in present:
+        stop = start + int(counts[c])
+        coded = coder.table(tables[c], symbols[start:stop])
+        symbols[start:stop] = coded
+        tables[c] += np.bincount(coded, minlength=2 * _EDGE + 1)
+        start = stop
     result: NDArray[np.int64] = symbols.astype(np.int64) - _EDGE
     escaped = np.flatnonzero(np.abs(result) == _EDGE)
     if escaped.size:
-        tail = (np.abs(high[escaped]) - _EDGE + 1).clip(1)
-        length = np.frexp(tail.astype(np.float64))[1].astype(np.int32) - 1  # floor(log2)
-        length = coder.bits(np.full(escaped.size, 5, np.int32), length)
-        if (length > 24).any():
-            raise BadInput("coded integers: the stream is corrupt (an escape out of range)")
-        rest = coder.bits(length, (tail - (1 << length.astype(np.int64))).astype(np.int32))
-        tail = rest.astype(np.int64) + (1 << length.astype(np.int64)) - 1
+        tail = _code_tail(coder, np.abs(high[escaped]) - _EDGE)
         result[escaped] += np.sign(result[escaped]) * tail
-    if shift:
-        low: Ints = coder.bits(
-            np.full(values.size, shift, np.int32),
-            (values & ((1 << shift) - 1)).astype(np.int32),
-        )
-        result = (result << shift) + low
-    return result
+    if shifts[-1]:  # classes are in order of magnitude
+        mask = (1 << shifts.astype(np.int64)) - 1
+        low = coder.bits(shifts, (values[order] & mask).astype(np.int32))
+        result = (result << shifts) + low
+    unsorted: NDArray[np.int64] = np.empty_like(result)
+    unsorted[order] = result
+    return unsorted
+
+
+def _code_tail(coder: Any, tail: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What exceeds the alphabet, >= 0, by Exp-Golomb: five bits of length, then the bits."""
+    tail = tail.clip(0) + 1
+    length = np.frexp(tail.astype(np.float64))[1].astype(np.int32) - 1  # floor(log2)
+    length = coder.bits(np.full(tail.size, 5, np.int32), length)
+    if (length > 24).any():
+        raise BadInput("coded integers: the stream is corrupt (an escape out of range)")
+    whole = 1 << length.astype(np.int64)
+    rest = coder.bits(length, (tail - whole).astype(np.int32))
+    return np.asarray(rest + whole - 1, np.int64)

@@ -26,6 +26,7 @@ from endedge.distill.structure import layers
 __all__ = ["Sensitivity", "gate_scores", "measure", "synthetic_frames"]
 
 _BATCH = 8
+_UNIFORM = 1.0  # share of patches drawn evenly, beside those drawn where gradients are
 _PATCHES = 64  # sampled positions a frame and layer
 _BOX_WEIGHT = 1.0  # of the box distributions beside the class scores
 _LARGEST_DENSE = 4608  # inputs; beyond, the input factor is kept diagonal
@@ -151,7 +152,7 @@ class _Collector:
         self.output += energy.sum((0, 2)).double()
         where = energy.sum(1)
         total = where.sum(1, keepdim=True)
-        chance = where / total.clamp(min=1e-30) + 1.0 / where.shape[1]
+        chance = where / total.clamp(min=1e-30) + _UNIFORM / where.shape[1]
         n = min(_PATCHES, where.shape[1])
         at = torch.multinomial(chance, n, generator=self.generator)  # (B, n)
         conv = self.conv
