@@ -125,6 +125,8 @@ def round_with_feedback(
     ``factor`` is :func:`inverse_factor` of the inputs. ``deadzone`` in [0, 0.5) widens the bin
     of every integer towards larger magnitudes: rounding down is cheaper to code.
     """
+    if not weights.any():  # a layer that a delta leaves alone
+        return np.zeros(weights.shape, np.int32)
     work = (weights / row_steps[:, None]).T.astype(np.float32)  # (D, C), in row steps
     upper = factor.astype(np.float32)
     size = len(work)

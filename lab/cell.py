@@ -29,7 +29,7 @@ __all__ = ["Cell", "Rounds"]
 VERSIONS = {"start": 1, "upload": 1, "teacher": 1, "student": 1, "package": 1, "cell": 1}
 
 Say = Callable[[str], None]
-_CALIBRATION_FRAMES = 64
+_CALIBRATION_FRAMES = 32
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Rounds:
             model = load_detector(student.folder / "student.safetensors")
             packed = pack(
                 model, cell.budget_bytes,
-                base=world.student if world.config.downlink.delta else None,
+                base=None if world.config.downlink.mode == "full" else world.student,
                 frames=known.trained.images[:_CALIBRATION_FRAMES], seed=cell.seed,
             )  # fmt: skip
             (folder / "update.eeu").write_bytes(packed.data)
@@ -200,7 +200,7 @@ class Rounds:
 
         determinants = {
             "student": student.key, "base": world.hashes["student"],
-            "budget": cell.budget_bytes, "delta": world.config.downlink.delta,
+            "budget": cell.budget_bytes, "mode": world.config.downlink.mode,
         }  # fmt: skip
         return self._node("package", determinants, make)
 

@@ -112,11 +112,11 @@ class Uplink(_Section):
 
 
 class Downlink(_Section):
-    """Model budgets (bytes) of the grid; ``delta``: code against the model the device holds."""
+    """Model budgets (bytes) of the grid; ``mode``: ``full`` packages, a ``delta`` against the
+    model that the device holds, or whichever is expected to detect better (``auto``)."""
 
     budgets_bytes: tuple[Count, ...]
-    keep: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0,)  # parameters kept by pruning
-    delta: bool = True
+    mode: Literal["auto", "full", "delta"] = "auto"
 
 
 class Link(_Section):
