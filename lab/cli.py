@@ -205,6 +205,42 @@ def _data(a: argparse.Namespace) -> None:
     print(f"{len(made)} frames in {a.out}/{a.domain}-{a.split}")
 
 
+def _serve(a: argparse.Namespace) -> None:
+    from endedge.edge.service import ServeConfig
+    from endedge.lab.remote import serve
+
+    serve(
+        _config(a),
+        ServeConfig(
+            Path(a.out), a.host, a.port, secure=a.secure,
+            metrics_port=a.metrics_port, workers=a.jobs,
+        ),
+    )  # fmt: skip
+
+
+def _device(a: argparse.Namespace) -> None:
+    from endedge.end.client import DeviceConfig, Outcome
+    from endedge.lab.remote import device
+
+    host, colon, port = a.edge.rpartition(":")
+    if not colon or not port.isdigit():
+        raise BadInput(f"--edge {a.edge} is not HOST:PORT, e.g. 127.0.0.1:7070")
+    bundle = Path(a.bundle) if a.bundle else None
+
+    def say(outcome: Outcome) -> None:
+        shown = f"mAP {outcome.map50_95:.3f}" if outcome.status == "applied" else outcome.reason
+        print(
+            f"round {outcome.round_index}: {outcome.status} after {outcome.seconds:.1f} s, {shown}",
+            flush=True,
+        )
+
+    device(
+        _config(a), DeviceConfig(a.id, host, int(port), Path(a.out), bundle),
+        rounds=a.rounds, frames=a.frames, budget_bytes=int(parse_quantity(a.budget, "B")),
+        seed=a.seed, on_outcome=say,
+    )  # fmt: skip
+
+
 # Helpers ------------------------------------------------------------------------------------
 
 
@@ -346,6 +382,31 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--severity", type=int, default=3, help="of the shift, 1 to 5 (default 3)")
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda")
     sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = verb("serve", _serve, "the edge server", "endedge serve demo --out runs/edge --port 7070")
+    sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
+    sub.add_argument("--out", required=True, metavar="DIR", help="the server's state")
+    sub.add_argument("--host", default="127.0.0.1", help="anything but loopback needs --secure")
+    sub.add_argument("--port", type=int, default=7070)
+    sub.add_argument("--secure", action="store_true", help="TLS 1.3 and enrolment by token")
+    sub.add_argument("--metrics-port", type=int, help="Prometheus metrics on this port")
+    sub.add_argument("--jobs", type=int, default=1, help="adaptations at a time (default 1)")
+
+    sub = verb(
+        "device", _device, "the end device",
+        "endedge device demo --edge 127.0.0.1:7070 --id cam1 --out runs/cam1 --rounds 2",
+    )  # fmt: skip
+    sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
+    sub.add_argument("--edge", required=True, metavar="HOST:PORT")
+    sub.add_argument("--id", default="device", help="name of this device (default device)")
+    sub.add_argument("--out", required=True, metavar="DIR", help="the device's state")
+    sub.add_argument("--bundle", help="file that the edge's operator issued (needed for TLS)")
+    sub.add_argument("--rounds", type=int, default=1)
+    sub.add_argument("--frames", type=int, default=64, help="new frames a round (default 64)")
+    sub.add_argument("--budget", default="100kB", help="bytes of an update (default 100kB)")
+    sub.add_argument("--seed", type=int, default=0, help="order of the frames")
 
     sub = verb(
         "data", _data, "make a set of generated frames",
