@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="use every n-th evaluation frame")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--imgsz", type=int, default=320)
+    parser.add_argument("--only", default="", help="only schemes whose name ends with this")
     parser.add_argument("--json", type=Path, default=None)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -140,6 +141,8 @@ def main() -> None:
     print(f"{'scheme':<28}{'bytes':>10}{'mAP':>8}{'loss':>7}{'encode':>9}{'decode':>8}")
     print(f"{'fp32':<28}{'':>10}{100 * full.map:>8.2f}", flush=True)
     for name, make in schemes(model, args.budgets, frames, args.seeds):
+        if not name.endswith(args.only):
+            continue
         size, decoded, about = make()
         score = evaluate(decoded, pictures, truth)
         rows.append(

@@ -15,7 +15,7 @@ __all__ = ["first_guess", "fit_step"]
 T = TypeVar("T")
 
 _COARSEST, _FINEST = 2.0**12, 2.0**-10  # in typical weights: all zero, about 12 bits each
-_FILLED = 0.985  # of the budget: near enough to stop
+_FILLED = 0.99  # of the budget: near enough to stop
 _TRIALS = 14
 
 

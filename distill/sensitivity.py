@@ -26,7 +26,7 @@ from endedge.distill.structure import layers
 __all__ = ["Sensitivity", "gate_scores", "measure", "synthetic_frames"]
 
 _BATCH = 8
-_UNIFORM = 1.0  # share of patches drawn evenly, beside those drawn where gradients are
+_UNIFORM = 0.2  # share of patches drawn evenly, beside those drawn where gradients are
 _PATCHES = 64  # sampled positions a frame and layer
 _BOX_WEIGHT = 1.0  # of the box distributions beside the class scores
 _LARGEST_DENSE = 4608  # inputs; beyond, the input factor is kept diagonal
