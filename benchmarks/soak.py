@@ -3,9 +3,9 @@
     python benchmarks/soak.py [--devices 20] [--minutes 10] [--out soak.json]
 
 The server is a process of its own, TLS and tokens on. The devices run in this process, each
-through a shaped link of its own; one connection is cut at random every second. Every ten
-seconds a line shows the server's resident memory, its descriptors and threads, and what it
-has done; at the end the medians of the first and the last third are compared.
+through a shaped link of its own; a connection is cut at random every ``--cut-every`` seconds.
+Every ten seconds a line shows the server's resident memory, its descriptors and threads; at the
+end the medians of the first and the last third are compared.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ async def one_device(config: DeviceConfig, until_s: float, seed: int) -> int:
 
 
 async def soak(
-    folder: Path, port: int, pid: int, devices: int, seconds: float
+    folder: Path, port: int, pid: int, devices: int, seconds: float, cut_every_s: float
 ) -> dict[str, object]:
     link = Channel(Capacity.constant(4e6), latency_s=0.01, jitter_s=0.01)
     names = [f"cam-{k:02d}" for k in range(devices)]
@@ -93,7 +93,7 @@ async def soak(
     dice, cuts = random.Random(0), 0
     samples: list[tuple[float, float, int, int]] = []
     while not all(task.done() for task in running):
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(cut_every_s)
         now_s = time.monotonic() - began_s
         if now_s < seconds:
             dice.choice(list(proxies.values())).cut()
@@ -134,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--devices", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--cut-every", type=float, default=1.0, help="seconds between cuts")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -149,8 +150,11 @@ def main() -> None:
         try:
             time.sleep(2)
             result = asyncio.run(
-                soak(folder, port, edge.pid, arguments.devices, 60 * arguments.minutes)
-            )
+                soak(
+                    folder, port, edge.pid, arguments.devices, 60 * arguments.minutes,
+                    arguments.cut_every,
+                )
+            )  # fmt: skip
         finally:
             edge.terminate()
             edge.join(10)

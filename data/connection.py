@@ -114,6 +114,7 @@ class Connection:
                 self.sent_bytes += len(frame)
                 async with asyncio.timeout(self._idle_timeout_s):
                     await self._writer.drain()
+                await asyncio.sleep(0)  # drain need not wait: let others run, and a loss show
         except (OSError, TimeoutError):  # a bulk file that vanished, or the peer
             self.abort()
 
@@ -137,6 +138,7 @@ class Connection:
             if self._writing is not None:
                 self._writing.cancel()
                 await asyncio.wait([self._writing])
+                self._writing = None
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(_GOODBYE_S):
                     if last is not None:
@@ -146,6 +148,11 @@ class Connection:
                     await self._writer.wait_closed()
         finally:  # also when cancelled meanwhile
             self._writer.transport.abort()
+            # The error that the reader remembers leads to frames that lead back here: a cycle
+            # that would hold 256 KiB of TLS buffers until the collector happens to come by.
+            lost = self._reader.exception()
+            if lost is not None:
+                lost.__traceback__ = lost.__context__ = None
 
 
 def file_chunks(path: Path, round_index: int, offset: int) -> Iterator[Data]:

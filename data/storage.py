@@ -7,7 +7,7 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["publish", "sha256_of", "write_atomic"]
+__all__ = ["publish", "sha256_of", "sweep", "write_atomic"]
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -41,6 +41,12 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in ``folder``; for the start of its only owner."""
+    for path in folder.glob(".*.new"):
+        path.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> bytes:

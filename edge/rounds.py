@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from endedge.data.messages import Offer
-from endedge.data.storage import publish, sha256_of, write_atomic
+from endedge.data.storage import publish, sha256_of, sweep, write_atomic
 from endedge.data.units import BadInput
 
 __all__ = ["DeviceRounds", "State"]
@@ -46,6 +46,7 @@ class DeviceRounds:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
         self._part = folder / "upload.part"
         self._state_path = folder / "state.json"
         self.offer: Offer | None = None

@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from endedge.data.messages import Ready, update_statement
-from endedge.data.storage import publish, sha256_of, write_atomic
+from endedge.data.storage import publish, sha256_of, sweep, write_atomic
 from endedge.data.units import BadInput
 
 __all__ = ["Install", "ModelStore"]
@@ -42,6 +42,7 @@ class ModelStore:
         self._folder = folder
         self._suffix = suffix
         (folder / "incoming").mkdir(parents=True, exist_ok=True)
+        sweep(folder)
         self._current_path = folder / "current.json"
         self._current = _Current()
         if self._current_path.is_file():

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from endedge.data.messages import Offer
-from endedge.data.storage import write_atomic
+from endedge.data.storage import sweep, write_atomic
 from endedge.data.units import BadInput
 
 __all__ = ["Spool"]
@@ -21,6 +21,7 @@ class Spool:
         self._folder = folder
         self._max_bytes = max_bytes
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
         self._last_path = folder / "last_round"
         self.last_round = int(self._last_path.read_text()) if self._last_path.is_file() else 0
         self.last_round = max([self.last_round, *self.rounds()])  # killed before it was noted
