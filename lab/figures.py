@@ -97,8 +97,8 @@ def surface(results: Results) -> Figure:
         "hovertemplate": _FIT_HOVER,
     }  # fmt: skip
     scene = {
-        "xaxis": {"title": {"text": "frames up (bytes)"}, **log},
-        "yaxis": {"title": {"text": "model down (bytes)"}, **log},
+        "xaxis": {"title": {"text": "frames up (B)"}, **log},
+        "yaxis": {"title": {"text": "model down (B)"}, **log},
         "zaxis": {"title": {"text": "mAP (%)"}, "gridcolor": "#cfd3d8"},
         "camera": {"eye": {"x": -1.5, "y": -1.5, "z": 0.75}, "center": {"z": -0.12}},
         "aspectmode": "cube",

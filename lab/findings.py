@@ -193,18 +193,16 @@ def policies(results: Results) -> str:
     bench = results.benchmark
     gaps: Floats = bench.regret.mean(axis=(1, 2))
     fitted = bench.of("fitted")
-    text = f"On average the fitted allocator is {_behind(gaps[fitted])}"
+    side = "ahead of" if gaps[fitted] < -5e-5 else "behind"
+    text = f"On average the fitted allocator is {_gap(abs(gaps[fitted]))} {side} the oracle"
     others = [k for k in bench.by_regret() if k != fitted and bench.policies[k] not in HINDSIGHT]
     if not others:
-        return f"{text} the oracle"
+        return text
     best = others[0]
     name = bench.policies[best]
     relation = f"{name} is better" if gaps[best] < gaps[fitted] - 5e-5 else f"next comes {name}"
-    return f"{text} the oracle; {relation} ({_behind(gaps[best])})"
-
-
-def _behind(value: float) -> str:
-    return f"{_gap(abs(value))} {'ahead of' if value < -5e-5 else 'behind'}"
+    side = "ahead" if gaps[best] < -5e-5 else "behind"
+    return f"{text}; {relation} ({_gap(abs(gaps[best]))} {side})"
 
 
 def _gap(value: float) -> str:

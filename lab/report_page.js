@@ -18,8 +18,9 @@ function slim(figure, layout) {
     layout.legend = { ...layout.legend, entrywidth: 0.5, entrywidthmode: "fraction" };
     layout.height += 60;
   }
-  return { data: figure.data.map((trace) => trace.type !== "heatmap" ? trace
-    : { ...trace, texttemplate: "", colorbar: { ...trace.colorbar, orientation: "h", y: 1.02, yanchor: "bottom" } }) };
+  return { data: figure.data.map((trace) => (!trace.colorbar ? trace
+    : { ...trace, ...(trace.type === "heatmap" && { texttemplate: "" }),
+        colorbar: { ...trace.colorbar, orientation: "h", y: 1.02, yanchor: "bottom" } })) };
 }
 
 function draw(id, figure) {
@@ -180,10 +181,26 @@ for (const [id, name] of [["bandwidth", "bandwidth_hz"], ["period", "period_s"]]
 showAnswer();
 showShares(true);
 for (const [id, figure] of Object.entries(contents.figures)) draw(id, figure);
-const fit = () => document.querySelectorAll(".js-plotly-plot").forEach((plot) => Plotly.Plots.resize(plot));
-addEventListener("beforeprint", () => {
-  document.querySelectorAll("details").forEach((d) => (d.open = true));
-  fit();
-});
-addEventListener("afterprint", fit);
+
+/* Paper cannot show WebGL: it gets a picture of the surface as it was last turned. */
+const picture = document.createElement("img");
+picture.className = "paper-only";
+picture.alt = "the fitted surface with the measured points";
+at("surface").after(picture);
+function takePicture() {
+  Plotly.toImage("surface", { format: "png", width: 560, height: 460, scale: 2 })
+    .then((url) => (picture.src = url))
+    .catch(() => picture.remove());
+}
+at("surface").on("plotly_relayout", takePicture);
+setTimeout(takePicture, 1000);
+
+function layOut(onPaper) {
+  document.documentElement.classList.toggle("paper", onPaper);
+  document.querySelectorAll("details").forEach((part) => (part.open = onPaper));
+  for (const plot of document.querySelectorAll(".js-plotly-plot"))
+    Plotly.relayout(plot, onPaper ? { width: plot.clientWidth } : { width: null, autosize: true });
+}
+addEventListener("beforeprint", () => layOut(true));
+addEventListener("afterprint", () => layOut(false));
 document.body.dataset.ready = "yes";

@@ -1,0 +1,58 @@
+"""A results folder from a made-up surface: nothing in it was measured, its codec says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from endedge.allocator import Joint, Kind, Rules, fit
+from endedge.allocator.synthetic import sample_surface
+from endedge.lab.benchmark import (
+    allocation_csv,
+    bandwidths,
+    benchmark,
+    outcomes_csv,
+    split_sweep,
+)
+from endedge.lab.config import Config
+
+FRAMES, BUDGETS = (16, 64, 256, 1024), (60_000, 250_000, 1_000_000)
+KIND = Kind("share", "power", "weibull")
+
+
+@pytest.fixture(scope="session")
+def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All files that a report needs, written once; copy the folder before changing it."""
+    folder = tmp_path_factory.mktemp("results")
+    joint = Joint(
+        KIND, 0.111, start=0.10, gain=0.11, u0_bytes=6e5, data_s=0.9, m0_bytes=2.6e5, model_s=1.4
+    )
+    surface = sample_surface(joint, np.random.default_rng(1), frames=FRAMES, budgets=BUDGETS)
+    surface = replace(
+        surface,
+        teacher_map=np.clip(np.asarray(joint.data(surface.upload_bytes)) + 0.03, 0, 1),
+        seconds_teacher=surface.frames * 0.3,
+        seconds_student=surface.frames * 0.2,
+        seconds_pack=np.full(len(surface), 12.0),
+    )
+    curves = fit(surface, kinds=[KIND, Kind("share", "mmf4", "hill")], replicates=20)
+    config = Config.model_validate(
+        {
+            "name": "synthetic", "seeds": [0, 1, 2], "data": {"source": "generated"},
+            "weights": {"teacher": "large.pt", "student": "small.pt"},
+            "uplink": {"frames": FRAMES}, "downlink": {"budgets_bytes": BUDGETS},
+            "teacher": {}, "student": {}, "link": {"bandwidths": 5},
+        }
+    )  # fmt: skip
+    sweep, rules = bandwidths(surface, config.link), Rules(schedule=config.link.schedule)
+    surface.write(folder / "surface.csv")
+    curves.save(folder / "curves.json")
+    steps = split_sweep(curves, config.link, rules, sweep)
+    outcomes = benchmark(surface, curves, config.link, rules, sweep)
+    (folder / "config.yaml").write_text(config.to_yaml())
+    (folder / "allocation.csv").write_text(allocation_csv(steps))
+    (folder / "benchmark.csv").write_text(outcomes_csv(outcomes))
+    return folder

@@ -1,0 +1,391 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from endedge.allocator import Curves, Joint, Kind, Link, Range, Rules, allocate
+from endedge.allocator.joint import COMPOSITIONS
+from endedge.allocator.shapes import DATA_SHAPES, MODEL_SHAPES
+from endedge.allocator.synthetic import curves_of, random_joint
+from endedge.data.units import BadInput
+from endedge.lab import findings
+from endedge.lab.config import load_config
+from endedge.lab.report import _joint, write_report
+from endedge.lab.results import Results, spread
+
+LAB = Path(__file__).parents[3] / "lab"
+
+
+def _copy(folder: Path, to: Path) -> Path:
+    return Path(shutil.copytree(folder, to / "copy", ignore=lambda *_: ["report.html"]))
+
+
+def _write(folder: Path) -> str:
+    return write_report(folder, load_config(folder / "config.yaml")).read_text(encoding="utf-8")
+
+
+def _read(folder: Path) -> Results:
+    return Results.read(folder, load_config(folder / "config.yaml"))
+
+
+def _edit(path: Path, change: Callable[[dict[str, str]], None]) -> None:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        change(row)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+class _Parts(HTMLParser):
+    """Elements, their attributes and the text of the page, as a browser reads it."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.texts: dict[str, list[str]] = defaultdict(list)
+        self._open = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        self._open = tag
+        self.texts[tag].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.texts[self._open][-1] += data
+
+
+def _contents(page: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="contents">(.*?)</script>', page, re.S)
+    assert found is not None
+    return dict(json.loads(found[1]))
+
+
+def test_the_headline_says_what_the_files_say(results_folder: Path) -> None:
+    with (results_folder / "benchmark.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    values: dict[tuple[float, str], list[float]] = defaultdict(list)
+    for row in rows:
+        values[float(row["bandwidth_hz"]), row["policy"]].append(float(row["map"]))
+    sending = sorted({float(r["bandwidth_hz"]) for r in rows if float(r["upload_bytes"]) > 0})
+    middle = sending[len(sending) // 2]
+    fitted, equal = np.array(values[middle, "fitted"]), np.array(values[middle, "equal"])
+    found = findings.headline(_read(results_folder))
+    assert found is not None
+    assert found.step.bandwidth_hz == pytest.approx(middle)
+    assert float(found.fitted.mean) == pytest.approx(fitted.mean())
+    assert float(found.gain.mean) == pytest.approx((fitted - equal).mean())
+    half = scipy.stats.t.ppf(0.95, 2) * scipy.stats.sem(fitted)
+    assert float(found.fitted.high) == pytest.approx(fitted.mean() + half)
+    title = _Parts(_write(results_folder)).texts["h1"][0]
+    for said in (findings.quantity(middle, "Hz"), findings.percent(fitted.mean()), found.verdict):
+        assert said in title
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        ((0.02, 0.021, 0.022), "2.1\u00a0points better than the equal split"),
+        ((-0.02, -0.021, -0.022), "2.1\u00a0points worse than the equal split"),
+        ((0.05, -0.04, 0.02), "1.0\u00a0points better than the equal split (within seed noise)"),
+        ((1e-5, -1e-5, 0.0), "the same as the equal split"),
+        ((0.01,), "1.0\u00a0points better than the equal split (one seed)"),
+    ],
+)
+def test_the_comparison_claims_no_more_than_the_seeds_allow(
+    difference: tuple[float, ...], words: str
+) -> None:
+    assert findings._compared(spread(difference), "the equal split") == words
+
+
+def test_worse_results_change_the_words(results_folder: Path, tmp_path: Path) -> None:
+    folder = _copy(results_folder, tmp_path)
+    before = _Parts(_write(folder)).texts
+
+    def spoil(row: dict[str, str]) -> None:
+        if row["policy"] == "fitted":
+            row["map"] = str(float(row["map"]) - 0.05)
+            row["regret"] = str(float(row["regret"]) + 0.05)
+
+    _edit(folder / "benchmark.csv", spoil)
+    after = _Parts(_write(folder)).texts
+    assert "worse than the equal split" in after["h1"][0]
+    assert "worse" not in before["h1"][0]
+    assert any("fitted allocator is 5." in title and "is better" in title for title in after["h3"])
+
+
+def test_nothing_that_fits_is_said(results_folder: Path, tmp_path: Path) -> None:
+    folder = _copy(results_folder, tmp_path)
+    _edit(folder / "benchmark.csv", lambda r: r.update(upload_bytes="0", update_bytes="0"))
+    nothing = dict.fromkeys(("uplink_hz", "downlink_hz", "upload_bytes", "update_bytes"), "0")
+    _edit(folder / "allocation.csv", lambda r: r.update(nothing, regime="none"))
+    page = _Parts(_write(folder))
+    assert "No measured round fits the link" in page.texts["h1"][0]
+    assert "Nothing is sent at any bandwidth of the sweep\n" in page.texts["h3"]
+
+
+def test_every_figure_has_a_place_units_and_a_takeaway(results_folder: Path) -> None:
+    page = _write(results_folder)
+    figures = _contents(page)["figures"]
+    parts = _Parts(page)
+    places = {value for name, value in parts.attributes if name == "id"}
+    assert set(figures) < places
+    assert {"surface", "contour", "data-curve", "model-curve", "policies", "regret"} < set(figures)
+    assert sum(name.startswith("policy-") for name in figures) == len(
+        set(_read(results_folder).benchmark.policies) - {"oracle", "no-update"}
+    )
+    for name, figure in figures.items():
+        if name.startswith("policy-") or name == "surface":
+            continue
+        titles = [figure["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis")]
+        assert re.search(r"\((bytes|Hz)\)|bandwidth", titles[0]), name
+        assert re.search(r"\((%|bytes)\)", titles[1]) or name == "regret"
+    plain = ("How to reproduce", "Regret over the whole sweep", "Every policy against the oracle")
+    takeaways = [title for title in parts.texts["h3"] if not title.startswith(plain)]
+    assert len(takeaways) == 10
+    assert all(re.search(r"\d", title) for title in takeaways)
+
+
+def test_measured_points_are_drawn_where_they_were_measured(results_folder: Path) -> None:
+    results = _read(results_folder)
+    figures = _contents(_write(results_folder))["figures"]
+    points = results.surface.points()
+    drawn = next(t for t in figures["surface"]["data"] if t["type"] == "scatter3d")
+    np.testing.assert_allclose(drawn["x"], points.upload_bytes, rtol=1e-5)
+    np.testing.assert_allclose(drawn["y"], points.update_bytes, rtol=1e-5)
+    np.testing.assert_allclose(drawn["z"], 100 * points.map, rtol=1e-5)
+    fit = next(t for t in figures["surface"]["data"] if t["type"] == "surface")
+    i, j = 7, 23  # one row of z is one package size
+    expected = 100 * results.curves.predict(fit["x"][i], fit["y"][j])
+    assert fit["z"][j][i] == pytest.approx(float(expected), rel=1e-4)
+    oracle = next(t for t in figures["policies"]["data"] if t.get("name") == "oracle")
+    mean = results.benchmark.map[results.benchmark.of("oracle")].mean(axis=1)
+    np.testing.assert_allclose(oracle["y"], 100 * mean, rtol=1e-5)
+
+
+def test_text_from_files_stays_text(results_folder: Path, tmp_path: Path) -> None:
+    folder, evil = _copy(results_folder, tmp_path), '</script><img src=x onerror="alert(1)">{{css}}'
+    config = (folder / "config.yaml").read_text().replace("small.pt", f"'{evil}'")
+    (folder / "config.yaml").write_text(config)
+
+    def spoil(row: dict[str, str]) -> None:
+        row["policy"] = evil if row["policy"] == "random" else row["policy"]
+
+    _edit(folder / "benchmark.csv", spoil)
+    _edit(folder / "allocation.csv", lambda row: row.update(regime=evil))
+    honest, attacked = _Parts(_write(results_folder)), _Parts(_write(folder))
+    assert attacked.tags.count("script") == honest.tags.count("script") == 4
+    assert "img" not in attacked.tags
+    assert "onerror" not in dict(attacked.attributes)
+    assert any(evil in said for said in attacked.texts["h4"])
+    names = [t.get("name", "") for t in _contents(_write(folder))["figures"]["policies"]["data"]]
+    assert any("&lt;img" in name for name in names)  # plotly reads markup in text
+    assert not any("<" in name for name in names)
+
+
+def test_the_page_fetches_nothing(results_folder: Path) -> None:
+    page = _write(results_folder)
+    parts = _Parts(page)
+    assert "link" not in parts.tags
+    assert not [a for a in parts.attributes if a[0] in ("src", "href", "srcset", "onclick")]
+    policy = next(v for n, v in parts.attributes if n == "content" and v and "default-src" in v)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-inline" not in policy.split(";")[1]
+
+
+def test_broken_folders_are_named(results_folder: Path, tmp_path: Path) -> None:
+    cases: dict[str, tuple[str, Callable[[Path], Any]]] = {
+        "surface.csv": ("not found", lambda p: p.unlink()),
+        "curves.json": ("not found", lambda p: p.unlink()),
+        "allocation.csv": ("run 'endedge bench'", lambda p: p.unlink()),
+        "benchmark.csv": ("no rows", lambda p: p.write_text("policy,map\n")),
+    }
+    for k, (name, (says, spoil)) in enumerate(cases.items()):
+        folder = _copy(results_folder, tmp_path / str(k))
+        spoil(folder / name)
+        with pytest.raises(BadInput, match=says):
+            _write(folder)
+        assert not (folder / "report.html").exists()
+    folder = _copy(results_folder, tmp_path / "numbers")
+    _edit(folder / "benchmark.csv", lambda row: row.update(regret="lots"))
+    with pytest.raises(BadInput, match="line 2: regret = 'lots' is no number"):
+        _write(folder)
+    folder = _copy(results_folder, tmp_path / "hole")
+    lines = (folder / "benchmark.csv").read_text().splitlines(keepends=True)
+    (folder / "benchmark.csv").write_text("".join(lines[:-1]))
+    with pytest.raises(BadInput, match="lacks the row"):
+        _write(folder)
+    folder = _copy(results_folder, tmp_path / "other")
+    _edit(folder / "surface.csv", lambda row: row.update(map="0.5"))
+    with pytest.raises(BadInput, match="another surface"):
+        _write(folder)
+
+
+def test_reports_of_one_and_two_seeds(results_folder: Path, tmp_path: Path) -> None:
+    for seeds in (1, 2):
+        folder = _copy(results_folder, tmp_path / str(seeds))
+        curves = json.loads((folder / "curves.json").read_text())
+        curves["provenance"] = {}
+        (folder / "curves.json").write_text(json.dumps(curves))
+        for name in ("surface.csv", "benchmark.csv"):
+            with (folder / name).open(newline="") as file:
+                rows = [r for r in csv.DictReader(file) if int(r["seed"]) < seeds]
+            with (folder / name).open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+        page = _write(folder)
+        assert spread(np.zeros(seeds)).what in page
+        assert "NaN" not in json.dumps(_contents(page))
+
+
+def test_spread_is_students_t() -> None:
+    values = np.random.default_rng(0).normal(size=(4, 5))
+    seen = spread(values)
+    low, high = scipy.stats.t.interval(0.9, 4, values.mean(1), scipy.stats.sem(values, axis=1))
+    np.testing.assert_allclose(seen.low, low)
+    np.testing.assert_allclose(seen.high, high)
+    assert spread([1.0, 3.0]).low == 1.0
+    assert np.isnan(spread([1.0]).low)
+
+
+# In a browser.
+
+
+def _chromium() -> str:
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if (found := shutil.which(name)) is not None:
+            return found
+    pytest.skip("no Chromium on this machine: the page's own code was not run")
+
+
+def _browse(address: str, profile: Path) -> tuple[str, str]:
+    """The document after its scripts ran, and what the browser said."""
+    done = subprocess.run(
+        [
+            _chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-3d-apis",
+            "--no-first-run", "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={profile}", "--enable-logging=stderr", "--dump-dom",
+            "--virtual-time-budget=20000", address,
+        ],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def _tolerant(curves: Curves, link: Link, rules: Rules, answer: dict[str, Any]) -> None:
+    """``answer`` is as good as the solver's, and the same wherever the optimum is sharp."""
+    exact = allocate(curves, link, rules)
+    if (answer["regime"] == "none") != (exact.regime == "none"):
+        # Whether an update pays at all may tip on the last digit.
+        assert abs(exact.average_map - (rules.stale_map or curves.m0)) < 1e-6
+        return
+    assert answer["predicted_map"] == pytest.approx(exact.predicted_map, abs=2e-5)
+    halfway = (
+        (answer[name] + getattr(exact, name)) / 2 for name in ("upload_bytes", "update_bytes")
+    )
+    if abs(float(curves.predict(*halfway)) - exact.predicted_map) < 1e-9:
+        return  # a plateau: all splits along it are equally good
+    assert answer["uplink_hz"] == pytest.approx(exact.uplink_hz, abs=2e-3 * link.bandwidth_hz)
+    assert answer["downlink_hz"] == pytest.approx(exact.downlink_hz, abs=2e-3 * link.bandwidth_hz)
+
+
+def test_the_page_splits_like_the_solver(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    kinds = [Kind(c, a, g) for c in COMPOSITIONS for a in DATA_SHAPES for g in MODEL_SHAPES]
+    upload, update = Range(6e4, 6e6), Range(3e4, 1e6)
+    cases: list[tuple[Joint, Link, Rules]] = []
+    for kind in kinds:
+        joint = random_joint(kind, rng)
+        link = Link(float(np.exp(rng.uniform(np.log(3e3), np.log(8e5)))), 60.0)
+        cases.append((joint, link, Rules()))
+        if rng.random() < 0.4:
+            times = {"edge_s": 10.0, "edge_s_per_upload_byte": 2e-6, "apply_s": 2.0}
+            objective = "average" if rng.random() < 0.7 else "final"
+            cases.append((joint, link, Rules("sequential", **times, objective=objective)))  # type: ignore[arg-type]
+    sent = [
+        {
+            "curves": {
+                "m0": joint.m0, "joint": _joint(joint), "replicates": [_joint(joint)],
+                "upload": vars(upload), "update": vars(update), "uploads": [], "updates": [],
+            },
+            "link": vars(link),
+            "rules": vars(rules),
+        }
+        for joint, link, rules in cases
+    ]  # fmt: skip
+    page = tmp_path / "solver.html"
+    page.write_text(
+        f"<pre id=out></pre><script>{(LAB / 'report_solver.js').read_text()}</script><script>"
+        f"const cases = {json.dumps(sent)};"
+        "document.getElementById('out').textContent = JSON.stringify("
+        "cases.map((c) => Solver.allocate(c.curves, c.link, c.rules)));</script>"
+    )
+    document, _ = _browse(page.as_uri(), tmp_path / "profile")
+    found = re.search(r"<pre id=\"out\">(.*?)</pre>", document, re.S)
+    assert found is not None
+    answers = json.loads(found[1])
+    assert len(answers) == len(cases)
+    for (joint, link, rules), answer in zip(cases, answers, strict=True):
+        _tolerant(curves_of(joint, upload, update), link, rules, answer)
+
+
+def test_the_page_runs_and_its_control_moves_the_split(
+    results_folder: Path, tmp_path: Path
+) -> None:
+    folder = _copy(results_folder, tmp_path)
+    page, results = _write(folder), _read(folder)
+    address = (folder / "report.html").as_uri()
+    document, said = _browse(f"{address}#bandwidth_hz=50000&period_s=30", tmp_path / "one")
+    assert 'data-ready="yes"' in document
+    assert not re.findall(r"CONSOLE.*(?:Refused|Uncaught|Error|violates).*", said)
+    _check_answer(document, results, 50_000.0, 30.0)
+    assert document.count('class="main-svg"') > 10  # figures are drawn
+
+    probe = (
+        "<script>for (const [id, at] of [['bandwidth', 700], ['period', 300]]) {"
+        "const slider = document.getElementById(id); slider.value = at;"
+        "slider.dispatchEvent(new Event('input')); }</script></body>"
+    )
+    page = re.sub(r"<meta http-equiv.*?>", "", page).replace("</body>", probe)
+    page = page.replace("Object.entries(contents.figures)", "[]")  # the control alone
+    page = page.replace('at("surface").on(', "void (")
+    (folder / "probe.html").write_text(page, encoding="utf-8")
+    document, _ = _browse((folder / "probe.html").as_uri(), tmp_path / "two")
+    sweep, period = results.benchmark.bandwidth_hz, results.config.link.period_s
+    low, high = sweep[0] / 1.5, sweep[-1] * 1.5
+    _check_answer(document, results, float(low * (high / low) ** 0.7), period / 10 * 100**0.3)
+
+
+def _check_answer(document: str, results: Results, bandwidth: float, period: float) -> None:
+    found = re.search(r'data-answer="(.*?)"', document)
+    assert found is not None
+    answer = json.loads(found[1].replace("&quot;", '"'))
+    assert answer["bandwidth_hz"] == pytest.approx(bandwidth, rel=1e-3)
+    assert answer["period_s"] == pytest.approx(period, rel=1e-3)
+    link = Link(answer["bandwidth_hz"], answer["period_s"])
+    exact = allocate(results.curves, link, results.rules)
+    _tolerant(results.curves, link, results.rules, answer)
+    assert answer["regime"] == exact.regime
+    assert answer["frames"] == pytest.approx(exact.frames, abs=1)
+    assert (answer["low"], answer["high"]) == pytest.approx(exact.interval, abs=1e-4)
+    assert exact.regime in document
