@@ -54,7 +54,7 @@ class Data(_Section):
 
 class Weights(_Section):
     """Detectors before adaptation: a path, a name inside ``root``, a file shipped with the
-    package (``demo/student.safetensors``) or an Ultralytics name that can be downloaded."""
+    package (``endedge:demo/student.safetensors``) or an Ultralytics name that can be downloaded."""
 
     root: str | None = None
     teacher: str

@@ -172,14 +172,18 @@ def pick_device(wanted: str) -> str:
 
 
 def find_weights(name: str, root: str | None) -> Path:
-    """The file behind ``name``: a path, a file in ``root``, one shipped with the package, or
-    an Ultralytics release that is downloaded once.
+    """The file behind ``name``: a path, a file in ``root``, one shipped with the package
+    (``endedge:demo/student.safetensors``), or an Ultralytics release that is downloaded once.
 
     Raises :class:`BadInput` that names the places looked at and where to put the file.
     """
-    shipped = SHIPPED / name
+    if name.startswith("endedge:"):
+        shipped = SHIPPED / name.removeprefix("endedge:")
+        if not shipped.is_file():
+            raise BadInput(f"weights not found: the package ships no {name}")
+        return shipped
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "endedge" / name
-    places = [Path(name), *([Path(root) / name] if root else []), shipped, cache]
+    places = [Path(name), *([Path(root) / name] if root else []), cache]
     for place in places:
         if place.is_file():
             return place

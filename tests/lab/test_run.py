@@ -1,0 +1,91 @@
+"""The main job end to end, and killed in the middle of it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from endedge.lab.cli import main
+
+FILES = (
+    "config.yaml",
+    "surface.csv",
+    "curves.json",
+    "allocation.csv",
+    "benchmark.csv",
+    "report.html",
+)
+
+
+def _surface(folder: Path) -> list[dict[str, str]]:
+    with (folder / "surface.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows]
+
+
+def test_the_main_job(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = place / "out"
+    command = ["run", str(place / "c.yaml"), "--out", str(out)]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert f"report: {out / 'report.html'}" in said.out
+    assert "oracle" in said.out
+    for name in FILES:
+        assert (out / name).stat().st_size > 0
+    rows = _surface(out)
+    assert len(rows) == len(list((out / "cells").glob("*.json"))) == 4 * 2
+    sizes = {(r["frames"]): int(r["upload_bytes"]) for r in rows}
+    assert sizes["4"] < sizes["6"] < sizes["9"] < sizes["12"]
+    assert all(int(r["update_bytes"]) <= int(r["budget_bytes"]) for r in rows)
+    for r in rows:  # what was not sent did not change the device
+        assert r["map"] == (r["decoded_map"] if r["sent"] == "1" else r["m0"])
+
+    # Again: nothing is made anew. A wider grid: only what is new.
+    before = {p: p.stat().st_mtime_ns for p in (out / "nodes").glob("*/record.json")}
+    assert main(command) == 0
+    wider = [*command, "downlink.budgets_bytes=[50000,120000,200000]"]
+    assert main(wider) == 0
+    after = {p: p.stat().st_mtime_ns for p in (out / "nodes").glob("*/record.json")}
+    assert {p: after[p] for p in before} == before
+    new = {p.parent.name.split("-")[0] for p in after.keys() - before.keys()}
+    assert new == {"package", "cell"}
+    assert len(_surface(out)) == 4 * 3
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_loses_nothing(place: Path) -> None:
+    command = [
+        sys.executable, "-c", "from endedge.lab.cli import main; raise SystemExit(main())",
+        "measure", str(place / "c.yaml"), "workers=2", "--out",
+    ]  # fmt: skip
+    subprocess.run([*command, str(place / "calm")], check=True, capture_output=True)
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    rng, kills = random.Random(seed), 0
+    for _ in range(8):
+        job = subprocess.Popen(
+            [*command, str(place / "killed")], start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            job.wait(timeout=rng.uniform(3, 12))
+        except subprocess.TimeoutExpired:
+            os.killpg(job.pid, signal.SIGKILL)  # the workers too
+            job.wait()
+            kills += 1
+        time.sleep(0.1)
+    both = [
+        subprocess.Popen([*command, str(place / "killed")], stderr=subprocess.DEVNULL)
+        for _ in range(2)
+    ]  # two processes on one folder, too
+    assert [job.wait() for job in both] == [0, 0]
+    assert kills > 0
+    assert _surface(place / "killed") == _surface(place / "calm")
