@@ -36,6 +36,7 @@ _HEADER = struct.Struct("<4sB16s16s16sfI")  # magic, mode, checksum, result, bas
 _CHECKED_FROM = 4 + 1 + 16  # the checksum covers the mode byte and all that follows it
 _FULL, _DELTA = 0, 1
 _MAX_SPEC_BYTES = 1 << 20
+_MOST_FRAMES = 128  # more tell the packer little and cost seconds
 _PARAMETERS_PER_BYTE = 4096  # a full package of n bytes may describe this many times n parameters
 
 
@@ -82,20 +83,23 @@ def pack(
 
     ``base`` is the model the device holds already: then a delta against it competes with a
     full package (``mode`` ``"auto"``; ``"full"`` and ``"delta"`` decide). ``frames`` (N, 3, S, S)
-    uint8 need no labels; they tell the packer which weights matter. No training happens.
-    Raises :class:`BadInput` if the budget is below the smallest reachable size, and says it.
+    uint8 need no labels; they tell the packer which weights matter (128 are used). No
+    training happens. Raises :class:`BadInput` if the budget is below the smallest reachable
+    size, and says it.
     """
     if mode not in ("auto", "full", "delta"):
         raise BadInput(f"mode {mode!r}; choose auto, full or delta")
-    if mode == "delta" and base is None:
-        raise BadInput("mode 'delta' needs the base model")
-    measured = measure(model, synthetic_frames(seed=seed) if frames is None else frames, seed)
+    fits = base is not None and _same_kind(model, base)
+    if mode == "delta" and not fits:
+        raise BadInput("mode 'delta' needs a base model of the same layers, widths and classes")
+    pictures = synthetic_frames(seed=seed) if frames is None else frames[:_MOST_FRAMES]
+    measured = measure(model, pictures, seed)
     packed: list[Packed] = []
     refused: list[BadInput] = []
     references: list[DetectionModel | None] = []
     if mode != "delta":
         references.append(None)
-    if mode != "full" and base is not None and (mode == "delta" or _same_shape(model, base)):
+    if mode != "full" and fits:
         references.append(base)
     for reference in references:
         try:
@@ -107,9 +111,9 @@ def pack(
     return min(packed, key=lambda p: p.report.expected_loss)
 
 
-def _same_shape(a: DetectionModel, b: DetectionModel) -> bool:
+def _same_kind(a: DetectionModel, b: DetectionModel) -> bool:
     shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (a, b)]
-    return shapes[0] == shapes[1]
+    return shapes[0] == shapes[1] and dict(a.names) == dict(b.names)
 
 
 def _pack_one(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from endedge.data.units import BadInput
 from endedge.distill.quantization import STEP_RESOLUTION, Coded, Floats, Ints, Target, complete
 from endedge.distill.quantization import steps as grid_steps
 from endedge.distill.sensitivity import Sensitivity
@@ -109,11 +110,18 @@ def quantize(target: Target, grid: Grid, step: float) -> Coded:
 
 def inverse_factor(moment: Floats, damping: float = _DAMPING) -> Floats:
     """Upper U with U.T @ U = inverse of the damped (D, D) ``moment`` of mean variance 1."""
+    if not np.isfinite(moment).all():
+        raise BadInput("activations are not finite on the frames given; check the model")
     size = len(moment)
     scale = max(float(np.trace(moment)) / size, 1e-30)
-    damped = moment / scale + damping * np.eye(size)
     # chol(inv(H)) upper, without forming the inverse: reverse, factor, reverse, invert
-    upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]  # R with R @ R.T = H
+    while True:
+        damped = moment / scale + damping * np.eye(size)
+        try:
+            upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]  # R with R @ R.T = H
+            break
+        except np.linalg.LinAlgError:  # rounding errors of a moment without variance
+            damping *= 10
     return np.asarray(solve_triangular(upper, np.eye(size), lower=False))
 
 

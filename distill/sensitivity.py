@@ -60,7 +60,7 @@ def measure(model: DetectionModel, frames: Tensor, seed: int = 0) -> dict[str, S
     """Sensitivity of every convolution of ``model`` on ``frames`` (N, 3, S, S) uint8."""
     if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8 or not len(frames):
         raise BadInput(f"frames must be uint8 of shape (N, 3, S, S), not {tuple(frames.shape)}")
-    model = clone(model).eval().requires_grad_(False)
+    model = clone(model).cpu().float().eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     collectors = {x.name: _Collector(x.conv, generator) for x in layers(model)}
     _propagate(model, frames, generator)
@@ -73,7 +73,7 @@ def gate_scores(model: DetectionModel, frames: Tensor, seed: int = 0) -> dict[st
     For each convolution, (N, C): the derivative, on each frame, of the sampled score with
     respect to a factor on the deviation of the channel's activation from its mean.
     """
-    model = clone(model).eval().requires_grad_(False)
+    model = clone(model).cpu().float().eval().requires_grad_(False)
     found: dict[str, list[Floats]] = {}
 
     def hook(name: str) -> Any:
@@ -99,7 +99,7 @@ def gate_scores(model: DetectionModel, frames: Tensor, seed: int = 0) -> dict[st
 def _propagate(model: DetectionModel, frames: Tensor, generator: torch.Generator) -> None:
     """Forward and backward over the frames, for the hooks of ``model``."""
     for start in range(0, len(frames), _BATCH):
-        images = frames[start : start + _BATCH].float() / 255
+        images = frames[start : start + _BATCH].cpu().float() / 255
         images.requires_grad_(True)
         raw = model(images)[1]
         outputs = [h for h in (raw.get("one2one"), raw.get("one2many"), raw) if h and "scores" in h]
@@ -141,6 +141,7 @@ class _Collector:
         self.sum = torch.zeros(self.size, dtype=torch.float64)
         self.moment = torch.zeros(self.size, self.size) if self.dense else torch.zeros(self.size)
         self.count = 0
+        self.origin: Tensor | None = None
         conv.register_forward_hook(self._forward)
 
     def _forward(self, conv: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -159,6 +160,9 @@ class _Collector:
         patches = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # type: ignore[arg-type]
         rows = patches.gather(2, at[:, None].expand(-1, self.size, -1))
         rows = rows.transpose(1, 2).reshape(-1, self.size)
+        if self.origin is None:  # moments about it: activations may hardly vary
+            self.origin = rows.mean(0)
+        rows = rows - self.origin
         self.sum += rows.sum(0).double()
         self.moment += rows.T @ rows if self.dense else rows.square().sum(0)
         self.count += len(rows)
@@ -168,9 +172,11 @@ class _Collector:
         output = self.output.numpy() / n_frames + 1e-30
         mean = (self.sum / n).numpy()
         moment = self.moment.double().numpy() / n
+        origin = 0.0 if self.origin is None else self.origin.double().numpy()
         if self.dense:
-            return Sensitivity(output, mean, moment - np.outer(mean, mean))
+            return Sensitivity(output, mean + origin, moment - np.outer(mean, mean))
         power = np.maximum(moment - mean**2, 0)
+        mean = mean + origin
         if self.grouped:
             each = self.conv.in_channels // self.conv.groups
             share = self.conv.out_channels // self.conv.groups
