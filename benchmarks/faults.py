@@ -201,8 +201,23 @@ class Campaign:
             flag.touch()
             time.sleep(dice.uniform(0.1, 0.6))
             flag.unlink()
-        time.sleep(dice.uniform(0, 0.7))
+        self.recover(within_s=4.0)
+        time.sleep(dice.uniform(0, 0.4))
         return f"{kind:22s} {detail}"
+
+    def progress(self) -> int:
+        """Batches stored and updates applied so far, over all devices."""
+        total = 0
+        for path in (self.folder / "edge" / "devices").glob("*/state.json"):
+            state = json.loads(path.read_text())
+            total += state["stored_round"] + state["applied_round"]
+        return total
+
+    def recover(self, within_s: float) -> None:
+        """Wait until something got through, so that faults do not only meet dead processes."""
+        before, deadline_s = self.progress(), time.monotonic() + within_s
+        while self.progress() == before and time.monotonic() < deadline_s:
+            time.sleep(0.02)
 
     def finish(self, within_s: float) -> bool:
         """Heal, let the devices come to an end; False if they do not."""
@@ -257,7 +272,7 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(Path(folder), arguments.devices)
-        time.sleep(3)
+        campaign.recover(within_s=30)
         for k in range(arguments.faults):
             if time.monotonic() - began > arguments.seconds:
                 break

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import socket
+import ssl
+import struct
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +18,7 @@ import pytest
 from endedge.data.connection import READ_LIMIT_BYTES, Connection, file_chunks, is_loopback
 from endedge.data.messages import CHUNK_BYTES, Data, Ping, Stored
 from endedge.data.units import BadInput
+from endedge.edge.keys import create_keys
 
 
 @asynccontextmanager
@@ -135,3 +142,41 @@ def test_loopback_is_nothing_else() -> None:
     assert not any(
         map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.org", "", "localhost.x"))
     )
+
+
+def test_a_lost_connection_is_freed_without_the_collector(tmp_path: Path) -> None:
+    """Else a server whose peers are cut often keeps 256 KiB of TLS buffers for each of them."""
+    keys = create_keys(tmp_path / "keys")
+    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trust.load_verify_locations(keys.folder / "tls.pem")
+    lost: list[weakref.ref[Connection]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(reader, writer, heartbeat_s=0.01, idle_timeout_s=5)
+        connection.start()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await connection.receive()
+        await connection.close()
+        lost.append(weakref.ref(connection))
+
+    async def run() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=keys.tls())
+        port = server.sockets[0].getsockname()[1]
+        for _ in range(3):
+            _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
+            await asyncio.sleep(0.05)
+            raw = writer.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()  # a reset, as of a lost radio link
+        while len(lost) < 3:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        server.close()
+        assert [ref() for ref in lost] == [None] * 3
+
+    gc.disable()
+    try:
+        asyncio.run(run())
+    finally:
+        gc.enable()
