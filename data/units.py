@@ -34,7 +34,9 @@ def parse_quantity(text: str | float, unit: str) -> float:
     if isinstance(text, str):
         match = _QUANTITY.fullmatch(text)
         if match is None or match[3].lower() not in ("", unit.lower()):
-            raise BadInput(f"cannot read {text!r} as a quantity in {unit}; write e.g. '2.5 M{unit}'")
+            raise BadInput(
+                f"cannot read {text!r} as a quantity in {unit}; write e.g. '2.5 M{unit}'"
+            )
         try:
             value = float(match[1]) * _SCALE[(match[2] or "").lower()]
         except ValueError:

@@ -12,12 +12,22 @@ import csv
 import io
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
-from endedge.allocator import Allocation, Curves, Known, Link, Points, Rules, Surface, allocate
+from endedge.allocator import (
+    Allocation,
+    Curves,
+    Known,
+    Link,
+    Points,
+    Range,
+    Rules,
+    Surface,
+    allocate,
+)
 from endedge.allocator.policies import decide, registry
 from endedge.data.units import BadInput, hz_for_bytes
 from endedge.lab.config import Link as LinkConfig
@@ -27,6 +37,7 @@ __all__ = [
     "allocation_csv",
     "bandwidths",
     "benchmark",
+    "executable",
     "outcomes_csv",
     "split_sweep",
     "summary",
@@ -62,6 +73,22 @@ def bandwidths(surface: Surface, link: LinkConfig) -> tuple[float, ...]:
     low = link.bandwidth_low_hz or 0.8 * min(need)
     high = link.bandwidth_high_hz or 1.25 * max(need)
     return tuple(float(b) for b in np.geomspace(low, high, link.bandwidths))
+
+
+def executable(rules: Rules, points: Points) -> Rules:
+    """``rules`` with the bytes that rounds were measured at as limits, so that the least that a
+    policy may choose is a round that every seed can execute."""
+    least = points.budget_bytes == points.budget_bytes.min()
+    fewest = points.frames == points.frames.min()
+    return replace(
+        rules,
+        upload_limits=Range(
+            float(points.upload_bytes[fewest].max()), float(points.upload_bytes.max())
+        ),
+        update_limits=Range(
+            float(points.update_bytes[least].max()), float(points.update_bytes.max())
+        ),
+    )
 
 
 def split_sweep(

@@ -85,6 +85,10 @@ class Rounds:
             "sent": int(sent),
         }
 
+    def received(self, cell: Cell) -> Upload:
+        """What the edge trains on and holds back in the round of ``cell``."""
+        return self._inbox(cell).upload
+
     def start(self) -> Node:
         """The device before any update, and the teacher before any frame."""
         world = self.world

@@ -65,6 +65,26 @@ def _measure(a: argparse.Namespace) -> None:
         print(f"surface: {pipeline.measure_stage(_config(a), Path(a.out), progress)}")
 
 
+def _job(a: argparse.Namespace) -> None:
+    """One teacher (``train``) or one student (``distill``), kept like those of a sweep."""
+    from endedge.lab.cell import Cell, Rounds
+    from endedge.lab.store import Store
+    from endedge.lab.sweep import one_thread
+    from endedge.lab.world import World
+
+    config, out = _config(a), Path(a.out)
+    with _progress() as progress, one_thread():
+        rounds = Rounds(World.of(config, out), Store(out), lambda message: progress(0, 1, message))
+        if not 2 <= a.frames <= len(rounds.world.pool):
+            raise BadInput(f"--frames {a.frames}; the pool allows 2 to {len(rounds.world.pool)}")
+        cell = Cell(a.seed, a.frames, config.uplink.codecs[0], 0)
+        upload = rounds.upload(cell)
+        node, file = rounds.teacher(cell, upload), "teacher.safetensors"
+        if a.verb == "distill":
+            node, file = rounds.student(cell, upload, node), "student.safetensors"
+    _show({"checkpoint": str(node.folder / file), **upload.record, **node.record}, a.json)
+
+
 def _fit(a: argparse.Namespace) -> None:
     from endedge.lab import pipeline
 
@@ -325,6 +345,17 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
         sub.add_argument("--out", required=True, metavar="DIR", help="results folder")
+    for name, says in (
+        ("train", "adapt the teacher to one upload"),
+        ("distill", "adapt the teacher to one upload and distil a student from it"),
+    ):
+        sub = verb(name, _job, says, f"endedge {name} demo --frames 64 --out runs/one")
+        sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")
+        sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
+        sub.add_argument("--frames", type=int, required=True, help="frames uploaded")
+        sub.add_argument("--seed", type=int, default=0, help="which frames, and the training's")
+        sub.add_argument("--out", required=True, metavar="DIR", help="results folder (may exist)")
+        sub.add_argument("--json", action="store_true", help="print JSON")
     for name, do, says in (
         ("fit", _fit, "fit the curves of a results folder"),
         ("bench", _bench, "allocate, and benchmark the policies of a results folder"),

@@ -190,7 +190,7 @@ def load_config(where: str | Path, overrides: Sequence[str] = ()) -> Config:
 def _read(path: Path) -> tuple[str, str]:
     shipped = SHIPPED / f"{path.name.removesuffix('.yaml')}.yaml"
     try:
-        if path.is_dir():
+        if (path / "config.yaml").is_file():
             path = path / "config.yaml"
         if path.is_file():
             if path.stat().st_size > 2**20:

@@ -6,6 +6,7 @@ Each sentence is worked out from the numbers, also when they are disappointing.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,9 @@ import numpy as np
 from endedge.lab.results import HINDSIGHT, Floats, Results, Spread, Step, spread
 
 __all__ = [
-    "Headline", "contour", "data_curve", "families", "headline", "model_curve", "percent", "points",
-    "policies", "quantity", "regret", "returns", "rounds", "share", "share_of", "surface",
+    "Headline", "contour", "data_curve", "families", "headline", "model_curve", "percent",
+    "points", "policies", "quantity", "regret", "returns", "rounds", "segments", "share",
+    "share_of", "surface",
 ]  # fmt: skip
 
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
@@ -182,6 +184,21 @@ def share(results: Results) -> str:
     fits = [s for s in sending if s.regime == "saturated"]
     end = f"; from {_hz(fits[0])} on everything fits" if fits else ""
     return f"Frames take {', '.join(parts[:-1])}{' and ' if parts[:-1] else ''}{parts[-1]}{end}"
+
+
+def segments(steps: Sequence[Step]) -> list[tuple[str, float, float]]:
+    """Runs of one regime along a sweep: (regime, from Hz, to Hz), meeting halfway."""
+    runs: list[tuple[str, float, float]] = []
+    for before, step in zip((None, *steps), steps, strict=False):
+        if before is not None and before.regime == step.regime:
+            runs[-1] = (step.regime, runs[-1][1], step.bandwidth_hz)
+            continue
+        start = step.bandwidth_hz
+        if before is not None:
+            start = math.sqrt(before.bandwidth_hz * start)
+            runs[-1] = (before.regime, runs[-1][1], start)
+        runs.append((step.regime, start, step.bandwidth_hz))
+    return runs
 
 
 def _hz(step: Step) -> str:

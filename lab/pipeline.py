@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from endedge.allocator import Curves, Rules, Surface, fit
+from endedge.allocator import Curves, Points, Rules, Surface, fit
 from endedge.data.storage import write_atomic
 from endedge.data.units import BadInput
 from endedge.lab.benchmark import (
     allocation_csv,
     bandwidths,
     benchmark,
+    executable,
     outcomes_csv,
     split_sweep,
 )
@@ -54,6 +55,7 @@ def bench_stage(folder: Path) -> Path:
     """Curves and surface → ``allocation.csv``, ``benchmark.csv``."""
     config, rules = _planned(folder)
     surface, curves = Surface.read(folder / "surface.csv"), Curves.load(folder / "curves.json")
+    rules = executable(rules, Points.of(surface))
     sweep_hz = bandwidths(surface, config.link)
     allocations = split_sweep(curves, config.link, rules, sweep_hz)
     write_atomic(folder / "allocation.csv", allocation_csv(allocations).encode())

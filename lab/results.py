@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from endedge.allocator import Candidate, Curves, Rules, Surface
+from endedge.allocator import Candidate, Curves, Link, Rules, Surface, allocate
 from endedge.data.units import BadInput
 from endedge.lab.config import Config
 
@@ -174,6 +174,19 @@ class Results:
     def sending(self) -> list[Step]:
         """The steps of the sweep at which the fitted allocator sends an update."""
         return [s for s in self.steps if s.regime != "none"]
+
+    def split_at(self, bandwidth_hz: float) -> Step:
+        """The fitted allocator at a bandwidth that the sweep may not have."""
+        link = self.config.link
+        a = allocate(
+            self.curves,
+            Link(bandwidth_hz, link.period_s, link.up_bit_per_s_per_hz, link.down_bit_per_s_per_hz),
+            self.rules,
+        )
+        return Step(
+            bandwidth_hz, a.uplink_hz, a.downlink_hz, a.upload_bytes, a.update_bytes, a.frames,
+            a.predicted_map, *a.interval, a.upload_value, a.update_value, a.regime,
+        )  # fmt: skip
 
     def sizes(self, axis: Axis, n: int = 120) -> Floats:
         """``n`` log-spaced sizes in bytes over what was measured along one axis."""

@@ -22,7 +22,7 @@ from endedge.lab.config import Config
 from endedge.lab.store import Store
 from endedge.lab.world import World, pick_device
 
-__all__ = ["grid", "surface_csv", "sweep"]
+__all__ = ["grid", "one_thread", "surface_csv", "sweep"]
 
 Progress = Callable[[int, int, str], None]
 
@@ -64,7 +64,7 @@ def sweep(config: Config, folder: Path, progress: Progress) -> list[dict[str, An
 
     workers = min(_workers(config), len(ordered))
     if workers == 1:
-        with _one_thread():
+        with one_thread():
             for task in ordered:
                 _measure(Rounds(world, Store(folder), hear), task, hear)
     else:
@@ -128,7 +128,7 @@ def _task(cells: Sequence[Cell], news: Any) -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Results then do not depend on the number of workers or cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

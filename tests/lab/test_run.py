@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from endedge.distill.model import load_detector
 from endedge.lab.cli import main
 
 FILES = (
@@ -89,3 +91,19 @@ def test_killed_again_and_again_it_loses_nothing(place: Path) -> None:
     assert [job.wait() for job in both] == [0, 0]
     assert kills > 0
     assert _surface(place / "killed") == _surface(place / "calm")
+
+
+def test_one_training_is_shared_with_the_sweep(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = place / "out"
+    command = [str(place / "c.yaml"), "--out", str(out), "--frames", "6", "--json"]
+    assert main(["train", *command]) == 0
+    trained = json.loads(capsys.readouterr().out)
+    assert load_detector(trained["checkpoint"]).names[0]
+    assert main(["distill", *command]) == 0
+    distilled = json.loads(capsys.readouterr().out)
+    assert Path(distilled["checkpoint"]).name == "student.safetensors"
+    assert len(list((out / "nodes").glob("teacher-*"))) == 1
+    assert main(["train", str(place / "c.yaml"), "--out", str(out), "--frames", "1"]) == 2
+    assert "the pool allows 2 to 12" in capsys.readouterr().err

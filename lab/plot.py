@@ -1,0 +1,276 @@
+"""Figures for papers and a LaTeX table, drawn from a results folder by matplotlib.
+
+Vector formats keep text as text (TrueType fonts in PDF, text elements in SVG). One column of
+a two-column paper is 3.5 in wide; sizes of text are those that print at that width.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from endedge.data.storage import write_atomic
+from endedge.data.units import BadInput
+from endedge.lab import findings
+from endedge.lab.config import load_config
+from endedge.lab.results import HINDSIGHT, Axis, Results, spread
+from endedge.lab.style import (
+    BANDWIDTH,
+    BLACK,
+    BLUE,
+    DOWN,
+    FAMILIES,
+    GREY,
+    KNOWN,
+    LIGHT,
+    MAP,
+    RED,
+    SHARE,
+    UP,
+    UPDATE,
+    UPLOAD,
+    style,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["FIGURES", "plot"]
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 8,
+    "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "legend.fontsize": 6.5, "legend.frameon": False, "legend.handlelength": 2.4,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
+    "axes.grid": True, "grid.color": LIGHT, "grid.linewidth": 0.5, "axes.axisbelow": True,
+    "lines.linewidth": 1.2, "lines.markersize": 3.5, "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6, "pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none",
+    "svg.hashsalt": "endedge", "savefig.dpi": 300, "figure.constrained_layout.use": True,
+}  # fmt: skip
+_COLUMN, _PAGE = 3.5, 7.16  # inches
+
+
+def plot(folder: Path, what: str, out: Path) -> Path:
+    """Draw ``what`` (surface, curves, share, policies, regret) of a results folder into
+    ``out`` (.pdf, .svg or .png by its name), or the table of the policies into a ``.tex`` file.
+    The same folder gives the same bytes. Returns ``out``.
+
+    Raises :class:`BadInput` for another ``what`` or format, and for files that are missing.
+    """
+    if what not in FIGURES:
+        raise BadInput(f"no figure {what!r}; there are {', '.join(FIGURES)}")
+    kind = out.suffix.lower().lstrip(".")
+    if kind not in ("pdf", "svg", "png", "tex"):
+        raise BadInput(f"cannot draw into {out.name!r}; name a .pdf, .svg, .png or .tex file")
+    if kind == "tex" and what not in ("policies", "regret"):
+        raise BadInput(f"{what} has no table; only policies and regret can be a .tex file")
+    if not (folder / "config.yaml").is_file():
+        raise BadInput(f"{folder} is not a results folder (no config.yaml); run 'endedge measure'")
+    results = Results.read(folder, load_config(folder / "config.yaml"))
+    if kind == "tex":
+        write_atomic(out, latex_table(results).encode())
+        return out
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        figure = FIGURES[what](results)
+        stamp = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=kind, metadata=stamp)
+    write_atomic(out, drawn.getvalue())
+    return out
+
+
+def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    # Figures are made without pyplot: it would keep them, and choose a window system.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    made = figure.subplots(1, columns, squeeze=False)
+    return figure, list(made[0])
+
+
+def _log(axes: Axes, label: str, *, vertical: bool = False) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    axis = axes.yaxis if vertical else axes.xaxis
+    (axes.set_yscale if vertical else axes.set_xscale)("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    axis.set_major_formatter(EngFormatter(sep=""))
+    axis.set_minor_formatter(NullFormatter())
+    (axes.set_ylabel if vertical else axes.set_xlabel)(label)
+
+
+def _surface(results: Results) -> Figure:
+    """The fitted surface from above, the measured points, the path of best splits."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, (axes,) = _axes(_COLUMN, 3.0)
+    cells, sending = results.surface.points(), results.sending
+    u, m, z = results.fitted_grid(80)
+    low = 100 * min(z.min(), cells.map.min())
+    high = 100 * max(z.max(), cells.map.max())
+    levels = MaxNLocator(12).tick_values(low, max(high, low + 0.1))
+    filled = axes.contourf(u, m, 100 * z.T, levels=levels, cmap="cividis")
+    axes.scatter(
+        cells.upload_bytes, cells.update_bytes, c=100 * cells.map, cmap="cividis",
+        vmin=levels[0], vmax=levels[-1], edgecolors="white", linewidths=0.7, s=22, zorder=3, clip_on=False,
+        label="measured",
+    )  # fmt: skip
+    if sending:
+        ups, downs = [s.upload_bytes for s in sending], [s.update_bytes for s in sending]
+        axes.plot(ups, downs, color=RED, marker="D", markersize=2.5, label="best splits")
+    figure.colorbar(filled, ax=axes, label=MAP)
+    _log(axes, UPLOAD)
+    _log(axes, UPDATE, vertical=True)
+    axes.grid(False)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _curves(results: Results) -> Figure:
+    """A(U) and g(M) side by side, families compared."""
+    figure, panels = _axes(_PAGE, 2.6, 2)
+    for axes, axis in zip(panels, ("data", "model"), strict=True):
+        _curve(axes, results, axis)  # type: ignore[arg-type]
+    return figure
+
+
+def _curve(axes: Axes, results: Results, axis: Axis) -> None:
+    curves, x = results.curves, results.sizes(axis)
+    low, high = curves.interval(*results.along(axis, x))
+    axes.fill_between(x, 100 * low, 100 * high, color=BLUE, alpha=0.2, lw=0, label="90 % interval")
+    for (family, candidate), look in zip(results.rivals(axis).items(), FAMILIES, strict=False):
+        chosen = candidate.joint == curves.joint
+        y = 100 * np.clip(candidate.joint.value(*results.along(axis, x)), 0, 1)
+        name = f"{family} (chosen)" if chosen else family
+        axes.plot(x, y, look.stroke, color=look.colour, lw=1.6 if chosen else 0.8, label=name)
+    reference = 100 * curves.reference.predict(*results.along(axis, x))
+    axes.plot(x, reference, ":", color=GREY, lw=0.8, label="monotone fit")
+    seen = results.cells_along(axis)
+    sizes = seen.upload_bytes if axis == "data" else seen.update_bytes
+    axes.plot(sizes, 100 * seen.map, "o", color=BLACK, mfc="none", mew=0.7, label="measured")
+    axes.axhline(100 * curves.m0, color=GREY, lw=0.7, ls="--", label="before any update")
+    _log(axes, UPLOAD if axis == "data" else UPDATE)
+    axes.set_ylabel(MAP)
+    axes.legend(loc="best")
+
+
+def _share(results: Results) -> Figure:
+    """The share of each direction against bandwidth, regimes above, the sweep as dots."""
+    figure, (axes,) = _axes(_COLUMN, 2.6)
+    sweep = np.geomspace(results.steps[0].bandwidth_hz, results.steps[-1].bandwidth_hz, 200)
+    steps = [results.split_at(float(b)) for b in sweep]
+    up = 100 * np.array([s.uplink_share for s in steps])
+    down = 100 * np.array([s.downlink_share for s in steps])
+    axes.stackplot(sweep, up, down, colors=[UP, DOWN], lw=0)
+    axes.plot(
+        [s.bandwidth_hz for s in results.steps], [100 * s.uplink_share for s in results.steps],
+        "o", mfc="white", mec=BLACK, mew=0.7, clip_on=False, zorder=3,
+    )  # fmt: skip
+    for name, height, middle, colour in (
+        ("frames up", up, up / 2, "white"), ("model down", down, up + down / 2, "black"),
+    ):  # fmt: skip
+        at = int(np.convolve(height, np.ones(31), "same").argmax())
+        axes.text(sweep[at], middle[at], name, color=colour, ha="center", va="center")
+    axes.set(xlim=(sweep[0], sweep[-1]), ylim=(0, 100), ylabel=SHARE)
+    _log(axes, BANDWIDTH)
+    for regime, first, last in findings.segments(steps):
+        name = "no update" if regime == "none" else regime
+        axes.plot([first, first], [100, 104], color=GREY, lw=0.7, clip_on=False)
+        axes.text(np.sqrt(first * last), 103, name, fontsize=6, rotation=30, rotation_mode="anchor")
+    return figure
+
+
+def _policies(results: Results) -> Figure:
+    """Measured mAP of every policy against bandwidth, the band of the fitted allocator."""
+    figure, (axes,) = _axes(_COLUMN, 3.2)
+    bench = results.benchmark
+    x, fitted = bench.bandwidth_hz, spread(100 * bench.map[bench.of("fitted")])
+    if fitted.seeds > 1:
+        axes.fill_between(x, fitted.low, fitted.high, color=RED, alpha=0.18, lw=0)
+    for name in sorted(bench.policies, key=lambda n: (n in KNOWN, n)):
+        look, mean = style(name), 100 * bench.map[bench.of(name)].mean(axis=1)
+        mark = "o" if name in KNOWN else None
+        axes.plot(
+            x, mean, look.stroke, color=look.colour, lw=look.width * 0.55, marker=mark,
+            markersize=2.2, label=name.replace("_", " ").lstrip(),
+        )  # fmt: skip
+    _log(axes, BANDWIDTH)
+    axes.set_ylabel(MAP)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=3)
+    return figure
+
+
+def _regret(results: Results) -> Figure:
+    """Points lost to the oracle: policies against bandwidth."""
+    bench = results.benchmark
+    rows = [k for k in bench.by_regret() if bench.policies[k] != "oracle"]
+    mean = 100 * bench.regret[rows].mean(axis=2)
+    figure, (axes,) = _axes(_PAGE, 0.9 + 0.2 * len(rows))
+    image = axes.imshow(mean, cmap="cividis_r", aspect="auto", vmin=min(0.0, float(mean.min())))
+    middle = (min(0.0, float(mean.min())) + float(mean.max())) / 2
+    for i, j in np.ndindex(*mean.shape):
+        colour = "white" if mean[i, j] > middle else "black"
+        text = f"{mean[i, j]:.1f}".replace("-0.0", "0.0").replace("-", "−")
+        axes.text(j, i, text, ha="center", va="center", fontsize=6, color=colour)
+    axes.set_yticks(range(len(rows)), [bench.policies[k] for k in rows])
+    ticks = [findings.quantity(b, "Hz") for b in bench.bandwidth_hz]
+    axes.set_xticks(range(len(ticks)), ticks, rotation=45, ha="right")
+    axes.set_xlabel("bandwidth of the link")
+    axes.grid(False)
+    figure.colorbar(image, ax=axes, label="regret (points of mAP)")
+    return figure
+
+
+FIGURES: dict[str, Callable[[Results], Figure]] = {
+    "surface": _surface,
+    "curves": _curves,
+    "share": _share,
+    "policies": _policies,
+    "regret": _regret,
+}
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
+    "_": r"\_", "%": r"\%", "^": r"\^{}", "~": r"\~{}",
+}  # fmt: skip
+
+
+def latex_table(results: Results) -> str:
+    """The policies as a ``booktabs`` table: mAP at three bandwidths, mean, regret."""
+    bench = results.benchmark
+    fits = np.flatnonzero(bench.updates)
+    picked = sorted({int(fits[k]) for k in (0, len(fits) // 2, len(fits) - 1)}) if len(fits) else []
+    header = [
+        findings.quantity(bench.bandwidth_hz[k], "Hz").replace("\u00a0", r"\,") for k in picked
+    ]
+    lines = [
+        f"% {spread(bench.map[0]).what}; mAP50-95 in %, regret in points",
+        rf"\begin{{tabular}}{{l{'r' * (len(picked) + 2)}}}",
+        r"\toprule",
+        " & ".join(["policy", *header, "mean", "regret"]) + r" \\",
+        r"\midrule",
+    ]
+    for k in bench.by_regret():
+        name = "".join(_LATEX.get(c, c) for c in bench.policies[k])
+        name += "$^*$" if bench.policies[k] in HINDSIGHT else ""
+        cells = [_plus_minus(bench.map[k, b]) for b in picked]
+        cells += [_plus_minus(bench.map[k].mean(axis=0)), _plus_minus(bench.regret[k].mean(axis=0))]
+        lines.append(" & ".join([name, *cells]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", "% $^*$ in hindsight", ""])
+
+
+def _plus_minus(values: object) -> str:
+    """``$24.3 \\pm 0.4$``: the mean and half of its interval over seeds."""
+    seen = spread(values)
+    if seen.seeds == 1:
+        return f"${100 * float(seen.mean):.2f}$"
+    half = (float(seen.high) - float(seen.low)) / 2
+    return rf"${100 * float(seen.mean):.2f} \pm {100 * half:.2f}$"
