@@ -119,8 +119,8 @@ def _surface(results: Results) -> Figure:
     filled = axes.contourf(u, m, 100 * z.T, levels=levels, cmap="cividis")
     axes.scatter(
         cells.upload_bytes, cells.update_bytes, c=100 * cells.map, cmap="cividis",
-        vmin=levels[0], vmax=levels[-1], edgecolors="white", linewidths=0.7, s=22, zorder=3, clip_on=False,
-        label="measured",
+        vmin=levels[0], vmax=levels[-1], edgecolors="white", linewidths=0.7, s=22, zorder=3,
+        clip_on=False, label="measured",
     )  # fmt: skip
     if sending:
         ups, downs = [s.upload_bytes for s in sending], [s.update_bytes for s in sending]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -74,10 +75,9 @@ def test_segments_meet_and_cover_the_sweep(results_folder: Path) -> None:
     results = _read(results_folder)
     steps = [results.split_at(float(b)) for b in np.geomspace(3e3, 1e6, 40)]
     found = segments(steps)
-    assert [regime for regime, _, _ in found][0] == "none"
-    assert found[-1][0] == "saturated"
+    assert (found[0][0], found[-1][0]) == ("none", "saturated")
     assert (found[0][1], found[-1][2]) == (steps[0].bandwidth_hz, steps[-1].bandwidth_hz)
-    assert all(a[2] == b[1] and a[0] != b[0] for a, b in zip(found, found[1:], strict=False))
+    assert all(a[2] == b[1] and a[0] != b[0] for a, b in pairwise(found))
     for step in steps:
         assert any(r == step.regime and a <= step.bandwidth_hz <= b for r, a, b in found)
 
