@@ -26,6 +26,9 @@ Floats = NDArray[np.float64]
 FORMAT = "endedge-curves-1"
 _MAX_FILE_BYTES = 16 * 2**20
 _MAX_ITEMS = 100_000
+_NOT_CURVES = (
+    ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ class Curves:
             return _curves_in(document)
         except BadInput as error:
             raise BadInput(f"{path}: {error}") from None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except _NOT_CURVES as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise BadInput(f"{path} is not a curves file: {reason.splitlines()[0]}") from None
 

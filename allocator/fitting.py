@@ -60,7 +60,7 @@ def fit(
     if np.ptp(surface.map) < 1e-9:
         fits = [_flat(grid, m0)]
         draws = [fits[0].candidate.joint]
-        note = f"all measured accuracies equal {grid.map[0]:g}: neither data nor bytes matter"
+        note = f"all measured accuracies equal {grid.cells[0]:g}: neither data nor bytes matter"
     else:
         tried = [kind for kind in kinds or all_kinds() if grid.identifies(kind)]
         if not tried:
@@ -77,8 +77,8 @@ def fit(
         joint=fits[0].candidate.joint,
         candidates=tuple(one.candidate for one in fits),
         replicates=tuple(draws),
-        upload_range=Range(float(grid.upload.min()), float(grid.upload.max())),
-        update_range=Range(float(grid.update.min()), float(grid.update.max())),
+        upload_range=Range(float(points.upload_bytes.min()), float(points.upload_bytes.max())),
+        update_range=Range(float(points.update_bytes.min()), float(points.update_bytes.max())),
         reference=reference,
         reference_held_out=grid.monotone_held_out(),
         uploads=tuple(points.point(int(i)) for i in points.upload_envelope()),
@@ -183,5 +183,5 @@ def _student(seeds: int, share: int, rng: np.random.Generator) -> Floats:
 def _flat(grid: Grid, m0: float) -> _Fit:
     kind = Kind("additive", "exponential", "exponential")
     u0, m0_bytes = float(grid.upload.max()), float(grid.update.max())
-    joint = Joint(kind, m0, float(grid.map[0]), 0.0, u0, 1.0, m0_bytes, 1.0, 0.0)
+    joint = Joint(kind, m0, float(grid.cells[0]), 0.0, u0, 1.0, m0_bytes, 1.0, 0.0)
     return _Fit(Candidate(kind, 0.0, 0.0, -math.inf, joint), np.zeros(len(grid)))

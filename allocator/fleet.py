@@ -134,34 +134,34 @@ def allocate_fleet(
 
 def _clear(market: Market) -> None:
     """Find the price of the band, every device free to take an update or not."""
-    gain = market.value() - market.fleet.idle
-    price = max(float(np.median(gain / market.cost())), float((gain / market.cost()).max()) * 1e-3)
-    price = max(price, 1e-20)
-    rounds = 40 if len(market.fleet) <= 1000 else 4
-    for _ in range(4):
-        market.scan(price)
-        market.climb(price, 40 if rounds == 40 else 10)
-        before, price = price, market.root(price, rounds, None, 1e-6)
-        if abs(math.log(price / before)) < 0.05:  # the grid was scanned close enough to here
-            break
+    fleet = market.fleet
+    if market.few:
+        everything = (fleet.rate * fleet.high).sum(axis=1)
+        price = float(np.median(fleet.weight / everything)) * 0.1
+    else:  # a few hundred of them tell the price nearly
+        few = Market(fleet.sample(500), market.band)
+        few.band = market.band * len(few.fleet) / len(fleet)
+        _clear(few)
+        price, market.slope = few.price, few.slope
+    market.search(price)
+    market.root(price, None, 1e-6 if market.few else 1e-4)
 
 
 def _serve(market: Market) -> Bools:
     """Fix who gets an update, and let them use the whole band."""
-    fleet, value, cost = market.fleet, market.value(), market.cost()
-    surplus = value - market.price * cost - fleet.idle
+    fleet, cost = market.fleet, market.cost()
+    surplus = market.surplus - fleet.idle
     served = surplus > 0
     left = market.band - float(cost[served].sum())
-    # Those nearest to gaining come next, while their least update fits into what is left.
-    least = (fleet.rate * market.low).sum(axis=1)
+    # Those nearest to gaining come next, while what they ask for fits into what is left.
+    gains = market.surplus + market.price * cost > fleet.idle
     for i in np.argsort(-surplus)[int(served.sum()) :]:
-        if value[i] <= fleet.idle[i] or cost[i] > left:
+        if not gains[i] or cost[i] > left:
             break
         served[i], left = True, left - float(cost[i])
-    if served.any() and float(least[served].sum()) <= market.band:
-        market.root(market.price, 40 if len(fleet) <= 1000 else 4, served, 1e-9)
-    gains = market.value() > fleet.idle
-    return np.asarray(served & gains)
+    if served.any():
+        market.root(market.price, served, 1e-9)
+    return np.asarray(served & (market.value() > fleet.idle))
 
 
 def _exchange(

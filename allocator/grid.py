@@ -14,7 +14,7 @@ from endedge.allocator.monotone import Monotone, fit_monotone
 from endedge.allocator.surface import Surface
 from endedge.data.units import BadInput
 
-__all__ = ["Grid"]
+__all__ = ["Grid", "checkerboard"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -102,6 +102,14 @@ class Grid:
             out = self.fold == fold
             predicted[out] = self.monotone(~out).predict(self.upload[out], self.update[out])
         return math.sqrt(float(((predicted - self.map) ** 2).mean()))
+
+
+def checkerboard(surface: Surface) -> NDArray[np.bool_]:
+    """Half of the operating points (all their seeds), every other one along both axes (n,):
+    fit on one half, judge on the other."""
+    row = _ranked(_options(surface), surface.upload_bytes)
+    column = _ranked(list(surface.budget_bytes), surface.update_bytes)
+    return np.asarray((row + column) % 2 == 0)
 
 
 def _options(surface: Surface) -> list[tuple[float, str]]:

@@ -99,13 +99,20 @@ class Joint:
     depth: float = 0.0
 
     def __post_init__(self) -> None:
-        numbers = (self.m0, self.start, self.gain, self.u0_bytes, self.data_s, self.m0_bytes)
-        if not all(math.isfinite(x) for x in (*numbers, self.model_s, self.depth)):
-            raise BadInput(f"curve {self.kind} has a parameter that is not finite")
-        if self.u0_bytes <= 0 or self.m0_bytes <= 0 or self.data_s <= 0 or self.model_s <= 0:
-            raise BadInput(f"curve {self.kind} needs scales and shapes above 0")
-        if self.gain < 0 or self.depth < 0:
-            raise BadInput(f"curve {self.kind} needs gain >= 0 and depth >= 0: it may not fall")
+        kind = self.kind
+        ranges: dict[str, tuple[float, tuple[float, float]]] = {
+            "m0": (self.m0, (0.0, 1.0)),
+            "start": (self.start, (-10.0, 10.0)),
+            "gain": (self.gain, (0.0, 10.0)),  # a curve may not fall
+            "U0_bytes": (self.u0_bytes, (1e-3, 1e15)),
+            f"data_{kind.data_shape.symbol}": (self.data_s, kind.data_shape.bounds),
+            "M0_bytes": (self.m0_bytes, (1e-3, 1e15)),
+            f"model_{kind.model_shape.symbol}": (self.model_s, kind.model_shape.bounds),
+            "depth": (self.depth, (0.0, 10.0)),
+        }
+        for name, (value, (low, high)) in ranges.items():
+            if not low * (1 - 1e-9) - 1e-9 <= value <= high * (1 + 1e-9):
+                raise BadInput(f"curve {kind}: {name} = {value:g} must lie in [{low:g}, {high:g}]")
 
     @classmethod
     def of(cls, kind: Kind, theta: Floats, m0: float) -> Joint:

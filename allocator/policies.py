@@ -14,7 +14,7 @@ Another package registers its own through an entry point of the group ``endedge.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import entry_points
 from typing import TypeAlias
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from endedge.allocator.branch import worth
 from endedge.allocator.curves import Curves
 from endedge.allocator.link import Budget, Link, Rules, Split
-from endedge.allocator.solver import best_split
+from endedge.allocator.robust import best_quantile
+from endedge.allocator.solver import best_point, best_split
 from endedge.allocator.surface import Points
 from endedge.data.units import BadInput
 
@@ -120,10 +121,7 @@ def decide(name: str, known: Known) -> Split:
         raise BadInput(f"no policy {name!r}; there are {', '.join(sorted(policies))}")
     if name not in _HINDSIGHT:
         blind = np.full(len(known.points), np.nan)
-        shown = {**vars(known.points), "map": blind, "map_error": blind}
-        known = Known(
-            known.link, known.curves, Points(**shown), known.rng, known.rules, known.bandwidths_hz
-        )
+        known = replace(known, points=replace(known.points, map=blind, map_error=blind))
     split = policies[name](known)
     if not isinstance(split, Split) or not known.budget.allows(split):
         raise BadInput(f"policy {name!r} answered {split}, which the link cannot carry")
@@ -212,16 +210,25 @@ def fitted(known: Known) -> Split:
     return Split(upload, update)
 
 
+@register("robust")
+def robust(known: Known) -> Split:
+    """The best lower decile over the bootstrap curves."""
+    upload, update, _ = best_quantile(known.curves, known.budget, 0.1)
+    return Split(upload, update)
+
+
 @register("fitted-points")
 def fitted_points(known: Known) -> Split:
     """The best measured operating point by the accuracy that the curves predict for it."""
-    return _best_point(known, known.curves.joint.value)
+    points = known.points
+    return _at(known, known.curves.joint.value(points.upload_bytes, points.update_bytes))
 
 
 @register("monotone-points")
 def monotone_points(known: Known) -> Split:
     """The same by the monotone reference, which assumes no family."""
-    return _best_point(known, known.curves.reference.predict)
+    points = known.points
+    return _at(known, known.curves.reference.predict(points.upload_bytes, points.update_bytes))
 
 
 @register("best-static", hindsight=True)
@@ -229,40 +236,33 @@ def best_static(known: Known) -> Split:
     """The one share that is best on average over the whole sweep, chosen in hindsight."""
     shares = np.linspace(0.0, 1.0, 41)
     totals = np.zeros(len(shares))
-    for bandwidth in known.bandwidths_hz or (known.link.bandwidth_hz,):
-        link = Link(
-            bandwidth,
-            known.link.period_s,
-            known.link.up_bit_per_s_per_hz,
-            known.link.down_bit_per_s_per_hz,
+    for bandwidth_hz in known.bandwidths_hz or (known.link.bandwidth_hz,):
+        budget = Budget.of(
+            replace(known.link, bandwidth_hz=bandwidth_hz), known.rules, known.curves
         )
-        budget = Budget.of(link, known.rules, known.curves)
         for k, share in enumerate(shares):
-            row = known.points.fitting(*_caps(budget.with_share(float(share))))
-            totals[k] += known.curves.m0 if row is None else known.points.map[row]
+            split = budget.with_share(float(share))
+            row = known.points.fitting(split.upload_bytes, split.update_bytes)
+            totals[k] += budget.stale if row is None else _achieved(known, budget, row)
     return known.budget.with_share(float(shares[np.argmax(totals)]))
 
 
 @register("oracle", hindsight=True)
 def oracle(known: Known) -> Split:
-    """The best measured operating point that fits: nothing executable beats it."""
-    return _best_point(known, lambda u, m: known.points.map)
+    """The best measured operating point that fits: no other measured one beats it."""
+    return _at(known, known.points.map)
 
 
-def _caps(split: Split) -> tuple[float, float]:
-    return split.upload_bytes, split.update_bytes
-
-
-def _best_point(known: Known, accuracy: Callable[[Floats, Floats], Floats]) -> Split:
-    """Exact enumeration of the measured points under the objective of the rules."""
-    budget, points = known.budget, known.points
-    u, m = points.upload_bytes, points.update_bytes
-    fresh = budget.fresh - budget.fresh_up * u - budget.fresh_down * m
-    value = budget.stale + (accuracy(u, m) - budget.stale) * fresh
-    fits = budget.up * u + budget.down * m <= budget.room * (1 + 1e-12)
-    fits &= (u <= budget.upload.high) & (m <= budget.update.high) & (not budget.reason)
-    value = np.where(fits, value, -np.inf)
-    best = int(np.argmax(value))
-    if value[best] <= budget.stale:
+def _at(known: Known, accuracy: Floats) -> Split:
+    row, _ = best_point(known.points, accuracy, known.budget)
+    if row is None:
         return NO_UPDATE
-    return Split(float(u[best]), float(m[best]))
+    points = known.points
+    return Split(float(points.upload_bytes[row]), float(points.update_bytes[row]))
+
+
+def _achieved(known: Known, budget: Budget, row: int) -> float:
+    """The measured objective of an executed operating point."""
+    upload, update = known.points.upload_bytes[row], known.points.update_bytes[row]
+    fresh = budget.fresh - budget.fresh_up * upload - budget.fresh_down * update
+    return float(budget.stale + (known.points.map[row] - budget.stale) * fresh)

@@ -12,15 +12,17 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from endedge.allocator.branch import best_anywhere, best_on_segment, worth
 from endedge.allocator.curves import Curves
 from endedge.allocator.joint import Joint
 from endedge.allocator.link import Budget, Link, Rules, Split
-from endedge.allocator.surface import OperatingPoint
+from endedge.allocator.surface import OperatingPoint, Points
 
-__all__ = ["Allocation", "allocate", "best_split"]
+__all__ = ["Allocation", "allocate", "best_point", "best_split", "describe"]
 
 _PIPELINED = Rules()
 _ENDLESS = 1e4  # beyond any logarithm of a ratio of floats
@@ -93,7 +95,13 @@ def allocate(curves: Curves, link: Link, rules: Rules = _PIPELINED) -> Allocatio
     (regime ``none``), not an error.
     """
     budget = Budget.of(link, rules, curves)
-    upload, update, value = best_split(curves.joint, budget)
+    return describe(curves, link, budget, *best_split(curves.joint, budget))
+
+
+def describe(
+    curves: Curves, link: Link, budget: Budget, upload: float, update: float, value: float
+) -> Allocation:
+    """All that is to say about U and M bytes whose objective is ``value``."""
     reason = budget.reason
     if not reason and not (upload > 0 or update > 0):
         reason = "no update beats the model in use"
@@ -131,6 +139,22 @@ def best_split(joint: Joint, budget: Budget) -> tuple[float, float, float]:
     else:
         found = _on_the_line(joint, budget, budget.room)
     return found if found[2] > budget.stale else nothing
+
+
+def best_point(
+    points: Points, accuracy: NDArray[np.float64], budget: Budget
+) -> tuple[int | None, float]:
+    """The best measured operating point (row) that fits, by ``accuracy`` (n,), and its
+    objective: exact, by enumeration. None and the stale mAP when no point beats it."""
+    u, m = points.upload_bytes, points.update_bytes
+    fresh = budget.fresh - budget.fresh_up * u - budget.fresh_down * m
+    value = budget.stale + (accuracy - budget.stale) * fresh
+    fits = budget.up * u + budget.down * m <= budget.room * (1 + 1e-9)
+    fits &= (u <= budget.upload.high * (1 + 1e-9)) & (m <= budget.update.high * (1 + 1e-9))
+    if budget.reason or not fits.any():
+        return None, budget.stale
+    best = int(np.argmax(np.where(fits, value, -np.inf)))
+    return (best, float(value[best])) if value[best] > budget.stale else (None, budget.stale)
 
 
 def _best_time(joint: Joint, budget: Budget) -> tuple[float, float, float]:

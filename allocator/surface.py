@@ -261,6 +261,7 @@ class Points:
         It takes the last option on either envelope that fits. Where that pair was not
         measured, the measured one with the most upload, then the largest budget, stands in.
         """
+        upload_bytes, update_bytes = upload_bytes * (1 + 1e-9), update_bytes * (1 + 1e-9)
         up = [i for i in self.upload_envelope() if self.upload_bytes[i] <= upload_bytes]
         down = [i for i in self.update_envelope() if self.update_bytes[i] <= update_bytes]
         fits = (self.upload_bytes <= upload_bytes) & (self.update_bytes <= update_bytes)

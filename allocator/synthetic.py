@@ -6,6 +6,7 @@ Nothing here stands for a measurement; a surface made here says so in its codec 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from endedge.allocator.joint import Joint, Kind
 from endedge.allocator.monotone import Monotone
 from endedge.allocator.surface import Surface
 
-__all__ = ["curves_of", "random_joint", "sample_surface"]
+__all__ = ["curves_of", "perturbed", "random_joint", "sample_surface"]
 
 FRAMES = (16, 32, 64, 128, 256, 512, 1024)
 BUDGETS = (3e4, 6e4, 1.2e5, 2.5e5, 5e5, 1e6)
@@ -67,6 +68,21 @@ def curves_of(joint: Joint, upload: Range, update: Range) -> Curves:
         updates=(),
         provenance={"synthetic": True},
     )
+
+
+def perturbed(curves: Curves, size: float, rng: np.random.Generator) -> Curves:
+    """``curves`` with a wrong surface: gain, depth, both scales and the distance of the start
+    from m0 each off by a factor exp(N(0, ``size``)); 0.1 is about 10 %."""
+    joint, off = curves.joint, np.exp(rng.normal(0.0, size, 5))
+    wrong = replace(
+        joint,
+        start=joint.m0 + (joint.start - joint.m0) * float(off[0]),
+        gain=joint.gain * float(off[1]),
+        u0_bytes=joint.u0_bytes * float(off[2]),
+        m0_bytes=joint.m0_bytes * float(off[3]),
+        depth=joint.depth * float(off[4]),
+    )
+    return replace(curves, joint=wrong)
 
 
 def sample_surface(
