@@ -7,13 +7,10 @@ no training touches.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from endedge.data.frames import Batch
 from endedge.distill.losses import Objective, TeacherCache, distillation, labels
@@ -24,13 +21,11 @@ __all__ = [
     "Adapted",
     "Upload",
     "adapt_teacher",
-    "choose_share",
     "distil_student",
-    "held_back_losses",
+    "held_back_loss",
     "split_upload",
 ]
 
-Losses = NDArray[np.float64]
 OnStep = Callable[[int, float], None]
 
 
@@ -92,37 +87,27 @@ def distil_student(
     return _adapt(start, upload, objective, recipe, shares, device, on_step)
 
 
-def held_back_losses(model: DetectionModel, frames: Batch, device: str = "cpu") -> Losses:
-    """Detection loss (labels) of ``model`` on each of the frames it was not trained on: (n,).
+def held_back_loss(model: DetectionModel, frames: Batch, device: str = "cpu") -> float:
+    """Detection loss (labels) of ``model`` on frames it was not trained on, mean per frame.
 
     A loss and not mAP: on a dozen frames mAP moves by whole points when one box flips, while
-    the loss changes with every score.
+    the loss changes with every score. Frame by frame, so that a crowded one does not decide.
     """
     model = clone(model).to(device).eval()
     loss_of = labels(model)
-    found = []
+    total = 0.0
     with torch.no_grad():
         for begin in range(0, len(frames), 16):
             at = list(range(begin, min(begin + 16, len(frames))))
             raw = model(gather(frames, at, [False] * len(at), device).images)[1]
             for row, frame in enumerate(at):
-                one = {"boxes": raw["boxes"][row : row + 1], "scores": raw["scores"][row : row + 1],
-                       "feats": [f[row : row + 1] for f in raw["feats"]]}  # fmt: skip
-                found.append(float(loss_of(one, gather(frames, [frame], [False], device))))
-    return np.array(found)
-
-
-def choose_share(losses: Mapping[float, Losses]) -> float:
-    """How far to go, from the held-back losses (n,) of each share: the smallest share that is
-    within one standard error of the best (L. Breiman et al., *Classification and Regression
-    Trees*, 1984, §3.4.3), the error taken over frames and paired. Few frames, small steps."""
-    best = min(losses, key=lambda share: float(losses[share].mean()))
-    for share in sorted(losses):
-        worse = losses[share] - losses[best]
-        error = float(worse.std(ddof=1)) / math.sqrt(len(worse)) if len(worse) > 1 else math.inf
-        if float(worse.mean()) <= error:
-            return share
-    return best
+                one = {
+                    "boxes": raw["boxes"][row : row + 1],
+                    "scores": raw["scores"][row : row + 1],
+                    "feats": [maps[row : row + 1] for maps in raw["feats"]],
+                }
+                total += float(loss_of(one, gather(frames, [frame], [False], device)))
+    return total / len(frames)
 
 
 def _adapt(
@@ -136,8 +121,7 @@ def _adapt(
 ) -> Adapted:
     end = train(start, upload.trained, objective, recipe, device=device, on_step=on_step)
     models = {share: interpolate(start, end, share) for share in shares}
-    losses = {s: held_back_losses(m, upload.held_back, device) for s, m in models.items()}
-    best = choose_share(losses)
-    before = float(held_back_losses(start, upload.held_back, device).mean())
-    means = {share: float(found.mean()) for share, found in losses.items()}
-    return Adapted(models[best], best, {0.0: before, **means})
+    tried = {0.0: held_back_loss(start, upload.held_back, device)}
+    tried |= {s: held_back_loss(m, upload.held_back, device) for s, m in models.items()}
+    best = min(shares, key=lambda share: tried[share])
+    return Adapted(models[best], best, tried)

@@ -18,7 +18,7 @@ from endedge.data.coco import Frame
 from endedge.data.codec import Codec
 from endedge.distill.model import DetectionModel, load_detector, save_detector
 from endedge.distill.package import pack, unpack
-from endedge.edge.adapt import Upload, adapt_teacher, distil_student, held_back_losses, split_upload
+from endedge.edge.adapt import Upload, adapt_teacher, distil_student, held_back_loss, split_upload
 from endedge.end.metric import evaluate
 from endedge.lab.store import Node, Store
 from endedge.lab.world import World
@@ -193,7 +193,7 @@ class Rounds:
             decoded = unpack(packed.data, base=world.student)
             losses = {
                 "before": student.record["losses"]["0.0"],
-                "after": float(held_back_losses(decoded, known.held_back, world.device).mean()),
+                "after": held_back_loss(decoded, known.held_back, world.device),
             }
             return {
                 "update_bytes": len(packed.data), "params": packed.report.parameters,

@@ -13,7 +13,7 @@ from endedge.data.frames import stack_frames
 from endedge.data.units import BadInput
 from endedge.distill.model import DetectionModel, load_detector, save_detector
 from endedge.distill.package import pack, unpack
-from endedge.edge.adapt import adapt_teacher, distil_student, held_back_losses, split_upload
+from endedge.edge.adapt import adapt_teacher, distil_student, held_back_loss, split_upload
 from endedge.edge.main import serve_main
 from endedge.edge.service import Job, ServeConfig
 from endedge.end.client import Capture, DeviceConfig, Outcome
@@ -71,7 +71,7 @@ def adapt(world: World, models: Path, job: Job) -> bytes:
         frames=known.trained.images[:32], mode=plan.downlink.mode,
     )  # fmt: skip
     decoded = unpack(packed.data, base=held)
-    after = float(held_back_losses(decoded, known.held_back, world.device).mean())
+    after = held_back_loss(decoded, known.held_back, world.device)
     if after >= student.losses[0.0]:
         raise BadInput("the held-back frames show no improvement; nothing is sent")
     save_detector(decoded, models / job.device_id / f"{job.round_index:08d}.safetensors")

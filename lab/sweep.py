@@ -8,6 +8,8 @@ import json
 import multiprocessing
 import os
 import queue
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
@@ -117,8 +119,16 @@ _rounds: Rounds | None = None  # of a worker process: the world is loaded once
 
 def _begin(config: Config, folder: str) -> None:
     global _rounds
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
     _rounds = Rounds(World.of(config, Path(folder)), Store(Path(folder)), lambda message: None)
+
+
+def _end_with(parent: int) -> None:
+    """A worker whose parent was killed has nobody to report to: it ends at once."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _task(cells: Sequence[Cell], news: Any) -> None:

@@ -52,7 +52,7 @@ def test_decisions_are_executed_on_measured_rounds() -> None:
                 o.map,
             )
         else:
-            assert o.map == 0.2
+            assert o.map == pytest.approx(0.2)
     # The first bandwidth carries nothing, the last everything.
     assert {o.frames for o in outcomes if o.bandwidth_hz == sweep[0]} == {0}
     top = [o for o in outcomes if o.bandwidth_hz == sweep[-1] and o.policy == "oracle"]
