@@ -115,7 +115,7 @@ def _surface(results: Results) -> Figure:
     u, m, z = results.fitted_grid(80)
     low = 100 * min(z.min(), cells.map.min())
     high = 100 * max(z.max(), cells.map.max())
-    levels = MaxNLocator(12).tick_values(low, max(high, low + 0.1))
+    levels = MaxNLocator(12, steps=[1, 2, 5, 10]).tick_values(low, max(high, low + 0.1))
     filled = axes.contourf(u, m, 100 * z.T, levels=levels, cmap="cividis")
     axes.scatter(
         cells.upload_bytes, cells.update_bytes, c=100 * cells.map, cmap="cividis",
@@ -180,11 +180,35 @@ def _share(results: Results) -> Figure:
         axes.text(sweep[at], middle[at], name, color=colour, ha="center", va="center")
     axes.set(xlim=(sweep[0], sweep[-1]), ylim=(0, 100), ylabel=SHARE)
     _log(axes, BANDWIDTH)
-    for regime, first, last in findings.segments(steps):
-        name = "no update" if regime == "none" else regime
-        axes.plot([first, first], [100, 104], color=GREY, lw=0.7, clip_on=False)
-        axes.text(np.sqrt(first * last), 103, name, fontsize=6, rotation=30, rotation_mode="anchor")
+    runs = findings.segments(steps)
+    whole = np.log(sweep[-1] / sweep[0])
+    centres = [float(np.log(np.sqrt(a * b) / sweep[0]) / whole) for _, a, b in runs]
+    above: dict[str, Any] = {
+        "transform": axes.transAxes,
+        "clip_on": False,
+        "color": GREY,
+        "lw": 0.6,
+    }
+    for run, centre, place in zip(runs, centres, _apart(centres, 0.085, 0.97), strict=True):
+        start = np.log(run[1] / sweep[0]) / whole
+        axes.plot([start, start], [1.0, 1.03], **above)
+        axes.plot([centre, place], [1.015, 1.07], **above)
+        name = "no update" if run[0] == "none" else run[0]
+        axes.text(
+            place, 1.08, name, fontsize=6, rotation=35, rotation_mode="anchor",
+            transform=axes.transAxes,
+        )  # fmt: skip
     return figure
+
+
+def _apart(places: list[float], gap: float, end: float) -> list[float]:
+    """Rising ``places`` moved right, then left of ``end``, so that they are ``gap`` apart."""
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + gap) if moved else place)
+    for k in range(len(moved) - 1, -1, -1):
+        moved[k] = min(moved[k], end if k == len(moved) - 1 else moved[k + 1] - gap)
+    return moved
 
 
 def _policies(results: Results) -> Figure:
