@@ -45,6 +45,7 @@ from endedge.data.codec import (
 )
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.shift import Shift
+from endedge.data.storage import write_atomic
 from endedge.data.units import BadInput
 from endedge.distill.model import load_detector, model_hash
 from endedge.distill.training import Recipe
@@ -53,7 +54,7 @@ from endedge.edge.adapt import adapt_teacher, split_upload
 from endedge.end.inference import Detections, detect
 from endedge.end.metric import Score, evaluate
 from endedge.end.selection import RULES, Observed, observe, select
-from endedge.lab.store import Store, write_atomic
+from endedge.lab.store import Store
 
 CODECS = (
     "jpeg-q75-320", "jpeg-q30-320", "webp-q30-320", "avif-q50-320", "avif-q30-320",
@@ -356,8 +357,8 @@ def main() -> None:
         "determinants": determinants, "start": start, "inference": decoded, "cells": done,
         "skipped": skipped,
     }  # fmt: skip
-    write_atomic(o.out / "uplink.json", json.dumps(document, indent=1))
-    write_atomic(o.out / "uplink.md", text + "\n")
+    write_atomic(o.out / "uplink.json", json.dumps(document, indent=1).encode())
+    write_atomic(o.out / "uplink.md", (text + "\n").encode())
     say(f"{len(done)} cells done, {skipped} left for another run; {o.out / 'uplink.json'}")
 
 

@@ -63,7 +63,7 @@ def test_interval_holds_the_truth_and_grows_outside(curves: Curves) -> None:
     assert ((low <= TRUTH.value(u, m)) & (TRUTH.value(u, m) <= high)).mean() > 0.7
     near, far = (np.ptp(curves.interval(x, 1e6), axis=0)[0] for x in (1e6, 1e8))
     assert far > near
-    assert curves.extrapolates([1e6, 1e8], [1e5, 1e5]).tolist() == [False, True]
+    assert curves.extrapolates(np.array([1e6, 1e8]), 1e5).tolist() == [False, True]
 
 
 def test_same_input_same_curves() -> None:
@@ -76,7 +76,7 @@ def test_all_equal_accuracies_are_stated() -> None:
     flat = replace(surface, map=np.full(len(surface), 0.2))
     found = fit(flat)
     assert "all measured accuracies equal 0.2" in found.note
-    assert found.predict([1e5, 1e6], [5e4, 5e5]).tolist() == [0.2, 0.2]
+    assert found.predict(np.array([1e5, 1e6]), 5e4).tolist() == [0.2, 0.2]
 
 
 def test_too_little_to_fit() -> None:
@@ -132,7 +132,7 @@ def test_monotone_reference_by_hand() -> None:
     assert found.map[:, 0] == pytest.approx([0.1, 0.3, 0.3, 0.5])
     # Half way in log bytes between 1e4 (0.1) and 1e5 (0.3) is 0.2; outside it stays constant.
     assert found.predict(10**4.5, 5e4) == pytest.approx(0.2, abs=1e-4)
-    assert found.predict([1.0, 1e9], [1e5, 1e5]) == pytest.approx([0.1, 0.5])
+    assert found.predict(np.array([1.0, 1e9]), 1e5) == pytest.approx([0.1, 0.5])
 
 
 def test_monotone_reference_of_a_noisy_grid_rises_both_ways() -> None:

@@ -14,7 +14,7 @@ SHAPES = [*DATA_SHAPES.values(), *MODEL_SHAPES.values()]
 
 def parameter(shape: Shape, share: float) -> float:
     low, high = shape.bounds
-    return low * (high / low) ** share
+    return float(low * (high / low) ** share)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.name)
