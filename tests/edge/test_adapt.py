@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from endedge.data.coco import Frame
+from endedge.data.frames import Batch, stack_frames
+from endedge.distill.losses import labels
+from endedge.distill.model import DetectionModel, model_hash
+from endedge.distill.training import Recipe, gather, interpolate, train
+from endedge.edge.adapt import adapt_teacher, distil_student, held_back_loss, split_upload
+
+
+@pytest.fixture
+def frames() -> Batch:
+    rng = np.random.default_rng(0)
+    made, pictures = [], {}
+    for i in range(10):
+        x, y = (int(v) for v in rng.integers(0, 32, 2))
+        pictures[i] = rng.integers(0, 60, (64, 64, 3), np.uint8)
+        pictures[i][y : y + 30, x : x + 30] = 255
+        box = np.array([[x, y, 30, 30]], np.float32)
+        made.append(Frame(i, Path(), 64, 64, box, np.array([0]), np.zeros(1, bool)))
+    return stack_frames(made, 64, lambda f: pictures[f.image_id])
+
+
+@pytest.mark.parametrize(
+    ("n", "share", "most", "held"),
+    # at least 2, at most `most`, never all: 0.2·10 = 2; 0.5·10 = 5, capped at 3; 1 of 2
+    [(10, 0.2, 64, 2), (10, 0.5, 3, 3), (10, 0.5, 64, 5), (4, 0.2, 64, 2), (2, 0.2, 64, 1)],
+)
+def test_what_is_held_back_is_never_trained_on(
+    frames: Batch, n: int, share: float, most: int, held: int
+) -> None:
+    upload = split_upload(frames.take(range(n)), share, most)
+    assert len(upload.held_back) == held
+    ids = [*upload.trained.image_ids, *upload.held_back.image_ids]
+    assert ids == list(range(n))
+
+
+def test_held_back_loss_is_the_mean_over_frames_one_by_one(
+    tiny: DetectionModel, frames: Batch
+) -> None:
+    loss_of, model = labels(tiny), tiny.eval()
+    with torch.no_grad():
+        each = [
+            float(loss_of(model(gather(frames, [i], [False], "cpu").images)[1],
+                          gather(frames, [i], [False], "cpu")))
+            for i in range(10)
+        ]  # fmt: skip
+    assert held_back_loss(tiny, frames) == pytest.approx(np.mean(each), rel=1e-5)
+
+
+RECIPE = Recipe(steps=6, batch=4, lr=2e-3, layers=None, ema=0.5)
+
+
+def test_the_share_with_the_lowest_held_back_loss_is_taken(
+    tiny: DetectionModel, tiny_teacher: DetectionModel, frames: Batch
+) -> None:
+    before = model_hash(tiny), model_hash(tiny_teacher)
+    upload = split_upload(frames, 0.3, 64)
+    teacher = adapt_teacher(tiny_teacher, upload, RECIPE, (0.5, 1.0))
+    student = distil_student(tiny, teacher.model, upload, RECIPE, (0.25, 1.0))
+    for adapted, shares in ((teacher, (0.5, 1.0)), (student, (0.25, 1.0))):
+        assert set(adapted.losses) == {0.0, *shares}
+        assert adapted.share == min(shares, key=lambda s: adapted.losses[s])
+        assert held_back_loss(adapted.model, upload.held_back) == pytest.approx(
+            adapted.losses[adapted.share], rel=1e-5
+        )
+    assert (model_hash(tiny), model_hash(tiny_teacher)) == before
+    end = train(tiny_teacher, upload.trained, labels, RECIPE)
+    expected = interpolate(tiny_teacher, end, teacher.share)
+    assert model_hash(teacher.model) == model_hash(expected)
