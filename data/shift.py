@@ -27,8 +27,9 @@ KINDS: tuple[str, ...] = get_args(Kind)
 _NOISE_SIGMA = (2.0, 4.0, 6.0, 10.0, 16.0)  # grey levels of 255
 _CONTRAST = (0.9, 0.85, 0.8, 0.65, 0.5)
 _GAMMA = (1.3, 1.6, 2.0, 2.4, 2.8)
-_GAIN = (0.8, 0.65, 0.5, 0.4, 0.3)
-_NIGHT_BLUR_PX = (0.4, 0.6, 0.8, 1.0, 1.2)  # Gaussian sigma
+_GAIN = (0.7, 0.5, 0.35, 0.28, 0.22)
+_NIGHT_BLUR_PX = (0.5, 0.8, 1.2, 1.5, 1.8)  # Gaussian sigma
+_NIGHT_NOISE_SIGMA = (2.0, 4.0, 8.0, 12.0, 18.0)
 _FOG_DENSITY = (0.3, 0.45, 0.6, 0.7, 0.8)  # share of the picture that is veil
 _MOTION_PX = (3, 5, 9, 13, 17)  # length of the smear, at a long side of 416 px
 _LOWRES = (0.6, 0.45, 0.33, 0.25, 0.18)  # scale before enlarging again
@@ -77,7 +78,7 @@ def _night(x: NDArray[np.float32], level: int, rng: np.random.Generator) -> NDAr
     dark = 255.0 * (x / 255.0) ** _GAMMA[level] * _GAIN[level]
     dark = dark * np.array([0.75, 0.85, 1.15], np.float32)
     dark = cv2.GaussianBlur(dark, (0, 0), _NIGHT_BLUR_PX[level]).astype(np.float32)
-    return _noise(dark, _NOISE_SIGMA[level], rng)
+    return _noise(dark, _NIGHT_NOISE_SIGMA[level], rng)
 
 
 def _fog(x: NDArray[np.float32], level: int, rng: np.random.Generator) -> NDArray[np.float32]:
