@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from endedge.data.units import BadInput, parse_quantity
+from endedge.lab.arguments import Action, build_parser
 
 __all__ = ["main"]
 
@@ -22,7 +23,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
-    parser = _parser()
+    parser = build_parser(_ACTIONS)
     arguments, rest = parser.parse_known_args(argv)
     # argparse cannot take key=value after an option; here they may stand anywhere.
     if not hasattr(arguments, "overrides") or any(a.startswith("-") or "=" not in a for a in rest):
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         arguments.overrides += rest
     try:
-        status: int = arguments.do(arguments) or 0
+        arguments.do(arguments)
     except BadInput as error:
         print(f"endedge {arguments.verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         sys.stderr.close()
         return 141
-    return status
+    return 0
 
 
 def _run(a: argparse.Namespace) -> None:
@@ -261,6 +262,25 @@ def _device(a: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
+_ACTIONS: dict[str, Action] = {
+    "run": _run,
+    "measure": _measure,
+    "fit": _fit,
+    "bench": _bench,
+    "report": _report,
+    "plot": _plot,
+    "allocate": _allocate,
+    "pack": _pack,
+    "inspect": _inspect,
+    "eval": _eval,
+    "data": _data,
+    "serve": _serve,
+    "device": _device,
+    "train": _job,
+    "distill": _job,
+}
+
+
 # Helpers ------------------------------------------------------------------------------------
 
 
@@ -311,142 +331,3 @@ def _progress() -> Any:
     from endedge.lab.progress import Progress
 
     return Progress()
-
-
-# The parser ---------------------------------------------------------------------------------
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
-        raise SystemExit(2)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="endedge", description="An end-edge testbed over one thin link.")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
-
-    def verb(
-        name: str, do: Callable[[argparse.Namespace], int | None], says: str, example: str
-    ) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(
-            name, help=says, description=says[0].upper() + says[1:] + ".",
-            epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        sub.set_defaults(do=do)
-        return sub
-
-    for name, do, says in (
-        ("run", _run, "the main job: measure, fit, allocate, benchmark, report; resumes"),
-        ("measure", _measure, "measure the grid of accuracy against bytes; resumes"),
-    ):
-        sub = verb(name, do, says, f"endedge {name} demo --out runs/demo seeds=[0]")
-        sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")
-        sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
-        sub.add_argument("--out", required=True, metavar="DIR", help="results folder")
-    for name, says in (
-        ("train", "adapt the teacher to one upload"),
-        ("distill", "adapt the teacher to one upload and distil a student from it"),
-    ):
-        sub = verb(name, _job, says, f"endedge {name} demo --frames 64 --out runs/one")
-        sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")
-        sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
-        sub.add_argument("--frames", type=int, required=True, help="frames uploaded")
-        sub.add_argument("--seed", type=int, default=0, help="which frames, and the training's")
-        sub.add_argument("--out", required=True, metavar="DIR", help="results folder (may exist)")
-        sub.add_argument("--json", action="store_true", help="print JSON")
-    for name, do, says in (
-        ("fit", _fit, "fit the curves of a results folder"),
-        ("bench", _bench, "allocate, and benchmark the policies of a results folder"),
-        ("report", _report, "write report.html of a results folder"),
-    ):
-        sub = verb(name, do, says, f"endedge {name} runs/demo")
-        sub.add_argument("dir", help="results folder")
-
-    sub = verb(
-        "plot", _plot, "a publication figure", "endedge plot runs/demo --what share -o f.pdf"
-    )
-    sub.add_argument("dir", help="results folder")
-    sub.add_argument("--what", required=True, help="surface, curves, share, policies, regret")
-    sub.add_argument("-o", "--output", required=True, metavar="FILE", help=".pdf, .svg, .png, .tex")
-
-    sub = verb(
-        "allocate", _allocate, "split a bandwidth by fitted curves",
-        "endedge allocate runs/demo --bandwidth 20kHz --period 60",
-    )  # fmt: skip
-    sub.add_argument("where", help="results folder or curves.json")
-    sub.add_argument("--bandwidth", required=True, help="Hz, e.g. 20000 or 20kHz")
-    sub.add_argument("--period", required=True, help="seconds between two updates")
-    sub.add_argument("--up", default="2.55", help="uplink bit/s/Hz (default 2.55)")
-    sub.add_argument("--down", default="5.0", help="downlink bit/s/Hz (default 5)")
-    sub.add_argument("--schedule", choices=("pipelined", "sequential"), default="pipelined")
-    sub.add_argument("--edge-s", default="0", help="seconds of edge computing (sequential)")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-
-    sub = verb(
-        "pack", _pack, "code a checkpoint into at most so many bytes",
-        "endedge pack yolov8n.pt --budget 1.1MB -o update.eeu",
-    )  # fmt: skip
-    sub.add_argument("checkpoint", help=".pt or .safetensors detector")
-    sub.add_argument("--budget", required=True, help="bytes, e.g. 1100000 or 1.1MB")
-    sub.add_argument("-o", "--output", required=True, metavar="FILE.eeu")
-    sub.add_argument("--base", help="what the device holds: allows a delta")
-    sub.add_argument("--frames", metavar="DIR", help="unlabelled frames to calibrate on")
-    sub.add_argument("--imgsz", type=int, default=320, help="px (default 320)")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-
-    sub = verb("inspect", _inspect, "what is in a package", "endedge inspect update.eeu")
-    sub.add_argument("package", help="an .eeu file")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-
-    sub = verb(
-        "eval", _eval, "COCO mAP of a checkpoint or of a decoded package",
-        "endedge eval update.eeu --annotations val.json --images val/ --imgsz 320 --json",
-    )  # fmt: skip
-    sub.add_argument("model", help=".pt, .safetensors or .eeu")
-    sub.add_argument("--annotations", required=True, metavar="JSON")
-    sub.add_argument("--images", required=True, metavar="DIR")
-    sub.add_argument("--base", help="the base model of a delta package")
-    sub.add_argument("--imgsz", type=int, default=320, help="px, a multiple of 32 (default 320)")
-    sub.add_argument("--shift", default="none", help="camera: none, infrared, night, fog, …")
-    sub.add_argument("--severity", type=int, default=3, help="of the shift, 1 to 5 (default 3)")
-    sub.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-
-    sub = verb("serve", _serve, "the edge server", "endedge serve demo --out runs/edge --port 7070")
-    sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")
-    sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
-    sub.add_argument("--out", required=True, metavar="DIR", help="the server's state")
-    sub.add_argument("--host", default="127.0.0.1", help="anything but loopback needs --secure")
-    sub.add_argument("--port", type=int, default=7070)
-    sub.add_argument("--secure", action="store_true", help="TLS 1.3 and enrolment by token")
-    sub.add_argument("--metrics-port", type=int, help="Prometheus metrics on this port")
-    sub.add_argument("--jobs", type=int, default=1, help="adaptations at a time (default 1)")
-
-    sub = verb(
-        "device", _device, "the end device",
-        "endedge device demo --edge 127.0.0.1:7070 --id cam1 --out runs/cam1 --rounds 2",
-    )  # fmt: skip
-    sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")
-    sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
-    sub.add_argument("--edge", required=True, metavar="HOST:PORT")
-    sub.add_argument("--id", default="device", help="name of this device (default device)")
-    sub.add_argument("--out", required=True, metavar="DIR", help="the device's state")
-    sub.add_argument("--bundle", help="file that the edge's operator issued (needed for TLS)")
-    sub.add_argument("--rounds", type=int, default=1)
-    sub.add_argument("--frames", type=int, default=64, help="new frames a round (default 64)")
-    sub.add_argument("--budget", default="100kB", help="bytes of an update (default 100kB)")
-    sub.add_argument("--seed", type=int, default=0, help="order of the frames")
-
-    sub = verb(
-        "data", _data, "make a set of generated frames",
-        "endedge data --out frames --domain field --split eval -n 200",
-    )  # fmt: skip
-    sub.add_argument("--out", required=True, metavar="DIR")
-    sub.add_argument("--domain", default="field", help="source or field")
-    sub.add_argument("--split", default="pool")
-    sub.add_argument("-n", type=int, default=256)
-    sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--size", type=int, default=128, help="px")
-    return parser
