@@ -275,17 +275,17 @@ def policy(results: Results, name: str) -> Figure:
          "hovertemplate": "%{y:.1f} mAP at %{x:.3s}Hz<extra></extra>"},
     ]  # fmt: skip
     ticks = _round_numbers(float(x[0]), float(x[-1]))
-    x_axis = _axis("", type="log", tickformat="~s", tickvals=ticks)
+    x_axis = _axis("", type="log", tickformat="~s", tickvals=[ticks[0], ticks[-1]], tickangle=0)
     y_axis = _axis("", range=[float(means.min()) - pad, float(means.max()) + pad], nticks=4)
     layout = _layout(x_axis, y_axis, height=160, margin={"l": 28, "r": 8, "t": 4, "b": 24})
     return {"data": traces, "layout": layout}
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
-    """At most three of 1, 2, 5 · 10^k in [low, high], evenly spread."""
+    """All 1, 2, 5 · 10^k in [low, high]; the ends where there is none."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    inside = [c * 10.0**e for e in exponents for c in (1, 2, 5) if low <= c * 10.0**e <= high]
-    return inside if len(inside) < 4 else [inside[0], inside[len(inside) // 2], inside[-1]]
+    found = [c * 10.0**e for e in exponents for c in (1, 2, 5) if low <= c * 10.0**e <= high]
+    return found or [low, high]
 
 
 def regret(results: Results) -> Figure:

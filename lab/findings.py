@@ -77,8 +77,9 @@ def _compared(gain: Spread, with_what: str) -> str:
     words = f"{points(abs(mean)).removeprefix('+')} {'better' if mean > 0 else 'worse'}"
     if gain.seeds == 1:
         return f"{words} than {with_what} (one seed)"
-    clear = low > 0 or high < 0
-    return f"{words} than {with_what}" + ("" if clear else " (within seed noise)")
+    if not (low > 0 or high < 0):
+        return f"{words} than {with_what} (within seed noise)"
+    return f"{words} than {with_what}" + (" (in both seeds)" if gain.seeds == 2 else "")
 
 
 def headline(results: Results) -> Headline | None:

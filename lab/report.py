@@ -160,13 +160,13 @@ def _sections(results: Results) -> tuple[dict[str, figures.Figure], str]:
         "</div><h2>The two curves</h2><div class=two>",
         _figure(
             "data-curve", findings.data_curve(results),
-            "Accuracy against uploaded frames at the largest package, each seed a point; the best "
-            "fit of each family, and the interval of the chosen one.",
+            "Accuracy against uploaded frames at the largest package, each seed a point. Lines: "
+            "the best fit of each family; band: all fits that held-out error cannot tell apart.",
         ),
         _figure(
             "model-curve", findings.model_curve(results),
-            "Accuracy against package bytes at the largest upload, each seed a point; the best fit "
-            "of each family, and the interval of the chosen one.",
+            "Accuracy against package bytes at the largest upload, each seed a point. Lines and "
+            "band as for the frames.",
         ),
         "</div>",
         _card(findings.families(results), tables.families(results)),

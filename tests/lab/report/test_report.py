@@ -106,6 +106,8 @@ def test_the_headline_says_what_the_files_say(results_folder: Path) -> None:
         ((0.02, 0.021, 0.022), "2.1\u00a0points better than the equal split"),
         ((-0.02, -0.021, -0.022), "2.1\u00a0points worse than the equal split"),
         ((0.05, -0.04, 0.02), "1.0\u00a0points better than the equal split (within seed noise)"),
+        ((0.02, 0.03), "2.5\u00a0points better than the equal split (in both seeds)"),
+        ((0.02, -0.01), "0.5\u00a0points better than the equal split (within seed noise)"),
         ((1e-5, -1e-5, 0.0), "the same as the equal split"),
         ((0.01,), "1.0\u00a0points better than the equal split (one seed)"),
     ],
@@ -116,20 +118,26 @@ def test_the_comparison_claims_no_more_than_the_seeds_allow(
     assert findings._compared(spread(difference), "the equal split") == words
 
 
-def test_worse_results_change_the_words(results_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("shift", "verdict", "place"),
+    [(-0.05, "worse than the equal split", "behind"), (0.05, "better than the equal", "ahead of")],
+)
+def test_results_change_the_words(
+    results_folder: Path, tmp_path: Path, shift: float, verdict: str, place: str
+) -> None:
     folder = _copy(results_folder, tmp_path)
-    before = _Parts(_write(folder)).texts
 
-    def spoil(row: dict[str, str]) -> None:
+    def change(row: dict[str, str]) -> None:
         if row["policy"] == "fitted":
-            row["map"] = str(float(row["map"]) - 0.05)
-            row["regret"] = str(float(row["regret"]) + 0.05)
+            row["map"] = str(float(row["map"]) + shift)
+            row["regret"] = str(float(row["regret"]) - shift)
 
-    _edit(folder / "benchmark.csv", spoil)
-    after = _Parts(_write(folder)).texts
-    assert "worse than the equal split" in after["h1"][0]
-    assert "worse" not in before["h1"][0]
-    assert any("fitted allocator is 5." in title and "is better" in title for title in after["h3"])
+    _edit(folder / "benchmark.csv", change)
+    texts = _Parts(_write(folder)).texts
+    assert verdict in texts["h1"][0]
+    gap = 100 * abs(_read(folder).benchmark.regret[_read(folder).benchmark.of("fitted")].mean())
+    title = f"On average the fitted allocator is {gap:.2f}\u00a0points {place} the oracle"
+    assert any(said.startswith(title) for said in texts["h3"])
 
 
 def test_nothing_that_fits_is_said(results_folder: Path, tmp_path: Path) -> None:
