@@ -139,12 +139,11 @@ def _clear(market: Market) -> None:
         everything = (fleet.rate * fleet.high).sum(axis=1)
         price = float(np.median(fleet.weight / everything)) * 0.1
     else:  # a few hundred of them tell the price nearly
-        few = Market(fleet.sample(500), market.band)
-        few.band = market.band * len(few.fleet) / len(fleet)
+        sample = fleet.sample(500)
+        few = Market(sample, market.band * len(sample) / len(fleet))
         _clear(few)
-        price, market.slope = few.price, few.slope
-    market.search(price)
-    market.root(price, None, 1e-6 if market.few else 1e-4)
+        price = few.price
+    market.root(price, None, 1e-6 if len(fleet) <= 100 else 3e-4)
 
 
 def _serve(market: Market) -> Bools:
@@ -160,7 +159,7 @@ def _serve(market: Market) -> Bools:
             break
         served[i], left = True, left - float(cost[i])
     if served.any():
-        market.root(market.price, served, 1e-9)
+        market.root(market.price, served, 1e-10 if market.few else 1e-6)
     return np.asarray(served & (market.value() > fleet.idle))
 
 

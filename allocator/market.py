@@ -20,7 +20,7 @@ __all__ = ["Fleet", "Market"]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-_BLOCK = 4096
+_BLOCK = 2048
 _CLOSED = 1e-12  # stop when steps promise less than this share of the surplus
 _FEW = 1000  # up to so many devices, the search is finer and goes on for longer
 
@@ -72,16 +72,16 @@ class Fleet:
 
 
 class Market:
-    """Every device's best ``bytes`` (K, 2) and ``surplus`` (K,) at the last ``price``; the
-    least dual ``bound`` so far; ``slope`` of log demand over log price."""
+    """Every device's best ``bytes`` (K, 2) and ``surplus`` (K,) at the last ``price``, and the
+    least dual ``bound`` so far."""
 
     def __init__(self, fleet: Fleet, band_hz: float) -> None:
         self.fleet, self.band = fleet, band_hz
+        self.few = len(fleet) <= _FEW
         self.blocks = [_Block(fleet, kind, part) for kind, part in fleet.blocks()]
         self.bytes = np.maximum(fleet.low, 1.0)
         self.surplus = np.zeros(len(fleet))
-        self.price, self.bound, self.slope = 0.0, math.inf, -1.0
-        self.few = len(fleet) <= _FEW
+        self.price, self.bound = 0.0, math.inf
 
     def cost(self) -> Floats:
         """Hertz of each device's bytes (K,)."""
@@ -111,7 +111,7 @@ class Market:
         if served is None:
             self.search(price)
         else:
-            self._climb(price, 60 if self.few else 8)
+            self._climb(price, 60 if self.few else 5)
         asking = self.surplus > self.fleet.idle if served is None else served
         return float(self.cost()[asking].sum())
 
@@ -124,6 +124,7 @@ class Market:
         low, high, target = 0.0, math.inf, math.log(self.band)
         fits: tuple[float, Floats, Floats] | None = None
         last: tuple[float, float] | None = None
+        slope = -2.0  # of log demand over log price: a guess until there are two points
         for _ in range(100):
             excess = math.log(max(self.demand(price, served), 1e-300)) - target
             if excess > 0:
@@ -134,9 +135,8 @@ class Market:
                 break
             here = math.log(price), excess
             if last is not None and here[0] != last[0]:
-                slope = (here[1] - last[1]) / (here[0] - last[0])
-                self.slope = min(max(slope, -9.0), -0.2)
-            aim = here[0] + min(max(-(excess + 0.3 * tolerance) / self.slope, -4.0), 4.0)
+                slope = min(max((here[1] - last[1]) / (here[0] - last[0]), -9.0), -0.2)
+            aim = here[0] + min(max(-(excess + 0.3 * tolerance) / slope, -4.0), 4.0)
             if low and high < math.inf and not math.log(low) < aim < math.log(high):
                 aim = (math.log(low) + math.log(high)) / 2
             last, price = here, math.exp(aim)
@@ -187,24 +187,29 @@ class _Block:
 
     def scan(self, n_bytes: Floats, price: float, size: int) -> Floats:
         """The better of ``n_bytes`` and the best point of a size x size grid of bytes."""
-        steps = np.linspace(0.0, 1.0, size)[:, None]
-        u, m = (
-            np.exp(self.logs[0][k] + steps * (self.logs[1][k] - self.logs[0][k])) for k in (0, 1)
-        )
-        rise = self.kind.data_shape.value(u * self.per_u0, self.data_s)
-        model = self.kind.model_shape.value(m * self.per_m0, self.model_s)
-        data, cost_u, cost_m = self.start + self.gain * rise, price * self.rate[0] * u, m
-        cost_m = price * self.rate[1] * m
-        best = self.evaluate(n_bytes)[0] - price * (self.rate * n_bytes.T).sum(axis=0)
-        at = np.full(len(best), -1)
-        for i in range(size):
-            for j in range(size):
-                surplus = self.combine(data[i], model[j]) - cost_u[i] - cost_m[j]
-                at = np.where(surplus > best, i * size + j, at)
-                best = np.maximum(best, surplus)
-        each = np.arange(len(best))
-        point = np.stack([u[at // size, each], m[at % size, each]], axis=1)
-        return np.where((at >= 0)[:, None], point, n_bytes)
+        low, high, steps = self.logs[0][..., None], self.logs[1][..., None], np.linspace(0, 1, size)
+        u, m = np.exp(low + steps * (high - low))  # (k, size) each
+        rise = self.kind.data_shape.value(u * self.per_u0[:, None], self.data_s[:, None])
+        model = self.kind.model_shape.value(m * self.per_m0[:, None], self.model_s[:, None])
+        data, each = self.start[:, None] + self.gain[:, None] * rise, np.arange(len(u))
+        # Surplus up to a constant of the device: of F = base + above·G, or of A + depth·G.
+        cost_u, cost_m = price * self.rate[0][:, None] * u, price * self.rate[1][:, None] * m
+        weight, above = self.weight[:, None], data
+        if self.kind.composition == "additive":
+            i = (weight * data - cost_u).argmax(axis=1)
+            j = (weight * self.depth[:, None] * model - cost_m).argmax(axis=1)
+        else:
+            if self.kind.composition == "share":
+                above = data - self.m0[:, None]
+            surplus = (weight * above)[:, :, None] * model[:, None, :]
+            surplus -= cost_u[:, :, None]
+            surplus -= cost_m[:, None, :]
+            i, j = np.divmod(surplus.reshape(len(u), -1).argmax(axis=1), size)
+        value = self.combine(data[each, i], model[each, j])
+        best = value - cost_u[each, i] - cost_m[each, j]
+        here = self.evaluate(n_bytes)[0] - price * (self.rate * n_bytes.T).sum(axis=0)
+        point = np.stack([u[each, i], m[each, j]], axis=1)
+        return np.where((best > here)[:, None], point, n_bytes)
 
     def climb(self, n_bytes: Floats, price: float, rounds: int) -> tuple[Floats, Floats]:
         """Newton steps from ``n_bytes``; returns the bytes reached and their surplus (k,)."""
