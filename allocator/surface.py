@@ -258,9 +258,14 @@ class Points:
     def fitting(self, upload_bytes: float, update_bytes: float) -> int | None:
         """The row that a device executes under these two byte caps, or None: no update.
 
-        It takes the last option on either envelope that fits. Where that pair was not
-        measured, the measured one with the most upload, then the largest budget, stands in.
+        Caps that are the bytes of a measured point mean that point. Else it takes the last
+        option on either envelope that fits; where that pair was not measured, the measured
+        one with the most upload, then the largest budget, stands in.
         """
+        meant = np.isclose(self.upload_bytes, upload_bytes, rtol=1e-9, atol=0)
+        meant &= np.isclose(self.update_bytes, update_bytes, rtol=1e-9, atol=0)
+        if meant.any():
+            return int(np.flatnonzero(meant)[0])
         upload_bytes, update_bytes = upload_bytes * (1 + 1e-9), update_bytes * (1 + 1e-9)
         up = [i for i in self.upload_envelope() if self.upload_bytes[i] <= upload_bytes]
         down = [i for i in self.update_envelope() if self.update_bytes[i] <= update_bytes]

@@ -61,6 +61,11 @@ def test_decisions_are_executed_on_measured_rounds() -> None:
     for o in outcomes:
         assert o.regret == pytest.approx(oracle[o.bandwidth_hz, o.seed] - o.map)
         assert o.policy != "oracle" or o.regret == 0
+    mean = {
+        (b, p): np.mean([o.map for o in outcomes if (o.bandwidth_hz, o.policy) == (b, p)])
+        for b, p in {(o.bandwidth_hz, o.policy) for o in outcomes}
+    }
+    assert all(value <= mean[b, "oracle"] + 1e-12 for (b, _), value in mean.items())
     # The same surface gives the same benchmark, random policy and all.
     assert outcomes_csv(outcomes) == outcomes_csv(benchmark(surface, curves, link, Rules(), sweep))
 
