@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _BLOCK = 2048
-_CLOSED = 1e-12  # stop when steps promise less than this share of the surplus
+_CLOSED = 1e-12, 1e-18  # stop when steps promise less than this share of the surplus
 _FEW = 1000  # up to so many devices, the search is finer and goes on for longer
 
 
@@ -104,7 +104,8 @@ class Market:
         self.price = price
         for block in self.blocks:
             at = block.part
-            self.bytes[at], self.surplus[at] = block.climb(self.bytes[at], price, rounds)
+            closed = _CLOSED[self.few]
+            self.bytes[at], self.surplus[at] = block.climb(self.bytes[at], price, rounds, closed)
 
     def demand(self, price: float, served: Bools | None) -> float:
         """Hertz asked for at ``price`` by the devices that gain by it, or by the ``served``."""
@@ -211,7 +212,9 @@ class _Block:
         point = np.stack([u[each, i], m[each, j]], axis=1)
         return np.where((best > here)[:, None], point, n_bytes)
 
-    def climb(self, n_bytes: Floats, price: float, rounds: int) -> tuple[Floats, Floats]:
+    def climb(
+        self, n_bytes: Floats, price: float, rounds: int, closed: float
+    ) -> tuple[Floats, Floats]:
         """Newton steps from ``n_bytes``; returns the bytes reached and their surplus (k,)."""
         n_bytes, trust = n_bytes.T, np.ones(len(n_bytes))
         cost = price * self.rate * n_bytes
@@ -219,7 +222,7 @@ class _Block:
         surplus, logs = state[0] - cost.sum(axis=0), np.log(n_bytes)
         for _ in range(rounds):
             step, promised = self._step(state, cost, logs)
-            if promised <= _CLOSED * np.abs(surplus).sum():
+            if promised <= closed * np.abs(surplus).sum():
                 break
             trial_logs = np.clip(logs + step * trust, *self.logs)
             trial = np.exp(trial_logs)
