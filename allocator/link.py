@@ -143,9 +143,13 @@ class Budget:
         return self.up * upload_bytes + self.down * update_bytes
 
     def allows(self, split: Split) -> bool:
-        """Whether a split stays within the room (to 1e-9 of it)."""
-        used = self.cost(split.upload_bytes, split.update_bytes)
-        return bool(used <= self.room * (1 + 1e-9) or not split.sends)
+        """Whether a split is two sizes >= 0 that stay within the room (to 1e-9 of it)."""
+        upload, update = split.upload_bytes, split.update_bytes
+        if upload == update == 0:
+            return True
+        return bool(
+            min(upload, update) >= 0 and self.cost(upload, update) <= self.room * (1 + 1e-9)
+        )
 
     def with_upload(self, upload_bytes: float) -> Split:
         """This upload (clipped to what is possible), and all the model bytes left beside it."""

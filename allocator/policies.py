@@ -13,6 +13,7 @@ Another package registers its own through an entry point of the group ``endedge.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -137,13 +138,14 @@ def no_update(known: Known) -> Split:
 @register("data-only")
 def data_only(known: Known) -> Split:
     """All to frames; the model gets the least package that carries an update at all."""
-    return known.budget.with_share(1.0)
+    split, least = known.budget.with_upload(math.inf), known.budget.update.low
+    return replace(split, update_bytes=least) if split.sends else split
 
 
 @register("model-only")
 def model_only(known: Known) -> Split:
-    """All to the model; the least upload that was ever measured."""
-    return known.budget.with_share(0.0)
+    """All to the model, made from the least upload that there is."""
+    return known.budget.with_upload(0.0)
 
 
 @register("equal")

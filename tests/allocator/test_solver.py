@@ -177,9 +177,9 @@ def brute(joint: Joint, budget: Budget, count: int = 100_000) -> float:
             upload = np.linspace(low, high, size)
             update = np.clip((budget.room - budget.up * upload) / budget.down, m.low, m.high)
             values = worth(joint, budget, upload, update)
-            i = int(values.argmax())
-            best, step = max(best, float(values[i])), (high - low) / (size - 1)
-            low, high = max(low, upload[i] - step), min(high, upload[i] + step)
+            k = int(values.argmax())
+            best, step = max(best, float(values[k])), (high - low) / (size - 1)
+            low, high = max(low, upload[k] - step), min(high, upload[k] + step)
         return best
     side = int(math.sqrt(count))
     edges = [np.geomspace(max(r.low, 1e2), r.high, side) for r in (u, m)]
@@ -187,7 +187,7 @@ def brute(joint: Joint, budget: Budget, count: int = 100_000) -> float:
         upload, update = edges[0][:, None], edges[1][None, :]
         update = np.minimum(update, (budget.room - budget.up * upload) / budget.down)
         values = np.where(update >= m.low, worth(joint, budget, upload, np.abs(update)), -1.0)
-        i, j = np.unravel_index(int(values.argmax()), values.shape)
+        i, j = divmod(int(values.argmax()), values.shape[1])
         best = max(best, float(values[i, j]))
         edges = [
             np.linspace(e[max(k - 2, 0)], e[min(k + 2, len(e) - 1)], 60)
@@ -265,7 +265,8 @@ def test_discrete_points_by_hand() -> None:
     rules = Rules(schedule="sequential", stale_map=0.1)
     row, value = best_point(points, points.map, Budget.of(Link(1e4, **ONE_HZ_A_BYTE), rules, known))
     assert row is not None
-    assert (points.map[row], value) == (0.35, pytest.approx(0.25))
+    assert points.map[row] == 0.35
+    assert value == pytest.approx(0.25)
     # Nothing beats a stale model of 0.6.
     keep = Budget.of(Link(8e3, **ONE_HZ_A_BYTE), Rules(stale_map=0.6), known)
     assert best_point(points, points.map, keep) == (None, 0.6)

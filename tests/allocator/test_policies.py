@@ -1,0 +1,182 @@
+"""Policies: each answers what the link carries, sees what it may, and can be registered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.metadata import EntryPoint, EntryPoints
+from typing import Any
+
+import numpy as np
+import pytest
+
+from endedge.allocator import (
+    Curves,
+    Joint,
+    Kind,
+    Known,
+    Link,
+    Points,
+    Rules,
+    Split,
+    decide,
+    fit,
+    policies,
+    register,
+    registry,
+)
+from endedge.allocator.synthetic import sample_surface
+from endedge.data.units import BadInput
+
+TRUTH = Joint(Kind("share", "power", "hill"), 0.11, 0.08, 0.13, 3e5, 0.9, 1e5, 2.5)
+BANDWIDTHS = tuple(float(x) for x in np.geomspace(3e3, 6e5, 7))
+RULES = (Rules(), Rules(schedule="sequential", edge_s=10.0, apply_s=1.0))
+BUILT_IN = {
+    "no-update", "data-only", "model-only", "equal", "full-model-first", "random",
+    "marginal-greedy", "thief", "fitted", "robust", "fitted-points", "monotone-points",
+    "best-static", "oracle",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[Curves, Points]:
+    surface = sample_surface(TRUTH, np.random.default_rng(0))
+    return fit(surface, kinds=[TRUTH.kind], replicates=40), surface.points()
+
+
+def known(measured: tuple[Curves, Points], bandwidth: float, rules: Rules = RULES[0]) -> Known:
+    curves, points = measured
+    rng = np.random.default_rng(1)
+    return Known(Link(bandwidth, 60.0), curves, points, rng, rules, BANDWIDTHS)
+
+
+def test_the_baselines_are_there() -> None:
+    assert set(registry()) >= BUILT_IN
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+@pytest.mark.parametrize("rules", RULES, ids=lambda r: r.schedule)
+def test_answers_fit_the_link(measured: tuple[Curves, Points], name: str, rules: Rules) -> None:
+    for bandwidth in (0.0, *BANDWIDTHS):
+        here = known(measured, bandwidth, rules)
+        split = decide(name, here)
+        assert here.budget.allows(split)
+        assert split.sends == (split != Split(0.0, 0.0))
+        again = decide(name, known(measured, bandwidth, rules))
+        assert split == again
+        if bandwidth < 5e3:
+            assert not split.sends
+
+
+def test_what_each_is_named_for(measured: tuple[Curves, Points]) -> None:
+    here = known(measured, 1e5)
+    curves, budget = here.curves, here.budget
+    assert decide("data-only", here).update_bytes == pytest.approx(curves.update_range.low)
+    assert decide("model-only", here).upload_bytes == pytest.approx(curves.upload_range.low)
+    thin = known(measured, 4e4)
+    half = decide("equal", thin)
+    assert budget.up * half.upload_bytes == pytest.approx(budget.down * half.update_bytes)
+    first = decide("full-model-first", here)
+    assert first.update_bytes == pytest.approx(curves.update_range.high)
+    assert budget.cost(first.upload_bytes, first.update_bytes) == pytest.approx(1e5)
+    best = here.worth(decide("fitted", here))
+    for name in BUILT_IN:
+        assert here.worth(decide(name, here)) <= best + 1e-9
+    assert here.worth(decide("marginal-greedy", here)) > best - 0.002
+    assert here.worth(decide("thief", here)) > best - 0.01
+
+
+@pytest.mark.parametrize("rules", RULES, ids=lambda r: r.schedule)
+def test_oracle_is_the_best_that_is_executed(measured: tuple[Curves, Points], rules: Rules) -> None:
+    points = measured[1]
+    for bandwidth in BANDWIDTHS:
+        here = known(measured, bandwidth, rules)
+
+        def achieved(name: str, here: Known = here) -> float:
+            split = decide(name, here)
+            row = points.fitting(split.upload_bytes, split.update_bytes)
+            if row is None or not split.sends:
+                return here.budget.stale
+            used = points.upload_bytes[row], points.update_bytes[row]
+            fresh = here.budget.fresh - here.budget.fresh_up * used[0]
+            fresh -= here.budget.fresh_down * used[1]
+            return float(here.budget.stale + (points.map[row] - here.budget.stale) * fresh)
+
+        best = achieved("oracle")
+        assert all(achieved(name) <= best + 1e-12 for name in BUILT_IN)
+
+
+def test_only_hindsight_sees_measured_accuracy(
+    measured: tuple[Curves, Points], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policies, "_BUILT_IN", dict(policies._BUILT_IN))
+    monkeypatch.setattr(policies, "_HINDSIGHT", set(policies._HINDSIGHT))
+    seen: dict[str, bool] = {}
+
+    def look(name: str) -> Any:
+        def policy(here: Known) -> Split:
+            seen[name] = bool(np.isfinite(here.points.map).any())
+            return Split(0.0, 0.0)
+
+        return policy
+
+    register("blind")(look("blind"))
+    register("told", hindsight=True)(look("told"))
+    for name in ("blind", "told"):
+        decide(name, known(measured, 1e5))
+    assert seen == {"blind": False, "told": True}
+    with pytest.raises(BadInput, match="registered already"):
+        register("blind")(look("blind"))
+
+
+def test_answers_that_no_link_carries(
+    measured: tuple[Curves, Points], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policies, "_BUILT_IN", dict(policies._BUILT_IN))
+    register("greedy")(lambda here: Split(1e9, 1e9))
+    register("mute")(lambda here: None)  # type: ignore[arg-type, return-value]
+    register("odd")(lambda here: Split(float("nan"), 1.0))
+    register("negative")(lambda here: Split(-1.0, 1.0))
+    for name in ("greedy", "mute", "odd", "negative"):
+        with pytest.raises(BadInput, match=f"'{name}' answered"):
+            decide(name, known(measured, 1e5))
+    with pytest.raises(BadInput, match="no policy 'absent'; there are"):
+        decide("absent", known(measured, 1e5))
+
+
+def answer_nothing(here: Known) -> Split:
+    return Split(0.0, 0.0)
+
+
+def test_entry_points_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    def installed(name: str, value: str) -> None:
+        entry = EntryPoint(name, value, "endedge.policies")
+        monkeypatch.setattr(policies, "entry_points", lambda group: EntryPoints([entry]))
+
+    installed("theirs", "math:sqrt")
+    assert registry()["theirs"] is not None
+    installed("theirs", "math:absent")
+    with pytest.raises(BadInput, match=r"theirs = math:absent .* does not load"):
+        registry()
+    installed("theirs", "math:pi")
+    with pytest.raises(BadInput, match="not callable"):
+        registry()
+    installed("oracle", "math:sqrt")
+    with pytest.raises(BadInput, match="takes a name that exists"):
+        registry()
+
+
+def test_best_static_is_one_share_for_all(measured: tuple[Curves, Points]) -> None:
+    shares = set()
+    for bandwidth in BANDWIDTHS[2:5]:
+        here = known(measured, bandwidth)
+        split = decide("best-static", here)
+        if split.update_bytes < here.budget.update.high and split.upload_bytes > 97e3:
+            shares.add(round(here.budget.up * split.upload_bytes / bandwidth, 6))
+    assert len(shares) == 1
+
+
+def test_held_back_points_are_not_needed(measured: tuple[Curves, Points]) -> None:
+    curves, points = measured
+    few = replace(points, **{k: v[:4] for k, v in vars(points).items()})
+    here = Known(Link(1e5, 60.0), curves, few, np.random.default_rng(0))
+    assert decide("oracle", here).upload_bytes == few.upload_bytes[0]
