@@ -28,6 +28,7 @@ Bools = NDArray[np.bool_]
 
 _SMALL = 12  # fleets up to this size are polished by exchange between pairs
 _SHARES = 33
+_SAMPLED = 2000  # larger fleets get their first price from a sample
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def allocate_fleet(
 def _clear(market: Market) -> None:
     """Find the price of the band, every device free to take an update or not."""
     fleet = market.fleet
-    if market.few:
+    if len(fleet) <= _SAMPLED:
         everything = (fleet.rate * fleet.high).sum(axis=1)
         price = float(np.median(fleet.weight / everything)) * 0.1
     else:  # a few hundred of them tell the price nearly
@@ -159,7 +160,7 @@ def _serve(market: Market) -> Bools:
             break
         served[i], left = True, left - float(cost[i])
     if served.any():
-        market.root(market.price, served, 1e-10 if market.few else 1e-6)
+        market.root(market.price, served, 1e-10 if market.few else 4e-6)
     return np.asarray(served & (market.value() > fleet.idle))
 
 

@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _BLOCK = 2048
-_CLOSED = 1e-12, 1e-18  # stop when steps promise less than this share of the surplus
-_FEW = 1000  # up to so many devices, the search is finer and goes on for longer
+_CLOSED = 1e-13, 1e-18  # stop when steps promise less than this share of the surplus
+_FEW = 200  # up to so many devices, the search is finer and goes on for longer
 
 
 @dataclass(frozen=True)

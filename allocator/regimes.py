@@ -36,23 +36,30 @@ def regime_spans(
 ) -> list[Span]:
     """The regimes over rising ``bandwidths_hz``, their borders narrowed to 0.1 %.
 
-    A regime narrower than a step of the sweep may be missed.
+    A regime that begins and ends between two bandwidths of the sweep with the same regime on
+    both sides is missed.
     """
     rules = rules or Rules()
+
+    def between(low: Allocation, high: Allocation) -> list[Allocation]:
+        """What is needed from ``low`` (left out) to ``high`` to see every border."""
+        ratio = high.link.bandwidth_hz / max(low.link.bandwidth_hz, 1e-300)
+        if low.regime == high.regime or ratio <= 1.001 or low.link.bandwidth_hz == 0:
+            return [high]
+        middle_hz = math.sqrt(low.link.bandwidth_hz * high.link.bandwidth_hz)
+        middle = allocate(curves, replace(link, bandwidth_hz=middle_hz), rules)
+        return between(low, middle) + between(middle, high)
+
     points = sweep(curves, link, sorted(bandwidths_hz), rules)
+    seen = points[:1]
+    for low, high in pairwise(points):
+        seen += between(low, high)
     spans: list[Span] = []
-    start = points[0]
-    for here, after in pairwise(points):
-        if here.regime == after.regime:
-            continue
-        low, high = here, after
-        while high.link.bandwidth_hz > low.link.bandwidth_hz * 1.001:
-            middle_hz = math.sqrt(low.link.bandwidth_hz * high.link.bandwidth_hz)
-            middle = allocate(curves, replace(link, bandwidth_hz=middle_hz), rules)
-            low, high = (middle, high) if middle.regime == here.regime else (low, middle)
-        spans.append(Span(here.regime, start, low))
-        start = high if high.regime == after.regime else after
-    spans.append(Span(points[-1].regime, start, points[-1]))
+    for point in seen:
+        if spans and spans[-1].regime == point.regime:
+            spans[-1] = replace(spans[-1], last=point)
+        else:
+            spans.append(Span(point.regime, point, point))
     return spans
 
 
