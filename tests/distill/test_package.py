@@ -199,8 +199,12 @@ def test_hostile_packages_with_valid_checksums_are_refused(data: st.DataObject) 
     hostile = forged(good, change)
     if hostile[:21] == good[:21]:
         return
-    with pytest.raises(BadInput):
-        unpack(hostile)
+    try:
+        decoded = unpack(hostile)
+    except BadInput:
+        return
+    # unused bits (the padding of the deflated description) may differ, the model may not
+    assert model_hash(decoded) == model_hash(unpack(good))
 
 
 GOOD_FULL = pack(tiny(), 9_000).data
