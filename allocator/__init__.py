@@ -46,10 +46,10 @@ __all__ = [
     "decide",
     "fit",
     "ledger",
-    "register",
-    "registry",
     "regime_spans",
     "regime_table",
+    "register",
+    "registry",
     "sweep",
     "worthwhile",
 ]
