@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from endedge.distill.model import DetectionModel
+from endedge.distill.model import DetectionModel, clone, fold_norms
 
 __all__ = [
     "FeatureL2",
@@ -130,8 +130,9 @@ class TeacherCache:
     """
 
     def __init__(self, teacher: DetectionModel, device: str = "cpu") -> None:
-        self._teacher = teacher.to(device).eval()
-        self._device = device
+        self._teacher = clone(teacher).to(device).eval()
+        fold_norms(self._teacher)
+        self._teacher.to(memory_format=torch.channels_last)
         self._kept: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()

@@ -23,7 +23,7 @@ from torch import nn
 from endedge.data.frames import Batch
 from endedge.data.units import BadInput
 from endedge.distill.losses import Objective, Targets
-from endedge.distill.model import DetectionModel, clone
+from endedge.distill.model import DetectionModel, clone, fold_norms
 
 __all__ = ["Recipe", "gather", "interpolate", "train"]
 
@@ -71,9 +71,11 @@ def train(
     """
     if len(frames) == 0:
         raise BadInput("no frames to train on; give at least one")
-    model = clone(start).to(device)
-    loss_of = objective(model)
+    model = clone(start)
+    loss_of = objective(model.to(device))
     trained = _set_trainable(model, recipe)
+    fold_norms(model.model[_trained_modules(model, recipe) :])
+    model.to(memory_format=torch.channels_last)
     helpers = list(loss_of.parameters()) if isinstance(loss_of, nn.Module) else []
     groups = _groups([*trained, *helpers], recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr)
@@ -93,8 +95,10 @@ def train(
             on_step(step, float(loss.detach()))
     for parameter, mean in zip(trained, average, strict=True):
         parameter.data.copy_(mean)
-    model.requires_grad_(True)
-    return model.cpu().eval()
+    result = clone(start)
+    learned = model.model[: _trained_modules(model, recipe)].state_dict()
+    result.model[: _trained_modules(model, recipe)].load_state_dict(learned)
+    return result.requires_grad_(True).cpu().eval()
 
 
 def interpolate(start: DetectionModel, end: DetectionModel, share: float) -> DetectionModel:
@@ -109,8 +113,12 @@ def interpolate(start: DetectionModel, end: DetectionModel, share: float) -> Det
     return mixed
 
 
+def _trained_modules(model: DetectionModel, recipe: Recipe) -> int:
+    return len(model.model) if recipe.layers is None else recipe.layers
+
+
 def _set_trainable(model: DetectionModel, recipe: Recipe) -> list[nn.Parameter]:
-    modules = model.model if recipe.layers is None else model.model[: recipe.layers]
+    modules = model.model[: _trained_modules(model, recipe)]
     model.requires_grad_(False)
     modules.requires_grad_(True)
     model.model[-1].dfl.requires_grad_(False) if hasattr(model.model[-1], "dfl") else None
@@ -164,4 +172,5 @@ def gather(frames: Batch, at: list[int], flips: list[bool], device: str) -> Targ
             boxes[:, 0] = 1 - boxes[:, 0]
         index = torch.full((len(boxes), 1), float(i))
         rows.append(torch.cat([index, frames.labels[frame].float()[:, None], boxes], 1))
+    images = images.contiguous(memory_format=torch.channels_last)
     return Targets(images, torch.cat(rows).to(device), tuple(at), tuple(flips))

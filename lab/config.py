@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -63,12 +64,14 @@ class Weights(_Section):
 
 class Training(_Section):
     """One training (see distill/training.py). ``steps`` at most, and no more than ``epochs``
-    passes over the frames: few frames are soon learned by heart."""
+    passes over the frames: few frames are soon learned by heart. Below ``few_frames`` of them
+    the rate falls with the root of their number and batch-norm statistics stay (docs/log.md)."""
 
     steps: Annotated[int, Field(ge=0)] = 200
     epochs: Positive = 25.0
     batch: Count = 16
     lr: Positive = 5e-4
+    few_frames: Annotated[int, Field(ge=0)] = 0
     layers: Count | None = None  # the first so many modules of the network; None: all
     train_norm: bool = False
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.97
@@ -76,9 +79,11 @@ class Training(_Section):
     def recipe(self, n_frames: int, seed: int) -> Recipe:
         """The recipe for a training on ``n_frames``."""
         steps = min(self.steps, max(1, round(self.epochs * n_frames / self.batch)))
+        few = n_frames < self.few_frames
+        lr = self.lr * math.sqrt(n_frames / self.few_frames) if few else self.lr
         return Recipe(
-            steps=steps, batch=self.batch, lr=self.lr, layers=self.layers,
-            train_norm=self.train_norm, ema=self.ema, seed=seed,
+            steps=steps, batch=self.batch, lr=lr, layers=self.layers,
+            train_norm=self.train_norm and not few, ema=self.ema, seed=seed,
         )  # fmt: skip
 
 

@@ -11,7 +11,9 @@ from endedge.data.units import BadInput
 from endedge.distill.model import (
     DetectionModel,
     build_detector,
+    clone,
     count_parameters,
+    fold_norms,
     load_detector,
     model_hash,
     save_detector,
@@ -98,3 +100,12 @@ def test_a_description_that_cannot_be_built() -> None:
         build_detector(
             {"yaml": {"backbone": [[-1, 1, "Nothing", [3]]], "head": []}, "names": {0: "a"}}
         )
+
+
+def test_folding_norms_leaves_the_function(tiny: DetectionModel) -> None:
+    images = torch.rand(2, 3, 64, 64)
+    folded = clone(tiny).eval()
+    fold_norms(folded)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(folded(images)[0], tiny.eval()(images)[0], rtol=1e-4, atol=1e-3)

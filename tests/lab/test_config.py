@@ -41,6 +41,18 @@ def test_the_resolved_file_says_the_same(tmp_path: Path) -> None:
     assert load_config(_write(tmp_path, config.to_yaml())) == config
 
 
+def test_few_frames_are_learned_gently(tmp_path: Path) -> None:
+    keys = [
+        "student={steps: 200, epochs: 25, batch: 16, lr: 4.0e-4, train_norm: true, few_frames: 64}"
+    ]
+    student = load_config(_write(tmp_path, GOOD), keys).student
+    # frames: steps = min(200, 25 * frames / 16); rate = 4e-4 * sqrt(frames / 64) below 64
+    table = {16: (25, 2e-4, False), 64: (100, 4e-4, True), 256: (200, 4e-4, True)}
+    for frames, (steps, lr, norm) in table.items():
+        recipe = student.recipe(frames, seed=0)
+        assert (recipe.steps, recipe.lr, recipe.train_norm) == (steps, pytest.approx(lr), norm)
+
+
 BAD = {
     "unknown key": (["sedes=[0]"], "unknown key 'sedes'; did you mean 'seeds'"),
     "unknown deep key": (["data.imgsize=320"], "did you mean 'data.image_side'"),
