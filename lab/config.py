@@ -9,18 +9,36 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from endedge.configs import SHIPPED
 from endedge.data.codec import Codec
 from endedge.data.shift import Kind
-from endedge.data.units import BadInput
+from endedge.data.units import BadInput, parse_quantity
 from endedge.distill.training import Recipe
 
 __all__ = ["Config", "load_config"]
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _quantity(unit: str, kind: type) -> BeforeValidator:
+    """Let people write ``1.1 MB`` where a plain number in ``unit`` is meant."""
+    return BeforeValidator(lambda v: kind(parse_quantity(v, unit)) if isinstance(v, str) else v)
+
+
+Bytes = Annotated[Count, _quantity("B", int)]
+Hertz = Annotated[Positive, _quantity("Hz", float)]
+Seconds = Annotated[Positive, _quantity("s", float)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -120,7 +138,7 @@ class Downlink(_Section):
     """Model budgets (bytes) of the grid; ``mode``: ``full`` packages, a ``delta`` against the
     model that the device holds, or whichever is expected to detect better (``auto``)."""
 
-    budgets_bytes: tuple[Count, ...]
+    budgets_bytes: tuple[Bytes, ...]
     mode: Literal["auto", "full", "delta"] = "auto"
 
 
@@ -128,11 +146,11 @@ class Link(_Section):
     """The shared link: one update each ``period_s``; efficiencies in bit/s/Hz; the sweep of
     bandwidths (Hz, log-spaced) over which policies are compared."""
 
-    period_s: Positive = 60.0
+    period_s: Seconds = 60.0
     up_bit_per_s_per_hz: Positive = 2.55
     down_bit_per_s_per_hz: Positive = 5.0
-    bandwidth_low_hz: Positive | None = None  # None: just too little for the smallest cell
-    bandwidth_high_hz: Positive | None = None  # None: everything fits
+    bandwidth_low_hz: Hertz | None = None  # None: just too little for the smallest cell
+    bandwidth_high_hz: Hertz | None = None  # None: everything fits
     bandwidths: Annotated[int, Field(ge=2)] = 12
     schedule: Literal["pipelined", "sequential"] = "pipelined"
 
