@@ -9,15 +9,23 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from endedge.allocator import show
 from endedge.allocator.joint import Joint, Kind, joint_value
 from endedge.allocator.monotone import Monotone
-from endedge.allocator.surface import OperatingPoint
+from endedge.allocator.surface import OperatingPoint, Surface
 from endedge.data.units import BadInput
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from endedge.allocator.link import Rules
+    from endedge.allocator.solver import Allocation
 
 __all__ = ["Candidate", "Curves", "Range"]
 
@@ -54,7 +62,7 @@ class Candidate:
     joint: Joint
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Curves:
     """What is known of F(U, M): the chosen surface, the rivals, and how sure we are.
 
@@ -127,6 +135,56 @@ class Curves:
     def forgets(self) -> bool:
         """Whether the smallest measured upload is predicted to end below ``m0``."""
         return bool(self.predict(self.upload_range.low, self.update_range.high) < self.m0)
+
+    def allocate(
+        self,
+        bandwidth_hz: float,
+        period_s: float,
+        up_bit_per_s_per_hz: float = 2.55,
+        down_bit_per_s_per_hz: float = 5.0,
+        rules: Rules | None = None,
+    ) -> Allocation:
+        """The best split of a link: :func:`endedge.allocator.allocate` with these curves."""
+        from endedge.allocator.link import Link, Rules
+        from endedge.allocator.solver import allocate
+
+        link = Link(bandwidth_hz, period_s, up_bit_per_s_per_hz, down_bit_per_s_per_hz)
+        return allocate(self, link, rules or Rules())
+
+    def frame(self) -> DataFrame:
+        """What was tried as a pandas table, the chosen kind first; errors in mAP."""
+        return show.data_frame(
+            [
+                {**asdict(c.kind), "held_out": c.held_out, "rmse": c.rmse, "aicc": c.aicc}
+                for c in self.candidates
+            ]
+        )
+
+    def plot(self, cells: Surface | None = None) -> Figure:
+        """A(U) and g(M) with intervals, families compared, and the measured ``cells`` if they
+        are given (a matplotlib figure)."""
+        figure, panels = show.figure(11.0, 4.0, 2)
+        show.curve_axes(panels[0], self, "data", cells)
+        show.curve_axes(panels[1], self, "model", cells)
+        return figure
+
+    def _summary(self) -> dict[str, object]:
+        best = self.candidates[0]
+        return {
+            "chosen": f"{self.joint.kind}",
+            "held-out error": f"{best.held_out:.4f} mAP (monotone fit: "
+            f"{self.reference_held_out:.4f})",
+            "before any update": f"{self.m0:.3f} mAP",
+            "uploads": f"{self.upload_range.low:,.0f} to {self.upload_range.high:,.0f} B",
+            "updates": f"{self.update_range.low:,.0f} to {self.update_range.high:,.0f} B",
+            "replicates": len(self.replicates),
+        } | ({"note": self.note} if self.note else {})
+
+    def __repr__(self) -> str:
+        return show.one_line("Curves", self._summary())
+
+    def _repr_html_(self) -> str:
+        return show.html_table("Curves", self._summary())
 
     def to_json(self) -> str:
         """The text of ``curves.json`` (docs/curves.md describes every key)."""

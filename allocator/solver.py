@@ -8,19 +8,25 @@ nothing and keeps the stale model, is always among the answers.
 
 from __future__ import annotations
 
+import html
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from endedge.allocator import show
 from endedge.allocator.branch import best_anywhere, best_on_segment, worth
 from endedge.allocator.curves import Curves
 from endedge.allocator.joint import Joint
 from endedge.allocator.link import Budget, Link, Rules, Split
 from endedge.allocator.surface import OperatingPoint, Points
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["Allocation", "allocate", "best_point", "best_split", "describe"]
 
@@ -41,7 +47,7 @@ class Allocation:
     ``model saturated``, ``data saturated`` or ``saturated`` (everything fits).
     """
 
-    curves: Curves
+    curves: Curves = field(repr=False)
     link: Link
     upload_bytes: float
     update_bytes: float
@@ -86,6 +92,63 @@ class Allocation:
             return 0
         a_frame = self.upload.upload_bytes / max(self.upload.frames, 1)
         return int(self.upload_bytes * (1 + 1e-9) / a_frame)
+
+    def record(self) -> dict[str, Any]:
+        """The answer as plain numbers and text: what ``endedge allocate --json`` prints."""
+        low, high = self.interval
+        return {
+            "regime": self.regime,
+            "reason": self.reason,
+            "uplink_hz": self.uplink_hz,
+            "downlink_hz": self.downlink_hz,
+            "upload_bytes": self.upload_bytes,
+            "update_bytes": self.update_bytes,
+            "frames": self.frames,
+            "codec": self.upload.codec if self.upload else None,
+            "bits": _known(self.update.bits) if self.update else None,
+            "prune": _known(self.update.prune) if self.update else None,
+            "predicted_map": self.predicted_map,
+            "predicted_map_low": low,
+            "predicted_map_high": high,
+            "average_map": self.average_map,
+            "upload_value_map_per_hz": self.upload_value,
+            "update_value_map_per_hz": self.update_value,
+            "extrapolates": self.extrapolates,
+            "m0": self.curves.m0,
+        }
+
+    def frame(self) -> DataFrame:
+        """:meth:`record` as a pandas table of one row."""
+        return show.data_frame([self.record()])
+
+    def __str__(self) -> str:
+        """What ``endedge allocate`` prints."""
+        used = self.uplink_hz + self.downlink_hz
+        share = self.uplink_hz / used if used > 0 else 0.0
+        low, high = self.interval
+        sent = f"{self.frames} frames, {self.upload.codec}" if self.upload else "nothing"
+        package = self.update
+        model = f": {package.bits:.1f} bits, {package.prune:.0%} pruned" if package else ""
+        before = self.curves.m0
+        lines = [
+            f"regime      {self.regime}" + (f" ({self.reason})" if self.reason else ""),
+            f"uplink      {self.uplink_hz:,.0f} Hz ({share:.0%} of what is used)",
+            f"            {self.upload_bytes:,.0f} B: {sent}",
+            f"downlink    {self.downlink_hz:,.0f} Hz",
+            f"            {self.update_bytes:,.0f} B{model}",
+            f"mAP         {self.predicted_map:.3f} [{low:.3f}, {high:.3f}] from {before:.3f}",
+        ]
+        if self.extrapolates:
+            lines.append("warning     outside the measured bytes: the curves extrapolate")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def _known(value: float) -> float | None:
+    """JSON has no NaN: what was not measured is null."""
+    return None if math.isnan(value) else value
 
 
 def allocate(curves: Curves, link: Link, rules: Rules = _PIPELINED) -> Allocation:

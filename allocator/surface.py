@@ -9,12 +9,17 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from endedge.allocator import show
 from endedge.data.units import BadInput
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 __all__ = ["OperatingPoint", "Points", "Surface"]
 
@@ -27,7 +32,7 @@ _SHARE = ("map", "map50", "m0", "teacher_map", "prune", "sent")  # in [0, 1]
 _MAX_FILE_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Surface:
     """Measured cells as columns of equal length n; the columns of ``surface.csv``.
 
@@ -126,6 +131,32 @@ class Surface:
     def points(self) -> Points:
         """Operating points: cells grouped over seeds."""
         return Points.of(self)
+
+    def frame(self) -> DataFrame:
+        """The cells as a pandas table, one row a cell."""
+        return show.data_frame({name: getattr(self, name) for name in COLUMNS})
+
+    def plot(self) -> Figure:
+        """The measured operating points: bytes up, bytes down, mAP (a matplotlib figure)."""
+        figure, (axes,) = show.figure(5.0, 4.0)
+        show.surface_axes(axes, self.points())
+        return figure
+
+    def _summary(self) -> dict[str, str]:
+        uploads = len(set(zip(self.frames, self.codec, strict=True)))
+        return {
+            "cells": f"{len(self)}: {uploads} uploads x {len(set(self.budget_bytes))} budgets "
+            f"x {len(set(self.seed))} seeds",
+            "uploads": f"{self.upload_bytes.min():,.0f} to {self.upload_bytes.max():,.0f} B",
+            "updates": f"{self.update_bytes.min():,.0f} to {self.update_bytes.max():,.0f} B",
+            "mAP": f"{self.map.min():.3f} to {self.map.max():.3f}, before {self.m0.mean():.3f}",
+        }
+
+    def __repr__(self) -> str:
+        return show.one_line("Surface", self._summary())
+
+    def _repr_html_(self) -> str:
+        return show.html_table("Surface", self._summary())
 
 
 COLUMNS = tuple(field.name for field in fields(Surface))

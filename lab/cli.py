@@ -125,42 +125,7 @@ def _allocate(a: argparse.Namespace) -> None:
     )
     rules = Rules(schedule=a.schedule, edge_s=parse_quantity(a.edge_s, "s"))
     found = allocate(curves, link, rules)
-    low, high = found.interval
-    package, upload = found.update, found.upload
-    answer: dict[str, Any] = {
-        "regime": found.regime,
-        "reason": found.reason,
-        "uplink_hz": found.uplink_hz,
-        "downlink_hz": found.downlink_hz,
-        "upload_bytes": found.upload_bytes,
-        "update_bytes": found.update_bytes,
-        "frames": found.frames,
-        "codec": upload.codec if upload else None,
-        "bits": package.bits if package else None,
-        "prune": package.prune if package else None,
-        "predicted_map": found.predicted_map,
-        "predicted_map_low": low,
-        "predicted_map_high": high,
-        "average_map": found.average_map,
-        "upload_value_map_per_hz": found.upload_value,
-        "update_value_map_per_hz": found.update_value,
-        "extrapolates": found.extrapolates,
-        "m0": curves.m0,
-    }
-    if a.json:
-        print(json.dumps(answer, indent=1))
-        return
-    used = found.uplink_hz + found.downlink_hz
-    share = found.uplink_hz / used if used > 0 else 0.0
-    print(f"regime      {found.regime}" + (f" ({found.reason})" if found.reason else ""))
-    print(f"uplink      {found.uplink_hz:,.0f} Hz ({share:.0%} of what is used)")
-    print(f"            {found.upload_bytes:,.0f} B: {found.frames} frames, {answer['codec']}")
-    print(f"downlink    {found.downlink_hz:,.0f} Hz")
-    print(f"            {found.update_bytes:,.0f} B", end="")
-    print(f": {package.bits:.1f} bits, {package.prune:.0%} pruned" if package else "")
-    print(f"mAP         {found.predicted_map:.3f} [{low:.3f}, {high:.3f}] from {curves.m0:.3f}")
-    if found.extrapolates:
-        print("warning     this lies outside the measured bytes: the curves extrapolate")
+    print(json.dumps(found.record(), indent=1) if a.json else found)
 
 
 def _pack(a: argparse.Namespace) -> None:

@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from endedge.allocator.show import Axis, cells_along, rivals
 from endedge.lab.findings import quantity
-from endedge.lab.results import Axis, Floats, Results, Spread, spread
+from endedge.lab.results import Floats, Results, Spread, spread
 from endedge.lab.style import (
     BANDWIDTH,
     BLACK,
@@ -148,7 +149,7 @@ def curve(results: Results, axis: Axis) -> Figure:
     low, high = curves.interval(*results.along(axis, x))
     band = Spread(np.empty(0), 100 * low, 100 * high, 2)
     traces = [{**_band(x, band, BLUE), "name": "90 % interval", "showlegend": True}]
-    for (family, candidate), look in zip(results.rivals(axis).items(), FAMILIES, strict=False):
+    for (family, candidate), look in zip(rivals(curves, axis).items(), FAMILIES, strict=False):
         name, chosen = html.escape(family), candidate.joint == curves.joint
         y = 100 * np.clip(candidate.joint.value(*results.along(axis, x)), 0.0, 1.0)
         traces.append(
@@ -160,7 +161,7 @@ def curve(results: Results, axis: Axis) -> Figure:
             }
         )  # fmt: skip
     reference = 100 * curves.reference.predict(*results.along(axis, x))
-    seen = results.cells_along(axis)
+    seen = cells_along(results.surface, axis)
     labels = [
         f"{int(n):,} frames, seed {int(s)}" for n, s in zip(seen.frames, seen.seed, strict=True)
     ]

@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from endedge.allocator import show
 from endedge.data.storage import write_atomic
 from endedge.data.units import BadInput
 from endedge.lab import findings
 from endedge.lab.config import load_config
-from endedge.lab.results import HINDSIGHT, Axis, Results, spread
+from endedge.lab.results import HINDSIGHT, Results, spread
 from endedge.lab.style import (
     BANDWIDTH,
     BLACK,
-    BLUE,
     DOWN,
-    FAMILIES,
     GREY,
     KNOWN,
     LIGHT,
@@ -31,16 +30,13 @@ from endedge.lab.style import (
     RED,
     SHARE,
     UP,
-    UPDATE,
-    UPLOAD,
     style,
 )
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FIGURES", "plot"]
+__all__ = ["FIGURES", "draw", "plot"]
 
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 8,
@@ -62,8 +58,7 @@ def plot(folder: Path, what: str, out: Path) -> Path:
 
     Raises :class:`BadInput` for another ``what`` or format, and for files that are missing.
     """
-    if what not in FIGURES:
-        raise BadInput(f"no figure {what!r}; there are {', '.join(FIGURES)}")
+    _known(what)
     kind = out.suffix.lower().lstrip(".")
     if kind not in ("pdf", "svg", "png", "tex"):
         raise BadInput(f"cannot draw into {out.name!r}; name a .pdf, .svg, .png or .tex file")
@@ -77,8 +72,8 @@ def plot(folder: Path, what: str, out: Path) -> Path:
         return out
     import matplotlib
 
+    figure = draw(results, what)
     with matplotlib.rc_context(_STYLE):
-        figure = FIGURES[what](results)
         stamp = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]
         drawn = io.BytesIO()
         figure.savefig(drawn, format=kind, metadata=stamp)
@@ -86,84 +81,51 @@ def plot(folder: Path, what: str, out: Path) -> Path:
     return out
 
 
-def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    # Figures are made without pyplot: it would keep them, and choose a window system.
-    from matplotlib.figure import Figure
+def draw(results: Results, what: str) -> Figure:
+    """The figure itself, for a notebook. Raises :class:`BadInput` for another ``what``."""
+    import matplotlib
 
-    figure = Figure(figsize=(width, height))
-    made = figure.subplots(1, columns, squeeze=False)
-    return figure, list(made[0])
+    _known(what)
+    with matplotlib.rc_context(_STYLE):
+        return FIGURES[what](results)
 
 
-def _log(axes: Axes, label: str, *, vertical: bool = False) -> None:
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
-
-    axis = axes.yaxis if vertical else axes.xaxis
-    (axes.set_yscale if vertical else axes.set_xscale)("log")
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
-    axis.set_major_formatter(EngFormatter(sep=""))
-    axis.set_minor_formatter(NullFormatter())
-    (axes.set_ylabel if vertical else axes.set_xlabel)(label)
+def _known(what: str) -> None:
+    if what not in FIGURES:
+        raise BadInput(f"no figure {what!r}; there are {', '.join(FIGURES)}")
 
 
 def _surface(results: Results) -> Figure:
     """The fitted surface from above, the measured points, the path of best splits."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, (axes,) = _axes(_COLUMN, 3.0)
+    figure, (axes,) = show.figure(_COLUMN, 3.0)
     cells, sending = results.surface.points(), results.sending
     u, m, z = results.fitted_grid(80)
     low = 100 * min(z.min(), cells.map.min())
     high = 100 * max(z.max(), cells.map.max())
     levels = MaxNLocator(12, steps=[1, 2, 5, 10]).tick_values(low, max(high, low + 0.1))
     filled = axes.contourf(u, m, 100 * z.T, levels=levels, cmap="cividis")
-    axes.scatter(
-        cells.upload_bytes, cells.update_bytes, c=100 * cells.map, cmap="cividis",
-        vmin=levels[0], vmax=levels[-1], edgecolors="white", linewidths=0.7, s=22, zorder=3,
-        clip_on=False, label="measured",
-    )  # fmt: skip
+    show.surface_axes(axes, cells, levels)
     if sending:
         ups, downs = [s.upload_bytes for s in sending], [s.update_bytes for s in sending]
         axes.plot(ups, downs, color=RED, marker="D", markersize=2.5, label="best splits")
     figure.colorbar(filled, ax=axes, label=MAP)
-    _log(axes, UPLOAD)
-    _log(axes, UPDATE, vertical=True)
-    axes.grid(False)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
 def _curves(results: Results) -> Figure:
     """A(U) and g(M) side by side, families compared."""
-    figure, panels = _axes(_PAGE, 2.6, 2)
-    for axes, axis in zip(panels, ("data", "model"), strict=True):
-        _curve(axes, results, axis)  # type: ignore[arg-type]
+    figure, panels = show.figure(_PAGE, 2.6, 2)
+    show.curve_axes(panels[0], results.curves, "data", results.surface)
+    show.curve_axes(panels[1], results.curves, "model", results.surface)
     return figure
-
-
-def _curve(axes: Axes, results: Results, axis: Axis) -> None:
-    curves, x = results.curves, results.sizes(axis)
-    low, high = curves.interval(*results.along(axis, x))
-    axes.fill_between(x, 100 * low, 100 * high, color=BLUE, alpha=0.2, lw=0, label="90 % interval")
-    for (family, candidate), look in zip(results.rivals(axis).items(), FAMILIES, strict=False):
-        chosen = candidate.joint == curves.joint
-        y = 100 * np.clip(candidate.joint.value(*results.along(axis, x)), 0, 1)
-        name = f"{family} (chosen)" if chosen else family
-        axes.plot(x, y, look.stroke, color=look.colour, lw=1.6 if chosen else 0.8, label=name)
-    reference = 100 * curves.reference.predict(*results.along(axis, x))
-    axes.plot(x, reference, ":", color=GREY, lw=0.8, label="monotone fit")
-    seen = results.cells_along(axis)
-    sizes = seen.upload_bytes if axis == "data" else seen.update_bytes
-    axes.plot(sizes, 100 * seen.map, "o", color=BLACK, mfc="none", mew=0.7, label="measured")
-    axes.axhline(100 * curves.m0, color=GREY, lw=0.7, ls="--", label="before any update")
-    _log(axes, UPLOAD if axis == "data" else UPDATE)
-    axes.set_ylabel(MAP)
-    axes.legend(loc="best")
 
 
 def _share(results: Results) -> Figure:
     """The share of each direction against bandwidth, regimes above, the sweep as dots."""
-    figure, (axes,) = _axes(_COLUMN, 2.6)
+    figure, (axes,) = show.figure(_COLUMN, 2.6)
     sweep = np.geomspace(results.steps[0].bandwidth_hz, results.steps[-1].bandwidth_hz, 200)
     steps = [results.split_at(float(b)) for b in sweep]
     up = 100 * np.array([s.uplink_share for s in steps])
@@ -179,7 +141,7 @@ def _share(results: Results) -> Figure:
         at = int(np.convolve(height, np.ones(31), "same").argmax())
         axes.text(sweep[at], middle[at], name, color=colour, ha="center", va="center")
     axes.set(xlim=(sweep[0], sweep[-1]), ylim=(0, 100), ylabel=SHARE)
-    _log(axes, BANDWIDTH)
+    show.log_axis(axes, BANDWIDTH)
     runs = findings.segments(steps)
     whole = np.log(sweep[-1] / sweep[0])
     centres = [float(np.log(np.sqrt(a * b) / sweep[0]) / whole) for _, a, b in runs]
@@ -213,7 +175,7 @@ def _apart(places: list[float], gap: float, end: float) -> list[float]:
 
 def _policies(results: Results) -> Figure:
     """Measured mAP of every policy against bandwidth, the band of the fitted allocator."""
-    figure, (axes,) = _axes(_COLUMN, 3.2)
+    figure, (axes,) = show.figure(_COLUMN, 3.2)
     bench = results.benchmark
     x, fitted = bench.bandwidth_hz, spread(100 * bench.map[bench.of("fitted")])
     if fitted.seeds > 1:
@@ -225,7 +187,7 @@ def _policies(results: Results) -> Figure:
             x, mean, look.stroke, color=look.colour, lw=look.width * 0.55, marker=mark,
             markersize=2.2, label=name.replace("_", " ").lstrip(),
         )  # fmt: skip
-    _log(axes, BANDWIDTH)
+    show.log_axis(axes, BANDWIDTH)
     axes.set_ylabel(MAP)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=3)
@@ -237,7 +199,7 @@ def _regret(results: Results) -> Figure:
     bench = results.benchmark
     rows = [k for k in bench.by_regret() if bench.policies[k] != "oracle"]
     mean = 100 * bench.regret[rows].mean(axis=2)
-    figure, (axes,) = _axes(_PAGE, 0.9 + 0.2 * len(rows))
+    figure, (axes,) = show.figure(_PAGE, 0.9 + 0.2 * len(rows))
     image = axes.imshow(mean, cmap="cividis_r", aspect="auto", vmin=min(0.0, float(mean.min())))
     middle = (min(0.0, float(mean.min())) + float(mean.max())) / 2
     for i, j in np.ndindex(*mean.shape):

@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from endedge.allocator import Candidate, Curves, Link, Rules, Surface, allocate
+from endedge.allocator import Curves, Link, Rules, Surface, allocate, show
+from endedge.allocator.show import Axis
 from endedge.data.units import BadInput
 from endedge.lab.config import Config
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 __all__ = ["HINDSIGHT", "Axis", "Benchmark", "Results", "Round", "Spread", "Step", "spread"]
 
 Floats: TypeAlias = NDArray[np.float64]
-Axis: TypeAlias = Literal["data", "model"]
 
 _MAX_FILE_BYTES = 64 * 2**20
+_MEASURED = ("map", "regret", "upload_bytes", "update_bytes")
 HINDSIGHT = ("oracle", "best-static")  # they saw the accuracies that they are judged by
 
 
@@ -90,7 +95,7 @@ class Step:
         return self.downlink_hz / self.bandwidth_hz
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Benchmark:
     """``benchmark.csv`` as arrays: ``map``, ``regret``, ``upload_bytes`` and ``update_bytes``
     (policies, bandwidths, seeds), policies in the order of the file."""
@@ -102,6 +107,37 @@ class Benchmark:
     regret: Floats
     upload_bytes: Floats
     update_bytes: Floats
+
+    @classmethod
+    def measured(cls, cells: Mapping[tuple[str, float, int], Sequence[float]]) -> Benchmark:
+        """From (policy, bandwidth in Hz, seed) → (map, regret, upload bytes, update bytes).
+        Raises :class:`KeyError` naming one that is missing."""
+        policies = tuple(dict.fromkeys(policy for policy, _, _ in cells))
+        sweep = sorted({bandwidth for _, bandwidth, _ in cells})
+        seeds = tuple(sorted({seed for _, _, seed in cells}))
+        grid = np.array([[[cells[p, b, s] for s in seeds] for b in sweep] for p in policies])
+        return cls(policies, np.array(sweep), seeds, *np.moveaxis(grid, -1, 0))
+
+    def frame(self) -> DataFrame:
+        """One row a policy, bandwidth and seed, as a pandas table."""
+        axes = np.meshgrid(self.policies, self.bandwidth_hz, self.seeds, indexing="ij")
+        columns = dict(zip(("policy", "bandwidth_hz", "seed"), axes, strict=True))
+        columns |= {name: getattr(self, name) for name in _MEASURED}
+        return show.data_frame({name: column.ravel() for name, column in columns.items()})
+
+    def _summary(self) -> dict[str, str]:
+        means = 100 * self.map.mean(axis=(1, 2)), 100 * self.regret.mean(axis=(1, 2))
+        return {
+            self.policies[k]: f"{means[0][k]:.2f} mAP, {means[1][k]:.2f} points of regret"
+            for k in self.by_regret()
+        }
+
+    def __repr__(self) -> str:
+        return show.one_line("Benchmark", self._summary())
+
+    def _repr_html_(self) -> str:
+        sweep = f"mean of {len(self.bandwidth_hz)} bandwidths and {len(self.seeds)} seeds"
+        return show.html_table(f"Benchmark, {sweep}", self._summary())
 
     def of(self, policy: str) -> int:
         """Row of a policy. Raises :class:`BadInput` for one that was not benchmarked."""
@@ -140,7 +176,7 @@ class Round:
         return self.student - self.m0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
     """Everything that a report shows."""
 
@@ -164,6 +200,28 @@ class Results:
             )
         steps = tuple(sorted(_steps(folder / "allocation.csv"), key=lambda s: s.bandwidth_hz))
         return cls(config, surface, curves, steps, _benchmark(folder / "benchmark.csv"))
+
+    def allocations(self) -> DataFrame:
+        """``allocation.csv`` as a pandas table: the fitted allocator over the sweep."""
+        return show.data_frame([vars(step) for step in self.steps])
+
+    def plot(self, what: str) -> Figure:
+        """A figure of :mod:`endedge.lab.plot`: surface, curves, share, policies, regret."""
+        from endedge.lab.plot import draw
+
+        return draw(self, what)
+
+    def _summary(self) -> dict[str, str]:
+        from endedge.lab.findings import contour, policies, share, surface
+
+        facts = {"surface": surface, "best split": contour, "shares": share, "policies": policies}
+        return {name: say(self) for name, say in facts.items()}
+
+    def __repr__(self) -> str:
+        return show.one_line(f"Results of {self.config.name}", self._summary())
+
+    def _repr_html_(self) -> str:
+        return show.html_table(f"Results of {self.config.name}", self._summary())
 
     @property
     def rules(self) -> Rules:
@@ -190,41 +248,16 @@ class Results:
 
     def sizes(self, axis: Axis, n: int = 120) -> Floats:
         """``n`` log-spaced sizes in bytes over what was measured along one axis."""
-        range_ = self.curves.upload_range if axis == "data" else self.curves.update_range
-        low = max(range_.low, 1.0)
-        return np.geomspace(low, max(range_.high, low * 1.001), n)
+        return show.sizes(self.curves, axis, n)
 
     def along(self, axis: Axis, sizes: Floats) -> tuple[Floats, Floats]:
         """(U, M) for ``sizes`` along one axis, the other at its largest."""
-        if axis == "data":
-            return sizes, np.full_like(sizes, self.curves.update_range.high)
-        return np.full_like(sizes, self.curves.upload_range.high), sizes
+        return show.along(self.curves, axis, sizes)
 
     def fitted_grid(self, n: int) -> tuple[Floats, Floats, Floats]:
         """The fitted surface: U (n,), M (n,), mAP (n, n) with one row a U."""
         u, m = self.sizes("data", n), self.sizes("model", n)
         return u, m, self.curves.predict(u[:, None], m[None, :])
-
-    def cells_along(self, axis: Axis) -> Surface:
-        """The measured cells of one curve: of each upload the largest budget, or of the
-        largest upload all budgets."""
-        s = self.surface
-        if axis == "model":
-            most = int(s.upload_bytes.argmax())
-            return s.select((s.frames == s.frames[most]) & (s.codec == s.codec[most]))
-        here = np.zeros(len(s), dtype=bool)
-        for frames, codec in set(zip(s.frames, s.codec, strict=True)):
-            same = (s.frames == frames) & (s.codec == codec)
-            here |= same & (s.budget_bytes == s.budget_bytes[same].max())
-        return s.select(here)
-
-    def rivals(self, axis: Axis) -> dict[str, Candidate]:
-        """The best candidate of each family of one curve, best first."""
-        best: dict[str, Candidate] = {}
-        for candidate in self.curves.candidates:  # sorted by held-out error
-            family = candidate.kind.data if axis == "data" else candidate.kind.model
-            best.setdefault(family, candidate)
-        return best
 
     @cached_property
     def rounds(self) -> list[Round]:
@@ -288,18 +321,12 @@ def _steps(path: Path) -> list[Step]:
 
 def _benchmark(path: Path) -> Benchmark:
     rows = _rows(path, "bench")
-    names = ("map", "regret", "upload_bytes", "update_bytes")
     cells: dict[tuple[str, float, int], list[float]] = {}
     for line, row in enumerate(rows, start=2):
         number = _reader(path, line, row)
         key = (str(row.get("policy") or ""), number("bandwidth_hz"), int(number("seed")))
-        cells[key] = [number(name) for name in names]
-    policies = tuple(dict.fromkeys(policy for policy, _, _ in cells))
-    sweep = sorted({bandwidth for _, bandwidth, _ in cells})
-    seeds = tuple(sorted({seed for _, _, seed in cells}))
+        cells[key] = [number(name) for name in _MEASURED]
     try:
-        grid = np.array([[[cells[p, b, s] for s in seeds] for b in sweep] for p in policies])
+        return Benchmark.measured(cells)
     except KeyError as error:
         raise BadInput(f"{path} lacks the row of {error}; run 'endedge bench' again") from None
-    columns = {name: grid[..., k] for k, name in enumerate(names)}
-    return Benchmark(policies, np.array(sweep), seeds, **columns)

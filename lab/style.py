@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from endedge.allocator import show
+from endedge.allocator.show import AXES, BLACK, BLUE, GREEN, GREY, RED, SKY
+
 __all__ = [
     "BANDWIDTH", "BLACK", "BLUE", "DOWN", "FAMILIES", "GREY", "KNOWN", "LIGHT", "MAP", "RED",
     "SHARE", "UP", "UPDATE", "UPLOAD", "Style", "style",
 ]  # fmt: skip
 
-BLACK, ORANGE, SKY, GREEN = "#000000", "#e69f00", "#56b4e9", "#009e73"
-BLUE, RED, PINK, GREY, LIGHT = "#0072b2", "#d55e00", "#cc79a7", "#8a8f98", "#e6e8eb"
+ORANGE, LIGHT = "#e69f00", "#e6e8eb"
 UP, DOWN = BLUE, ORANGE  # the two directions, wherever they appear
 
-UPLOAD, UPDATE = "frames uploaded per period (bytes)", "model package per period (bytes)"
+UPLOAD, UPDATE, MAP = AXES["data"], AXES["model"], AXES["map"]
 BANDWIDTH, SHARE = "bandwidth of the link (Hz)", "share of the bandwidth (%)"
-MAP = "mAP50-95 on the device (%)"
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,11 @@ _POLICIES = {  # those that a reader looks for
 }
 KNOWN = tuple(_POLICIES)
 
-FAMILIES = (
-    Style(BLUE, "solid", "-", 1.5),
-    Style(RED, "dash", "--", 1.5),
-    Style(GREEN, "dot", ":", 1.5),
-    Style(PINK, "dashdot", "-.", 1.5),
-    Style(SKY, "longdash", "--", 1.5),
+FAMILIES = tuple(
+    Style(colour, dash, stroke, 1.5)
+    for (colour, stroke), dash in zip(
+        show.FAMILIES, ("solid", "dash", "dot", "dashdot", "longdash"), strict=True
+    )
 )
 
 
