@@ -3,19 +3,49 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-__all__ = ["Action", "build_parser"]
+__all__ = ["Action", "build_parser", "meant"]
 
 Action = Callable[[argparse.Namespace], None]
 
 
 class _Parser(argparse.ArgumentParser):
+    """One line on bad input, with the word that was probably meant."""
+
     def error(self, message: str) -> Any:
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
         raise SystemExit(2)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._subparsers is None:  # of a verb: all options are known here
+            for word in args or ():
+                name = str(word).partition("=")[0]
+                if name == "--":
+                    break
+                if name[:2] == "--" and not any(o.startswith(name) for o in self.options):
+                    self.error(f"unknown option {name}{meant(name, self.options)}")
+        return super().parse_known_args(args, namespace)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            what = action.metavar if isinstance(action.metavar, str) else action.dest
+            hint = meant(str(value), known) or f"; there are {', '.join(known)}"
+            raise argparse.ArgumentError(None, f"unknown {what.lower()} {value!r}{hint}")
+
+    @property
+    def options(self) -> list[str]:
+        return list(self._option_string_actions)
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """``; did you mean …?`` when one of ``known`` is close to ``word``, else nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
@@ -23,13 +53,13 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     parser = _Parser(prog="endedge", description="An end-edge testbed over one thin link.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
 
-    def verb(name: str, says: str, example: str) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(
+    def verb(name: str, says: str, example: str, among: Any = verbs) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = among.add_parser(
             name, help=says, description=says[0].upper() + says[1:] + ".",
             epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
-        sub.set_defaults(do=actions[name])
+        sub.set_defaults(do=actions[name if among is verbs else f"data {name}"])
         return sub
 
     for name, says in (
@@ -51,13 +81,24 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         sub.add_argument("--seed", type=int, default=0, help="which frames, and the training's")
         sub.add_argument("--out", required=True, metavar="DIR", help="results folder (may exist)")
         sub.add_argument("--json", action="store_true", help="print JSON")
-    for name, says in (
-        ("fit", "fit the curves of a results folder"),
-        ("bench", "allocate, and benchmark the policies of a results folder"),
-        ("report", "write report.html of a results folder"),
-    ):
-        sub = verb(name, says, f"endedge {name} runs/demo")
-        sub.add_argument("dir", help="results folder")
+    sub = verb("fit", "fit the curves of a results folder", "endedge fit runs/demo")
+    sub.add_argument("dir", metavar="DIR", help="results folder")
+
+    sub = verb("bench", "allocate, and benchmark the policies of a results folder",
+        "endedge bench runs/demo --policy my_policy.py",
+    )  # fmt: skip
+    sub.add_argument("dir", metavar="DIR", help="results folder")
+    sub.add_argument("--policy", action="append", default=[], metavar="FILE.py",
+        help="your own policies: a file that registers them (it is executed)",
+    )  # fmt: skip
+
+    sub = verb("report", "write report.html of a results folder, or compare several",
+        "endedge report runs/demo runs/other -o compare.html",
+    )  # fmt: skip
+    sub.add_argument("dirs", nargs="+", metavar="DIR", help="results folders, the first is named A")
+    sub.add_argument("-o", "--output", metavar="FILE",
+        help="(default: report.html in DIR; of several folders compare.html here)",
+    )  # fmt: skip
 
     sub = verb("plot", "a publication figure", "endedge plot runs/demo --what share -o f.pdf")
     sub.add_argument("dir", help="results folder")
@@ -128,8 +169,25 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("--budget", default="100kB", help="bytes of an update (default 100kB)")
     sub.add_argument("--seed", type=int, default=0, help="order of the frames")
 
-    sub = verb("data", "make a set of generated frames",
-        "endedge data --out frames --domain field --split eval -n 200",
+    sub = verb("doctor", "check this installation and run a small round", "endedge doctor --json")
+    sub.add_argument("--out", default=".", metavar="DIR", help="where results would go")
+    sub.add_argument("--no-test", action="store_true", help="leave the round out")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = verb("completion", "print a script that completes verbs and options in a shell",
+        'eval "$(endedge completion bash)"',
+    )  # fmt: skip
+    sub.add_argument("shell", choices=("bash", "zsh", "fish"), metavar="SHELL",
+        help="bash, zsh or fish")  # fmt: skip
+
+    data = verbs.add_parser("data", help="make, cut or download frames and weights")
+    _data(data.add_subparsers(dest="job", required=True, metavar="JOB", parser_class=_Parser), verb)
+    return parser
+
+
+def _data(jobs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = verb("generate", "make a set of generated frames",
+        "endedge data generate --out frames --domain field --split eval -n 200", jobs,
     )  # fmt: skip
     sub.add_argument("--out", required=True, metavar="DIR")
     sub.add_argument("--domain", default="field", help="source or field")
@@ -137,4 +195,27 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("-n", type=int, default=256)
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--size", type=int, default=128, help="px")
-    return parser
+
+    sub = verb("subset", "cut a COCO set into splits that share no frame",
+        "endedge data subset instances.json frames/ pool=1000 eval=@ids.txt --out mine", jobs,
+    )  # fmt: skip
+    sub.add_argument("annotations", metavar="JSON", help="COCO instances file")
+    sub.add_argument("images", metavar="DIR", help="its folder of frames")
+    sub.add_argument("overrides", nargs="*", metavar="SPLIT=N|@FILE",
+        help="so many frames, or exactly the image ids listed in FILE",
+    )  # fmt: skip
+    sub.add_argument("--out", required=True, metavar="DIR", help="becomes data.root")
+    sub.add_argument("--seed", type=int, default=0, help="which frames (default 0)")
+    sub.add_argument("--link", action="store_true", help="link to the frames, do not copy")
+
+    sub = verb("download", "COCO's validation frames, weights, or any file",
+        "endedge data download coco-val yolov8n.pt --out downloads", jobs,
+    )  # fmt: skip
+    sub.add_argument("what", nargs="+", metavar="WHAT",
+        help="coco-val (1.1 GB), an Ultralytics file (yolov8n.pt), or a URL",
+    )  # fmt: skip
+    sub.add_argument("--out", required=True, metavar="DIR")
+    sub.add_argument("--checksum", default="", metavar="KIND:HEX",
+        help="md5:… or sha256:… of one URL's file",
+    )  # fmt: skip
+    sub.add_argument("--mirror", metavar="URL", help="another server with the same paths")

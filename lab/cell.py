@@ -7,6 +7,7 @@ what they have in common: all budgets share one student, and a rerun does nothin
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,13 +21,23 @@ from endedge.distill.model import DetectionModel, load_detector, save_detector
 from endedge.distill.package import pack, unpack
 from endedge.edge.adapt import Upload, adapt_teacher, distil_student, held_back_loss, split_upload
 from endedge.end.metric import evaluate
+from endedge.lab.examples import compared
 from endedge.lab.store import Node, Store
+from endedge.lab.tracking import loss_log
 from endedge.lab.world import World
 
 __all__ = ["Cell", "Rounds"]
 
 # Raise a stage's number when its code changes what it computes: older results are then not used.
-VERSIONS = {"start": 1, "upload": 1, "teacher": 3, "student": 3, "package": 2, "cell": 1}
+VERSIONS = {
+    "start": 1,
+    "upload": 1,
+    "teacher": 3,
+    "student": 3,
+    "package": 2,
+    "cell": 1,
+    "examples": 1,
+}
 
 Say = Callable[[str], None]
 _CALIBRATION_FRAMES = 32
@@ -131,7 +142,7 @@ class Rounds:
             adapted = adapt_teacher(
                 world.teacher, self._inbox(cell).upload, recipe, plan.held_back.shares,
                 device=world.device,
-                on_step=self._steps(f"teacher on {cell.frames} frames", recipe.steps),
+                on_step=self._steps("teacher", cell, recipe.steps),
             )  # fmt: skip
             seconds = time.perf_counter() - began
             save_detector(adapted.model, folder / "teacher.safetensors")
@@ -159,7 +170,7 @@ class Rounds:
                 world.student, load_detector(teacher.folder / "teacher.safetensors"),
                 self._inbox(cell).upload, recipe, plan.held_back.shares,
                 gains=(gains.label_gain, gains.score_gain, gains.box_gain), device=world.device,
-                on_step=self._steps(f"student on {cell.frames} frames", recipe.steps),
+                on_step=self._steps("student", cell, recipe.steps),
             )  # fmt: skip
             save_detector(adapted.model, folder / "student.safetensors")
             return {
@@ -218,16 +229,41 @@ class Rounds:
 
         return self._node("cell", {"package": package.key, "start": start.key}, make)
 
+    def examples(self, cell: Cell) -> Node | None:
+        """Detections before and after the update of ``cell`` on a few evaluation frames, as
+        ``examples.json`` of the node; None when the update was not sent."""
+        upload = self.upload(cell)
+        package = self.package(cell, upload, self.student(cell, upload, self.teacher(cell, upload)))
+        if not package.record["sent"]:
+            return None
+
+        def make(folder: Path) -> dict[str, Any]:
+            self.say("draw detections before and after")
+            data = (package.folder / "update.eeu").read_bytes()
+            found = compared(self.world, self.world.student, unpack(data, base=self.world.student))
+            (folder / "examples.json").write_text(json.dumps({"cell": str(cell), **found}))
+            return {"frames": len(found["frames"])}
+
+        determinants = {"package": package.key, "start": self.start().key}
+        return self._node("examples", determinants, make)
+
     def _node(
         self, stage: str, determinants: Mapping[str, Any], make: Callable[[Path], dict[str, Any]]
     ) -> Node:
         versioned = {"version": VERSIONS[stage], "device": self.world.device, **determinants}
         return self.store.node(stage, versioned, make)
 
-    def _steps(self, what: str, total: int) -> Callable[[int, float], None]:
+    def _steps(self, stage: str, cell: Cell, total: int) -> Callable[[int, float], None]:
+        what, log = f"{stage} on {cell.frames} frames", None
+        if self.world.config.log == "tensorboard":
+            name = f"{stage}-{cell.frames}-{cell.codec}-seed{cell.seed}"
+            log = loss_log(self.store.folder / "logs" / name, total)
+
         def on_step(step: int, loss: float) -> None:
             if step % 10 == 0 or step == total:
                 self.say(f"{what}: step {step}/{total}, loss {loss:.3f}")
+            if log is not None:
+                log(step, loss)
 
         return on_step
 

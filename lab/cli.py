@@ -96,6 +96,8 @@ def _fit(a: argparse.Namespace) -> None:
 def _bench(a: argparse.Namespace) -> None:
     from endedge.lab import pipeline
 
+    for file in a.policy:
+        pipeline.own_policies(Path(file))
     pipeline.bench_stage(Path(a.dir))
     print(_headline(Path(a.dir)))
 
@@ -103,7 +105,14 @@ def _bench(a: argparse.Namespace) -> None:
 def _report(a: argparse.Namespace) -> None:
     from endedge.lab import pipeline
 
-    print(f"report: {pipeline.report_stage(Path(a.dir))}")
+    out = Path(a.output) if a.output else None
+    folders = [Path(folder) for folder in a.dirs]
+    made = (
+        pipeline.report_stage(folders[0], out)
+        if len(folders) == 1
+        else pipeline.compare_stage(folders, out or Path("compare.html"))
+    )
+    print(f"report: {made}")
 
 
 def _plot(a: argparse.Namespace) -> None:
@@ -184,11 +193,69 @@ def _eval(a: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
-def _data(a: argparse.Namespace) -> None:
+def _generate(a: argparse.Namespace) -> None:
     from endedge.data.generated import generate
 
     made = generate(Path(a.out), domain=a.domain, split=a.split, n=a.n, seed=a.seed, size=a.size)
     print(f"{len(made)} frames in {a.out}/{a.domain}-{a.split}")
+
+
+def _subset(a: argparse.Namespace) -> None:
+    from endedge.data.subset import cut, read_ids
+
+    splits: dict[str, int | list[int]] = {}
+    for word in a.overrides:
+        name, _, wanted = word.partition("=")
+        if not wanted.startswith("@") and not wanted.isdigit():
+            raise BadInput(f"{word!r} is not SPLIT=COUNT or SPLIT=@FILE, e.g. pool=1000")
+        splits[name] = read_ids(Path(wanted[1:])) if wanted.startswith("@") else int(wanted)
+    if not splits:
+        raise BadInput("name at least one split, e.g. pool=1000 eval=200")
+    made = cut(Path(a.annotations), Path(a.images), Path(a.out), splits, seed=a.seed, link=a.link)
+    print(f"{', '.join(f'{name}: {n} frames' for name, n in made.items())} in {a.out}")
+
+
+def _download(a: argparse.Namespace) -> None:
+    from endedge.data.download import WEIGHTS_URL, fetch, fetch_coco_val
+
+    if a.checksum and len(a.what) != 1:
+        raise BadInput("--checksum is that of one file; download one at a time")
+    with _progress() as progress:
+        for what in a.what:
+            heard: dict[str, Any] = {
+                "on_bytes": lambda n, total, what=what: progress(
+                    n // 10**6, total // 10**6, f"MB of {what}"
+                )
+            }
+            if what == "coco-val":
+                made = fetch_coco_val(
+                    Path(a.out), **heard, **({"server": a.mirror} if a.mirror else {})
+                )
+                print("\n".join(str(path) for path in made))
+                continue
+            named = "://" not in what
+            url = f"{(a.mirror or WEIGHTS_URL).rstrip('/')}/{what}" if named else what
+            to = Path(a.out) / url.partition("?")[0].rstrip("/").rpartition("/")[2]
+            print(fetch(url, to, checksum=a.checksum, **heard))
+
+
+def _doctor(a: argparse.Namespace) -> None:
+    from endedge.lab.doctor import checks
+
+    found = checks(Path(a.out), test=not a.no_test)
+    if a.json:
+        print(json.dumps({c.name: {"state": c.state, "says": c.says} for c in found}, indent=1))
+    else:
+        for check in found:
+            print(f"{check.state:5} {check.name:10} {check.says}")
+    if any(check.state == "bad" for check in found):
+        raise BadInput("something is missing; see the lines marked bad")
+
+
+def _completion(a: argparse.Namespace) -> None:
+    from endedge.lab.completion import script
+
+    print(script(build_parser(_ACTIONS), a.shell))
 
 
 def _serve(a: argparse.Namespace) -> None:
@@ -238,7 +305,11 @@ _ACTIONS: dict[str, Action] = {
     "pack": _pack,
     "inspect": _inspect,
     "eval": _eval,
-    "data": _data,
+    "data generate": _generate,
+    "data subset": _subset,
+    "data download": _download,
+    "doctor": _doctor,
+    "completion": _completion,
     "serve": _serve,
     "device": _device,
     "train": _job,

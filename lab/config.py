@@ -161,6 +161,7 @@ class Config(_Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     workers: Count | Literal["auto"] = "auto"
+    log: Literal["none", "tensorboard"] = "none"  # losses of the trainings, in DIR/logs
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     data: Data
     weights: Weights

@@ -29,23 +29,26 @@ from endedge.lab.style import (
     style,
 )
 
-__all__ = ["Figure", "contour", "curve", "policies", "policy", "regret", "returns", "surface"]
+__all__ = [
+    "Figure", "contour", "curve", "laid_out", "linear_axis", "log_axis", "numbers", "policies",
+    "policy", "regret", "returns", "shaded", "surface",
+]  # fmt: skip
 
 Figure: TypeAlias = dict[str, Any]
 
 
-def _axis(title: str, **more: Any) -> dict[str, Any]:
+def linear_axis(title: str, **more: Any) -> dict[str, Any]:
     return {
         "title": {"text": title, "standoff": 8}, "gridcolor": LIGHT, "zeroline": False,
         "linecolor": GREY, "ticks": "outside", "tickcolor": GREY, "automargin": True, **more,
     }  # fmt: skip
 
 
-def _log(title: str, **more: Any) -> dict[str, Any]:
-    return _axis(title, type="log", tickformat="~s", dtick="D2", **more)
+def log_axis(title: str, **more: Any) -> dict[str, Any]:
+    return linear_axis(title, type="log", tickformat="~s", dtick="D2", **more)
 
 
-def _layout(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
+def laid_out(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
     legend = {
         "orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0,
         "entrywidth": 0.5, "entrywidthmode": "fraction",
@@ -56,13 +59,13 @@ def _layout(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _numbers(values: Any) -> list[float | None]:
+def numbers(values: Any) -> list[float | None]:
     """Six digits are more than a screen shows; NaN is null in JSON."""
     return [float(f"{v:.6g}") if math.isfinite(v) else None for v in np.asarray(values).ravel()]
 
 
 def _table(values: Floats) -> list[list[float | None]]:
-    return [_numbers(row) for row in values]
+    return [numbers(row) for row in values]
 
 
 def _labels(results: Results) -> list[str]:
@@ -85,15 +88,15 @@ def surface(results: Results) -> Figure:
     log = {"type": "log", "tickformat": "~s", "dtick": "D2", "gridcolor": "#cfd3d8"}
     measured = {
         "type": "scatter3d", "mode": "markers", "name": "measured", "text": _labels(results),
-        "x": _numbers(cells.upload_bytes), "y": _numbers(cells.update_bytes),
-        "z": _numbers(100 * cells.map),
+        "x": numbers(cells.upload_bytes), "y": numbers(cells.update_bytes),
+        "z": numbers(100 * cells.map),
         "marker": {"size": 4, "color": RED, "line": {"color": "#ffffff", "width": 1}},
-        "error_z": {"type": "data", "array": _numbers(100 * np.nan_to_num(cells.map_error)),
+        "error_z": {"type": "data", "array": numbers(100 * np.nan_to_num(cells.map_error)),
                     "color": RED, "thickness": 2},
         "hovertemplate": "measured: %{z:.1f} mAP<br>%{text}<extra></extra>",
     }  # fmt: skip
     fit = {
-        "type": "surface", "x": _numbers(u), "y": _numbers(m), "z": _table(100 * z.T),
+        "type": "surface", "x": numbers(u), "y": numbers(m), "z": _table(100 * z.T),
         "colorscale": "Cividis", "opacity": 0.9, "name": "fit", "showscale": False,
         "hovertemplate": _FIT_HOVER,
     }  # fmt: skip
@@ -117,29 +120,29 @@ def contour(results: Results) -> Figure:
     low, high = float(min(z.min(), measured.min())), float(max(z.max(), measured.max()))
     white = {"color": "#ffffff", "width": 1.5}
     fit = {
-        "type": "contour", "x": _numbers(u), "y": _numbers(m), "z": _table(z), "name": "fit",
+        "type": "contour", "x": numbers(u), "y": numbers(m), "z": _table(z), "name": "fit",
         "colorscale": "Cividis", "zmin": low, "zmax": high, "line": {"width": 0.5, "color": "#fff"},
         "contours": {"showlabels": True, "labelfont": {"color": "#ffffff", "size": 11}},
         "colorbar": {"title": {"text": "mAP (%)"}, "thickness": 12}, "hovertemplate": _FIT_HOVER,
     }  # fmt: skip
     points = {
         "type": "scatter", "mode": "markers", "name": "measured",
-        "x": _numbers(cells.upload_bytes), "y": _numbers(cells.update_bytes),
-        "text": _labels(results), "customdata": _numbers(measured),
-        "marker": {"size": 11, "color": _numbers(measured), "colorscale": "Cividis", "cmin": low,
+        "x": numbers(cells.upload_bytes), "y": numbers(cells.update_bytes),
+        "text": _labels(results), "customdata": numbers(measured),
+        "marker": {"size": 11, "color": numbers(measured), "colorscale": "Cividis", "cmin": low,
                    "cmax": high, "line": white},
         "hovertemplate": "measured: %{customdata:.1f} mAP<br>%{text}<extra></extra>",
     }  # fmt: skip
     path = {
         "type": "scatter", "mode": "lines+markers", "name": "best splits",
-        "x": _numbers([s.upload_bytes for s in sending]),
-        "y": _numbers([s.update_bytes for s in sending]),
+        "x": numbers([s.upload_bytes for s in sending]),
+        "y": numbers([s.update_bytes for s in sending]),
         "text": [quantity(s.bandwidth_hz, "Hz") for s in sending],
         "line": {"color": RED, "width": 3},
         "marker": {"color": RED, "size": 8, "symbol": "diamond", "line": white},
         "hovertemplate": "%{text}: %{x:.3s}B up, %{y:.3s}B down<extra></extra>",
     }  # fmt: skip
-    return {"data": [fit, points, path], "layout": _layout(_log(UPLOAD), _log(UPDATE))}
+    return {"data": [fit, points, path], "layout": laid_out(log_axis(UPLOAD), log_axis(UPDATE))}
 
 
 def curve(results: Results, axis: Axis) -> Figure:
@@ -148,13 +151,13 @@ def curve(results: Results, axis: Axis) -> Figure:
     x = results.sizes(axis)
     low, high = curves.interval(*results.along(axis, x))
     band = Spread(np.empty(0), 100 * low, 100 * high, 2)
-    traces = [{**_band(x, band, BLUE), "name": "90 % interval", "showlegend": True}]
+    traces = [{**shaded(x, band, BLUE), "name": "90 % interval", "showlegend": True}]
     for (family, candidate), look in zip(rivals(curves, axis).items(), FAMILIES, strict=False):
         name, chosen = html.escape(family), candidate.joint == curves.joint
         y = 100 * np.clip(candidate.joint.value(*results.along(axis, x)), 0.0, 1.0)
         traces.append(
             {
-                "type": "scatter", "mode": "lines", "x": _numbers(x), "y": _numbers(y),
+                "type": "scatter", "mode": "lines", "x": numbers(x), "y": numbers(y),
                 "name": f"{name} (chosen)" if chosen else name,
                 "line": {"color": look.colour, "dash": look.dash, "width": 3 if chosen else 1.5},
                 "hovertemplate": f"{name}: %{{y:.1f}} mAP at %{{x:.3s}}B<extra></extra>",
@@ -167,19 +170,19 @@ def curve(results: Results, axis: Axis) -> Figure:
     ]
     traces += [
         {
-            "type": "scatter", "mode": "lines", "x": _numbers(x), "y": _numbers(reference),
+            "type": "scatter", "mode": "lines", "x": numbers(x), "y": numbers(reference),
             "name": "monotone fit", "line": {"color": GREY, "width": 1.5, "dash": "dot"},
             "hoverinfo": "skip",
         },
         {
             "type": "scatter", "mode": "markers", "name": "measured", "text": labels,
-            "x": _numbers(seen.upload_bytes if axis == "data" else seen.update_bytes),
-            "y": _numbers(100 * seen.map),
+            "x": numbers(seen.upload_bytes if axis == "data" else seen.update_bytes),
+            "y": numbers(100 * seen.map),
             "marker": {"color": BLACK, "size": 6, "symbol": "circle-open", "line": {"width": 1.5}},
             "hovertemplate": "measured %{y:.1f} mAP<br>%{text}<extra></extra>",
         },
     ]  # fmt: skip
-    layout = _layout(_log(UPLOAD if axis == "data" else UPDATE), _axis(MAP))
+    layout = laid_out(log_axis(UPLOAD if axis == "data" else UPDATE), linear_axis(MAP))
     return {"data": traces, "layout": layout | _before(curves.m0)}
 
 
@@ -203,25 +206,25 @@ def returns(results: Results) -> Figure:
     band = Spread(np.empty(0), low, high, 2)
     seen = spread(100 * bench.map[bench.of("fitted")])
     error = {
-        "type": "data", "symmetric": False, "array": _numbers(seen.high - seen.mean),
-        "arrayminus": _numbers(seen.mean - seen.low), "thickness": 1.5, "width": 3,
+        "type": "data", "symmetric": False, "array": numbers(seen.high - seen.mean),
+        "arrayminus": numbers(seen.mean - seen.low), "thickness": 1.5, "width": 3,
     }  # fmt: skip
     traces = [
-        {**_band(x, band, BLUE), "name": "90 % interval", "showlegend": True},
+        {**shaded(x, band, BLUE), "name": "90 % interval", "showlegend": True},
         {
-            "type": "scatter", "mode": "lines", "x": _numbers(x), "name": "predicted",
-            "y": _numbers([100 * s.predicted_map for s in sending]),
+            "type": "scatter", "mode": "lines", "x": numbers(x), "name": "predicted",
+            "y": numbers([100 * s.predicted_map for s in sending]),
             "line": {"color": BLUE, "width": 3},
             "hovertemplate": "predicted %{y:.1f} mAP at %{x:.3s}Hz<extra></extra>",
         },
         {
-            "type": "scatter", "mode": "markers", "x": _numbers(bench.bandwidth_hz),
-            "y": _numbers(seen.mean), "name": "measured", "error_y": error,
+            "type": "scatter", "mode": "markers", "x": numbers(bench.bandwidth_hz),
+            "y": numbers(seen.mean), "name": "measured", "error_y": error,
             "marker": {"color": BLACK, "size": 7},
             "hovertemplate": "measured %{y:.1f} mAP at %{x:.3s}Hz<extra></extra>",
         },
     ]  # fmt: skip
-    layout = _layout(_log(BANDWIDTH), _axis(MAP), height=400)
+    layout = laid_out(log_axis(BANDWIDTH), linear_axis(MAP), height=400)
     return {"data": traces, "layout": layout | _before(results.curves.m0)}
 
 
@@ -230,30 +233,32 @@ def policies(results: Results) -> Figure:
     bench = results.benchmark
     order = sorted(bench.policies, key=lambda name: (name in KNOWN, bench.policies.index(name)))
     fitted = spread(100 * bench.map[bench.of("fitted")])
-    traces = [_band(bench.bandwidth_hz, fitted, style("fitted").colour)] if fitted.seeds > 1 else []
+    traces = (
+        [shaded(bench.bandwidth_hz, fitted, style("fitted").colour)] if fitted.seeds > 1 else []
+    )
     for name in order:  # the known ones on top
         look, shown = style(name), html.escape(name)
         mean = 100 * bench.map[bench.of(name)].mean(axis=1)
         traces.append(
             {
-                "type": "scatter", "mode": "lines+markers", "x": _numbers(bench.bandwidth_hz),
-                "y": _numbers(mean), "name": shown,
+                "type": "scatter", "mode": "lines+markers", "x": numbers(bench.bandwidth_hz),
+                "y": numbers(mean), "name": shown,
                 "line": {"color": look.colour, "dash": look.dash, "width": look.width},
                 "marker": {"size": 6 if name in KNOWN else 3, "color": look.colour},
                 "hovertemplate": f"{shown}: %{{y:.2f}} mAP at %{{x:.3s}}Hz<extra></extra>",
                 "legendrank": 1 + [*KNOWN, name].index(name),
             }
         )  # fmt: skip
-    layout = _layout(_log(BANDWIDTH), _axis(MAP), height=480)
+    layout = laid_out(log_axis(BANDWIDTH), linear_axis(MAP), height=480)
     layout["legend"] |= {"entrywidth": 130, "entrywidthmode": "pixels"}
     return {"data": traces, "layout": layout}
 
 
-def _band(x: Floats, seen: Spread, colour: str) -> dict[str, Any]:
+def shaded(x: Floats, seen: Spread, colour: str) -> dict[str, Any]:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return {
-        "type": "scatter", "mode": "lines", "x": [*_numbers(x), *_numbers(x[::-1])],
-        "y": [*_numbers(seen.low), *_numbers(seen.high[::-1])], "fill": "toself",
+        "type": "scatter", "mode": "lines", "x": [*numbers(x), *numbers(x[::-1])],
+        "y": [*numbers(seen.low), *numbers(seen.high[::-1])], "fill": "toself",
         "fillcolor": f"rgba({red},{green},{blue},0.2)", "line": {"width": 0},
         "hoverinfo": "skip", "showlegend": False,
     }  # fmt: skip
@@ -267,22 +272,24 @@ def policy(results: Results, name: str) -> Figure:
     oracle = spread(100 * bench.map[bench.of("oracle")])
     means = 100 * bench.map.mean(axis=2)
     pad = 0.12 * float(np.ptp(means)) + 0.1
-    line = {"type": "scatter", "mode": "lines", "x": _numbers(x), "showlegend": False}
-    traces: list[dict[str, Any]] = [_band(x, mine, colour)] if mine.seeds > 1 else []
+    line = {"type": "scatter", "mode": "lines", "x": numbers(x), "showlegend": False}
+    traces: list[dict[str, Any]] = [shaded(x, mine, colour)] if mine.seeds > 1 else []
     traces += [
-        {**line, "y": _numbers(oracle.mean), "line": {"color": BLACK, "width": 1.2, "dash": "dash"},
+        {**line, "y": numbers(oracle.mean), "line": {"color": BLACK, "width": 1.2, "dash": "dash"},
          "hovertemplate": "oracle %{y:.1f}<extra></extra>"},
-        {**line, "y": _numbers(mine.mean), "line": {"color": colour, "width": 2.5},
+        {**line, "y": numbers(mine.mean), "line": {"color": colour, "width": 2.5},
          "hovertemplate": "%{y:.1f} mAP at %{x:.3s}Hz<extra></extra>"},
     ]  # fmt: skip
-    ticks = _round_numbers(float(x[0]), float(x[-1]))
-    x_axis = _axis("", type="log", tickformat="~s", tickvals=[ticks[0], ticks[-1]], tickangle=0)
-    y_axis = _axis("", range=[float(means.min()) - pad, float(means.max()) + pad], nticks=4)
-    layout = _layout(x_axis, y_axis, height=160, margin={"l": 28, "r": 8, "t": 4, "b": 24})
+    ticks = _round_ticks(float(x[0]), float(x[-1]))
+    x_axis = linear_axis(
+        "", type="log", tickformat="~s", tickvals=[ticks[0], ticks[-1]], tickangle=0
+    )
+    y_axis = linear_axis("", range=[float(means.min()) - pad, float(means.max()) + pad], nticks=4)
+    layout = laid_out(x_axis, y_axis, height=160, margin={"l": 28, "r": 8, "t": 4, "b": 24})
     return {"data": traces, "layout": layout}
 
 
-def _round_numbers(low: float, high: float) -> list[float]:
+def _round_ticks(low: float, high: float) -> list[float]:
     """All 1, 2, 5 · 10^k in [low, high]; the ends where there is none."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found = [c * 10.0**e for e in exponents for c in (1, 2, 5) if low <= c * 10.0**e <= high]
@@ -302,6 +309,6 @@ def regret(results: Results) -> Figure:
         "colorbar": {"title": {"text": "points"}, "thickness": 12},
         "hovertemplate": "%{y} at %{x}: %{z:.2f} points lost<extra></extra>",
     }  # fmt: skip
-    x = _axis("bandwidth of the link", type="category", tickangle=-45)
-    layout = _layout(x, _axis("", ticks="", type="category"), height=120 + 26 * len(rows))
+    x = linear_axis("bandwidth of the link", type="category", tickangle=-45)
+    layout = laid_out(x, linear_axis("", ticks="", type="category"), height=120 + 26 * len(rows))
     return {"data": [data], "layout": layout}

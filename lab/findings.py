@@ -6,15 +6,17 @@ Each sentence is worked out from the numbers, also when they are disappointing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from endedge.lab.results import HINDSIGHT, Floats, Results, Spread, Step, spread
 
 __all__ = [
-    "Headline", "contour", "data_curve", "families", "headline", "model_curve", "percent",
+    "Headline", "contour", "data_curve", "examples", "families", "headline", "model_curve",
+    "percent",
     "points", "policies", "quantity", "regret", "returns", "rounds", "segments", "share",
     "share_of", "surface",
 ]  # fmt: skip
@@ -258,6 +260,17 @@ def regret(results: Results) -> str:
         f"{bench.policies[worst]} {_gap(mean[worst, at])} "
         f"({quantity(bench.bandwidth_hz[at], 'Hz')})"
     )
+
+
+def examples(seen: Mapping[str, Any]) -> str:
+    """How many objects of the frames shown are found, before and after."""
+    objects = sum(len(frame["objects"]) for frame in seen["frames"])
+    before, after = (
+        sum(bool(one["right"]) for frame in seen["frames"] for one in frame[when])
+        for when in ("before", "after")
+    )
+    frames = len(seen["frames"])
+    return f"On {frames} frames, {before} of {objects} objects are found before, {after} after"
 
 
 def rounds(results: Results) -> str:

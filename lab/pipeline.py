@@ -6,9 +6,11 @@ any of them can be run again alone.
 
 from __future__ import annotations
 
+import runpy
+from collections.abc import Sequence
 from pathlib import Path
 
-from endedge.allocator import Curves, Points, Rules, Surface, fit
+from endedge.allocator import Curves, Points, Rules, Surface, fit, registry
 from endedge.data.storage import write_atomic
 from endedge.data.units import BadInput
 from endedge.lab.benchmark import (
@@ -19,11 +21,19 @@ from endedge.lab.benchmark import (
     outcomes_csv,
     split_sweep,
 )
+from endedge.lab.cell import Rounds
+from endedge.lab.compare import write_comparison
 from endedge.lab.config import Config, load_config
 from endedge.lab.report import write_report
-from endedge.lab.sweep import Progress, surface_csv, sweep
+from endedge.lab.results import Results
+from endedge.lab.store import Store
+from endedge.lab.sweep import Progress, grid, one_thread, surface_csv, sweep
+from endedge.lab.world import World
 
-__all__ = ["bench_stage", "fit_stage", "measure_stage", "report_stage", "run"]
+__all__ = [
+    "bench_stage", "compare_stage", "fit_stage", "measure_stage", "own_policies", "report_stage",
+    "run",
+]  # fmt: skip
 
 
 def run(config: Config, folder: Path, progress: Progress) -> Path:
@@ -35,13 +45,30 @@ def run(config: Config, folder: Path, progress: Progress) -> Path:
 
 
 def measure_stage(config: Config, folder: Path, progress: Progress) -> Path:
-    """Measure the grid → ``config.yaml``, ``cells/``, ``surface.csv``."""
+    """Measure the grid → ``config.yaml``, ``cells/``, ``surface.csv``,
+    ``examples.json``."""
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"--out {folder} is a file; give a folder")
     rows = sweep(config, folder, progress)
     write_atomic(folder / "config.yaml", config.to_yaml().encode())
     write_atomic(folder / "surface.csv", surface_csv(rows).encode())
+    _examples(config, folder, progress)
     return folder / "surface.csv"
+
+
+def _examples(config: Config, folder: Path, progress: Progress) -> None:
+    """The largest round on a few frames → ``examples.json``; none when nothing was sent."""
+    cells = grid(config)
+    largest = max(cells, key=lambda c: (c.frames, c.budget_bytes, -config.seeds.index(c.seed)))
+    with one_thread():
+        rounds = Rounds(
+            World.of(config, folder), Store(folder),
+            lambda message: progress(len(cells), len(cells), message),
+        )  # fmt: skip
+        node = rounds.examples(largest)
+    (folder / "examples.json").unlink(missing_ok=True)
+    if node is not None:
+        write_atomic(folder / "examples.json", (node.folder / "examples.json").read_bytes())
 
 
 def fit_stage(folder: Path) -> Curves:
@@ -64,10 +91,31 @@ def bench_stage(folder: Path) -> Path:
     return folder / "benchmark.csv"
 
 
-def report_stage(folder: Path) -> Path:
-    """Everything in the folder → ``report.html``."""
+def report_stage(folder: Path, out: Path | None = None) -> Path:
+    """Everything in the folder → ``report.html`` (or ``out``)."""
     config, _ = _planned(folder)
-    return write_report(folder, config)
+    return write_report(folder, config, out)
+
+
+def compare_stage(folders: Sequence[Path], out: Path) -> Path:
+    """Several results folders → one page that lays them side by side."""
+    return write_comparison({str(f): Results.read(f, _planned(f)[0]) for f in folders}, out)
+
+
+def own_policies(file: Path) -> None:
+    """Run a Python file of the user's that registers policies (``endedge.allocator.register``).
+
+    Raises :class:`BadInput` when it is not there, does not run, or registers none.
+    """
+    before = set(registry())
+    try:
+        runpy.run_path(str(file))
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"{file} does not run: {type(error).__name__}: {error}") from None
+    if set(registry()) == before:
+        raise BadInput(f'{file} registers no policy; decorate one with @register("its-name")')
 
 
 def _planned(folder: Path) -> tuple[Config, Rules]:

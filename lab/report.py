@@ -23,19 +23,18 @@ from endedge.allocator import Joint
 from endedge.data.storage import write_atomic
 from endedge.lab import figures, findings, tables
 from endedge.lab.config import Config
+from endedge.lab.examples import gallery
 from endedge.lab.findings import percent, points, quantity, share_of
 from endedge.lab.results import Results, spread
 from endedge.lab.tables import interval, text
 
-__all__ = ["page", "write_report"]
+__all__ = ["card", "figure", "page", "shell", "write_report"]
 
 
-def write_report(folder: Path, config: Config) -> Path:
-    """Write ``folder/report.html`` from the files of a results folder; return its path.
-
-    Raises :class:`BadInput` naming the file that is missing or broken.
-    """
-    target = folder / "report.html"
+def write_report(folder: Path, config: Config, out: Path | None = None) -> Path:
+    """Write ``folder/report.html`` (or ``out``) from the files of a results folder; return its
+    path. Raises :class:`BadInput` naming the file that is missing or broken."""
+    target = out or folder / "report.html"
     write_atomic(target, page(Results.read(folder, config)).encode())
     return target
 
@@ -43,20 +42,31 @@ def write_report(folder: Path, config: Config) -> Path:
 def page(results: Results) -> str:
     """The whole page."""
     drawn, body = _sections(results)
-    scripts = {
-        "plotly": plotly.offline.get_plotlyjs(),
-        "solver": _asset("report_solver.js"),
-        "page": _asset("report_page.js"),
-    }
+    control = _asset("report_control.html").replace("{{share}}", text(findings.share(results)))
+    return shell(
+        results.config.name, _eyebrow(results), _headline(results), control + body,
+        _contents(results, drawn), _asset("report_solver.js") + _asset("report_control.js"),
+    )  # fmt: skip
+
+
+def shell(
+    name: str, eyebrow: str, headline: str, main: str, contents: Mapping[str, Any], more: str = ""
+) -> str:
+    """A page that draws ``contents["figures"]`` at the ids in ``main`` and needs no network.
+
+    ``headline`` and ``main`` are HTML; ``more`` is a script that runs after the figures.
+    """
+    scripts = {"plotly": plotly.offline.get_plotlyjs(), "page": _asset("report_page.js")}
+    named = [*scripts.values(), more] if more else [*scripts.values()]
     slots = {
-        "title": text(f"{results.config.name} · endedge"),
-        "hashes": " ".join(_hash(script) for script in scripts.values()),
+        "title": text(f"{name} · endedge"),
+        "hashes": " ".join(_hash(script) for script in named),
         "css": _asset("report_page.css"),
-        "eyebrow": text(_eyebrow(results)),
-        "headline": _headline(results),
-        "share": text(findings.share(results)),
-        "body": body,
-        "contents": _json(_contents(results, drawn)),
+        "eyebrow": text(eyebrow),
+        "headline": headline,
+        "main": main,
+        "contents": _json(contents),
+        "control": f"<script>{more}</script>" if more else "",
         **scripts,
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], _asset("report_page.html"))
@@ -147,37 +157,37 @@ def _sections(results: Results) -> tuple[dict[str, figures.Figure], str]:
         "<h2>The measured surface</h2>",
         f"<p class=lead>{text(results.curves.note)}</p>",
         "<div class=two>",
-        _figure(
+        figure(
             "surface", findings.surface(results),
             "Measured operating points (red, mean ± standard error over seeds) on the fitted "
             "surface. Both byte axes are logarithmic. Drag to turn.",
         ),
-        _figure(
+        figure(
             "contour", findings.contour(results),
             "The same from above, with the best split at each bandwidth of the sweep. Points and "
             "surface share one colour scale: a point that stands out is one that the fit misses.",
         ),
         "</div><h2>The two curves</h2><div class=two>",
-        _figure(
+        figure(
             "data-curve", findings.data_curve(results),
             "Accuracy against uploaded frames at the largest package, each seed a point. Lines: "
             "the best fit of each family; band: all fits that held-out error cannot tell apart.",
         ),
-        _figure(
+        figure(
             "model-curve", findings.model_curve(results),
             "Accuracy against package bytes at the largest upload, each seed a point. Lines and "
             "band as for the frames.",
         ),
         "</div>",
-        _card(findings.families(results), tables.families(results)),
+        card(findings.families(results), tables.families(results)),
         "<h2>What bandwidth buys</h2>",
-        _figure(
+        figure(
             "returns", findings.returns(results),
             "Accuracy of the best split as the curves predict it, and as measured when the nearest "
             f"measured round below it was executed ({over_seeds}).",
         ),
         "<h2>Policies, executed</h2>",
-        _figure(
+        figure(
             "policies", findings.policies(results),
             f"mAP measured after each policy's decision was carried out. Red band: {over_seeds} "
             "for the fitted allocator. Grey: the other policies, by name under the pointer.",
@@ -186,27 +196,43 @@ def _sections(results: Results) -> tuple[dict[str, figures.Figure], str]:
         f"mAP (%) against bandwidth (Hz). Bands: {text(over_seeds)}. Numbers: mean over the ",
         "sweep, against the oracle.</p></figcaption>",
         f"<div class=panels>{''.join(panels)}</div></section>",
-        _figure(
+        figure(
             "regret", findings.regret(results),
             "Points of mAP lost to the best measured operating point that fits, mean over seeds.",
         ),
-        _card("Regret over the whole sweep, least first", tables.regrets(results)),
+        card("Regret over the whole sweep, least first", tables.regrets(results)),
         "<h2>The rounds behind it</h2>",
-        _card(findings.rounds(results), tables.rounds(results)),
+        card(findings.rounds(results), tables.rounds(results)),
+        *_examples(results),
         "<h2>Where it comes from</h2>",
         tables.provenance(results),
     ]  # fmt: skip
     return drawn, "\n".join(body)
 
 
-def _figure(place: str, title: str, what: str) -> str:
+def _examples(results: Results) -> list[str]:
+    seen = results.examples
+    if seen is None:
+        return []
+    what = (
+        f"Detections of {float(seen['score']):.0%} and surer before and after the update of "
+        f"{seen.get('cell', 'the largest round')}, on evaluation frames as the device's camera "
+        "sees them. Dashed: the objects. Blue: found (right class, IoU 0.5). Red: false. Chosen "
+        f"by rank of the change in F1 among {int(seen['of'])} frames, the worst one included."
+    )
+    return [card(findings.examples(seen), f"<p class=note>{text(what)}</p>{gallery(seen)}")]
+
+
+def figure(place: str, title: str, what: str) -> str:
+    """The place of a figure with its takeaway and what it shows."""
     return (
         f"<figure class=card><figcaption><h3>{text(title)}</h3><p>{text(what)}</p></figcaption>"
         f'<div class=plot id="{place}"></div></figure>'
     )
 
 
-def _card(title: str, content: str) -> str:
+def card(title: str, content: str) -> str:
+    """A box with a title around HTML."""
     return f"<section class=card><h3>{text(title)}</h3>{content}</section>"
 
 

@@ -22,6 +22,7 @@ from endedge.allocator import Curves, Link, Rules, Surface, allocate, show
 from endedge.allocator.show import Axis
 from endedge.data.units import BadInput
 from endedge.lab.config import Config
+from endedge.lab.examples import read_examples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -185,6 +186,7 @@ class Results:
     curves: Curves
     steps: tuple[Step, ...]
     benchmark: Benchmark
+    examples: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, folder: Path, config: Config) -> Results:
@@ -199,7 +201,9 @@ class Results:
                 "run 'endedge fit' and 'endedge bench' again"
             )
         steps = tuple(sorted(_steps(folder / "allocation.csv"), key=lambda s: s.bandwidth_hz))
-        return cls(config, surface, curves, steps, _benchmark(folder / "benchmark.csv"))
+        bench = _benchmark(folder / "benchmark.csv")
+        examples = read_examples(folder / "examples.json")
+        return cls(config, surface, curves, steps, bench, examples)
 
     def allocations(self) -> DataFrame:
         """``allocation.csv`` as a pandas table: the fitted allocator over the sweep."""

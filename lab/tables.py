@@ -13,7 +13,7 @@ import numpy as np
 from endedge.lab.findings import points, quantity
 from endedge.lab.results import HINDSIGHT, Floats, Results, Spread, spread
 
-__all__ = ["families", "interval", "provenance", "regrets", "rounds", "text"]
+__all__ = ["families", "interval", "provenance", "regrets", "rounds", "table", "text", "version"]
 
 _PACKAGES = ("endedge", "torch", "torchvision", "ultralytics", "pycocotools", "numpy", "scipy")
 
@@ -31,9 +31,10 @@ def interval(seen: Spread, signed: bool = False) -> str:
     return f"[{low},\u00a0{high}]" if signed else f"[{low},\u00a0{high}]".replace("+", "")
 
 
-def _table(
+def table(
     header: Sequence[str], rows: Iterable[Sequence[str]], chosen: int = -1, note: str = ""
 ) -> str:
+    """Rows of text as HTML; ``chosen`` is in bold, ``note`` stands below."""
     head = "".join(f"<th>{text(cell)}</th>" for cell in header)
     lines = []
     for k, row in enumerate(rows):
@@ -62,7 +63,7 @@ def families(results: Results) -> str:
         f"The best {min(8, len(curves.candidates))} of {len(curves.candidates)} that were tried, "
         f"by held-out error (whole operating points left out). Chosen: {parameters}."
     )
-    return _table(header, rows, 0, note)
+    return table(header, rows, 0, note)
 
 
 def regrets(results: Results) -> str:
@@ -91,7 +92,7 @@ def regrets(results: Results) -> str:
         "is judged by. The oracle is chosen on the mean over seeds, so in a single seed a policy "
         "can be ahead of it."
     )
-    return _table(header, rows, chosen, note)
+    return table(header, rows, chosen, note)
 
 
 def rounds(results: Results) -> str:
@@ -114,7 +115,7 @@ def rounds(results: Results) -> str:
         "packing. Held back: updates, of all budgets, that the held-back frames showed to be no "
         "better; they are not sent and the device keeps m0."
     )
-    return _table(header, rows, note=note)
+    return table(header, rows, note=note)
 
 
 def _mean(values: Floats) -> str:
@@ -124,7 +125,8 @@ def _mean(values: Floats) -> str:
     return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """Of an installed package; "none" where there is none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -134,7 +136,7 @@ def _version(package: str) -> str:
 def provenance(results: Results) -> str:
     """What this was made from and with, and how to make it again."""
     curves, link, data = results.curves, results.config.link, results.config.data
-    versions = [f"{package} {_version(package)}" for package in _PACKAGES]
+    versions = [f"{package} {version(package)}" for package in _PACKAGES]
     facts = {
         "surface.csv (SHA-256)": results.surface.sha256(),
         "curves": f"{curves.joint.kind}, {len(curves.replicates)} bootstrap replicates",
