@@ -139,11 +139,10 @@ def _allocate(a: argparse.Namespace) -> None:
 
 def _pack(a: argparse.Namespace) -> None:
     from endedge.data.storage import write_atomic
-    from endedge.distill.model import load_detector
     from endedge.distill.package import pack
 
-    model = load_detector(a.checkpoint)
-    base = load_detector(a.base) if a.base else None
+    model = _detector(a.checkpoint)
+    base = _detector(a.base) if a.base else None
     frames = _calibration(Path(a.frames), a.imgsz) if a.frames else None
     budget = int(parse_quantity(a.budget, "B"))
     packed = pack(model, budget, base=base, frames=frames)
@@ -163,7 +162,6 @@ def _eval(a: argparse.Namespace) -> None:
     from endedge.data.coco import load_coco, read_image
     from endedge.data.frames import stack_frames
     from endedge.data.shift import Shift
-    from endedge.distill.model import load_detector
     from endedge.distill.package import unpack
     from endedge.end.metric import evaluate
     from endedge.lab.world import pick_device
@@ -174,9 +172,9 @@ def _eval(a: argparse.Namespace) -> None:
     if path.suffix == ".eeu":
         data = _bytes(path)
         update_bytes = len(data)
-        model = unpack(data, base=load_detector(a.base) if a.base else None)
+        model = unpack(data, base=_detector(a.base) if a.base else None)
     else:
-        model = load_detector(path)
+        model = _detector(a.model)
     if tuple(model.names.values()) != truth.names:
         raise BadInput(
             f"{path} detects {len(model.names)} classes, {a.annotations} has {len(truth.names)}; "
@@ -288,7 +286,7 @@ def _device(a: argparse.Namespace) -> None:
         )
 
     device(
-        _config(a), DeviceConfig(a.id, host, int(port), Path(a.out), bundle),
+        _config(a), DeviceConfig(a.id, host, int(port), Path(a.out), bundle, _link(a.link)),
         rounds=a.rounds, frames=a.frames, budget_bytes=int(parse_quantity(a.budget, "B")),
         seed=a.seed, on_outcome=say,
     )  # fmt: skip
@@ -324,6 +322,31 @@ def _config(a: argparse.Namespace) -> Any:
     from endedge.lab.config import load_config
 
     return load_config(a.config, a.overrides)
+
+
+def _detector(name: str) -> Any:
+    """A detector by its path, or one that ships with the package (``endedge:demo/…``)."""
+    from endedge.distill.model import load_detector
+    from endedge.lab.world import find_weights
+
+    return load_detector(find_weights(name, None))
+
+
+def _link(file: str | None) -> Any:
+    """The thin link of a YAML file with ``up`` and ``down``, or None."""
+    if file is None:
+        return None
+    import yaml
+
+    from endedge.data.link import read_link
+
+    try:
+        settings = yaml.safe_load(_bytes(Path(file)))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise BadInput(f"{file} is no link; write e.g. up: {{capacity: 2 Mbit/s}} and down: …")
+    return read_link(settings, file)
 
 
 def _bytes(path: Path) -> bytes:

@@ -2,18 +2,15 @@
 
 The frames are chosen by a rule, not by hand: of the first 64 evaluation frames with objects,
 by the change of their F1 score, the best, the one at the upper quartile, the median, and the
-worst. ``examples.json`` of a results folder holds them as small JPEGs with their boxes.
+worst. ``examples.json`` of a results folder holds them as small JPEGs with their boxes;
+:mod:`endedge.lab.gallery` draws them.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import json
-import math
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from endedge.data.coco import Frame, read_image
-from endedge.data.units import BadInput
 from endedge.distill.model import DetectionModel
 from endedge.end.inference import Detections, detect
-from endedge.lab.tables import text
 from endedge.lab.world import World
 
-__all__ = ["compared", "gallery", "read_examples"]
+__all__ = ["compared"]
 
 Boxes = NDArray[np.float64]
 
@@ -35,7 +30,6 @@ _MIN_SCORE = 0.25  # what a device would show; Ultralytics' default too
 _MIN_IOU = 0.5
 _CANDIDATES, _SIDE_PX, _QUALITY = 64, 416, 80
 _RANKS = {"largest gain": 1.0, "upper quartile": 0.75, "median": 0.5, "largest loss": 0.0}
-_MAX_FILE_BYTES = 8 * 2**20
 
 
 def compared(world: World, before: DetectionModel, after: DetectionModel) -> dict[str, Any]:
@@ -124,78 +118,3 @@ def _boxes(seen: Detections, right: Sequence[bool], names: Sequence[str]) -> lis
         {"box": [float(v) for v in box], "score": float(score), "name": names[label], "right": ok}
         for box, score, label, ok in zip(seen.boxes, seen.scores, seen.labels, right, strict=True)
     ]
-
-
-def read_examples(path: Path) -> dict[str, Any] | None:
-    """``examples.json``, or None where there is none. Raises :class:`BadInput` for a broken
-    one; everything in it is checked before it reaches a page."""
-    if not path.is_file():
-        return None
-    try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise ValueError(f"larger than {_MAX_FILE_BYTES} bytes")
-        document: dict[str, Any] = json.loads(path.read_bytes())
-        for frame in document["frames"]:
-            if not re.fullmatch(r"[A-Za-z0-9+/=]+", frame["jpeg"]):
-                raise ValueError("a frame that is not base64")
-            drawn = [*frame["objects"], *frame["before"], *frame["after"]]
-            numbers = [frame["width"], frame["height"], frame["scale"], document["score"]]
-            numbers += [v for one in drawn for v in (*one["box"], one.get("score", 0.0))]
-            if not all(math.isfinite(float(v)) for v in numbers):
-                raise ValueError("a number that is not finite")
-            if any(len(one["box"]) != 4 for one in drawn):
-                raise ValueError("a box that is not x, y, width, height")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BadInput(
-            f"{path} holds no examples ({error}); remove it and run 'endedge measure' again"
-        ) from None
-    return document
-
-
-def gallery(examples: dict[str, Any]) -> str:
-    """The frames as HTML: before and after side by side, objects dashed, boxes drawn as SVG."""
-    return f"<div class=gallery>{''.join(_pair(frame) for frame in examples['frames'])}</div>"
-
-
-def _pair(frame: dict[str, Any]) -> str:
-    panels = []
-    for when in ("before", "after"):
-        hits = sum(bool(one["right"]) for one in frame[when])
-        wrong = len(frame[when]) - hits
-        said = f"{when}: {hits} of {len(frame['objects'])} found, {wrong} false"
-        panels.append(
-            f"<figure>{_drawn(frame, when)}<figcaption>{text(said)}</figcaption></figure>"
-        )
-    return f"<div><h4>{text(frame['rank'])}</h4><div class=pair>{''.join(panels)}</div></div>"
-
-
-def _drawn(frame: dict[str, Any], when: str) -> str:
-    width, height, scale = float(frame["width"]), float(frame["height"]), float(frame["scale"])
-    line = max(width, height) / 160  # the same on the screen, however small the frame
-    source = f"data:image/jpeg;base64,{frame['jpeg']}"
-    parts = [f'<image width="{width:g}" height="{height:g}" href="{source}"/>']
-    for one in frame["objects"]:
-        parts.append(_rectangle(one["box"], scale, "object", line))
-    for one in reversed(frame[when]):  # the surest on top
-        kind = "right" if one["right"] else "false"
-        parts.append(_rectangle(one["box"], scale, kind, line))
-        x, y = float(one["box"][0]) * scale, max(float(one["box"][1]) * scale, 6 * line)
-        label = text(f"{one['name']} {100 * float(one['score']):.0f}")
-        parts.append(
-            f'<text class={kind} x="{x + line:.1f}" y="{y - line:.1f}" '
-            f'font-size="{5.5 * line:.1f}" stroke-width="{1.2 * line:.1f}">{label}</text>'
-        )
-    label = text(f"detections {when} the update")
-    return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">'
-        f"{''.join(parts)}</svg>"
-    )
-
-
-def _rectangle(box: Sequence[float], scale: float, kind: str, line: float) -> str:
-    x, y, w, h = (float(v) * scale for v in box)
-    dash = f' stroke-dasharray="{3 * line:.1f}"' if kind == "object" else ""
-    return (
-        f'<rect class={kind} x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" '
-        f'stroke-width="{line * (1.0 if kind == "object" else 1.5):.1f}"{dash}/>'
-    )

@@ -23,8 +23,8 @@ from endedge.allocator import Joint
 from endedge.data.storage import write_atomic
 from endedge.lab import figures, findings, tables
 from endedge.lab.config import Config
-from endedge.lab.examples import gallery
 from endedge.lab.findings import percent, points, quantity, share_of
+from endedge.lab.gallery import gallery
 from endedge.lab.results import Results, spread
 from endedge.lab.tables import interval, text
 

@@ -22,7 +22,7 @@ from endedge.allocator import Curves, Link, Rules, Surface, allocate, show
 from endedge.allocator.show import Axis
 from endedge.data.units import BadInput
 from endedge.lab.config import Config
-from endedge.lab.examples import read_examples
+from endedge.lab.gallery import read_examples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,0 +1,230 @@
+"""The verbs around the main job: doctor, completion, data, own policies, logs, Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from endedge.data.coco import load_coco
+from endedge.lab import doctor
+from endedge.lab.cli import main
+
+ENDEDGE = [sys.executable, "-c", "from endedge.lab.cli import main; raise SystemExit(main())"]
+
+
+def test_doctor_runs_a_round(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["doctor", "--json", "--out", str(tmp_path / "not" / "yet")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {
+        "python", "packages", "extras", "gpu", "threads", "offline", "disk", "self-test"
+    }  # fmt: skip
+    assert found["self-test"]["state"] == "ok"
+    assert "mAP" in found["self-test"]["says"]
+    assert "torch" in found["packages"]["says"]
+    assert found["disk"]["says"].endswith(str(tmp_path))
+
+
+def test_doctor_says_what_is_wrong(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> dict[str, float]:
+        raise OSError("no such\nlibrary")
+
+    monkeypatch.setattr(doctor, "self_test", broken)
+    assert main(["doctor", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "bad   self-test  OSError: no such library" in said.out
+    assert said.err.count("\n") == 1
+    assert main(["doctor", "--out", str(tmp_path), "--no-test"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["alocate"], "unknown verb 'alocate'; did you mean allocate?"),
+        (["allocate", "d", "--bandwith", "3"], "unknown option --bandwith; did you mean --bandwid"),
+        (["data", "subst"], "unknown job 'subst'; did you mean subset?"),
+        (["completion", "tcsh"], "there are bash, zsh, fish"),
+        (["run", "demo", "--out", "x", "uplnk.frames=[4]"], "did you mean 'uplink'?"),
+        (["plot", "d", "--what", "share", "-o", "f.pdf"], "not a results folder"),
+    ],
+)
+def test_typing_errors_get_a_suggestion(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = main(words)
+    except SystemExit as left:
+        status = int(str(left.code))
+    assert status == 2
+    said = capsys.readouterr().err
+    assert hint in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab", reason="shtab is not installed: endedge[completion]")
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("allocate", "bandwidth", "subset", "doctor"):
+        assert word in script
+    if shutil.which(shell) is not None:
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)
+
+
+def test_bash_completes_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab", reason="shtab is not installed: endedge[completion]")
+    if shutil.which("bash") is None:
+        pytest.skip("no bash here")
+    assert main(["completion", "bash"]) == 0
+    asked = (
+        capsys.readouterr().out + "\nCOMP_WORDS=(endedge al); COMP_CWORD=1; "
+        '_shtab_endedge endedge al endedge; echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash"], input=asked, text=True, capture_output=True, check=True)
+    assert done.stdout.split() == ["allocate"]
+
+
+def test_data_subset_makes_a_root_for_a_configuration(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "ids.txt").write_text("2\n5\n")
+    source = [str(place / "field-pool.json"), str(place / "field-pool")]
+    command = ["data", "subset", *source, "--out", str(place / "mine")]
+    assert main([*command, "pool=4", f"eval=@{place / 'ids.txt'}"]) == 0
+    assert "pool: 4 frames, eval: 2 frames" in capsys.readouterr().out
+    root = place / "mine"
+    made = load_coco(root / "annotations/instances_eval.json", root / "images/eval")
+    assert [f.image_id for f in made.frames] == [2, 5]
+    cases = ((["pool"], "pool=1000"), (["pool=many"], "pool=1000"), ([], "at least one"))
+    for words, says in cases:
+        with contextlib.suppress(SystemExit):
+            assert main([*command, *words]) == 2
+        assert says in capsys.readouterr().err
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "yolov8n.pt").write_bytes(b"weights")
+    handler = functools.partial(Quiet, directory=str(tmp_path / "web"))
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=made.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{made.server_address[1]}"
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+def test_data_download(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "got")]
+    assert main(["data", "download", "yolov8n.pt", *out, "--mirror", server]) == 0
+    assert main(["data", "download", f"{server}/yolov8n.pt?raw=1", *out]) == 0
+    assert (tmp_path / "got" / "yolov8n.pt").read_bytes() == b"weights"
+    wrong = ["--checksum", "md5:" + "0" * 32]
+    assert main(["data", "download", f"{server}/yolov8n.pt", *out, *wrong]) == 2
+    assert main(["data", "download", f"{server}/other.pt", *out]) == 2
+    assert "404" in capsys.readouterr().err
+
+
+POLICY = """
+from endedge.allocator import register
+
+@register("{name}")
+def mine(known):
+    return known.budget.with_share(0.25)
+"""
+
+
+def test_a_policy_from_a_file_is_benchmarked(place: Path) -> None:
+    # In its own process: a registered policy stays registered.
+    (place / "mine.py").write_text(POLICY.format(name="quarter-up"))
+    out = str(place / "out")
+    job = [*ENDEDGE, "run", str(place / "c.yaml"), "--out", out, "link.bandwidths=3"]
+    subprocess.run(job, check=True, capture_output=True)
+    bench = [*ENDEDGE, "bench", out, "--policy"]
+    done = subprocess.run(
+        [*bench, str(place / "mine.py")], check=True, capture_output=True, text=True
+    )
+    assert "quarter-up" in done.stdout
+    assert "quarter-up" in (place / "out" / "benchmark.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (None, "FileNotFoundError"),
+        ("x = 1", "registers no policy"),
+        ("import nothing_like_it", "ModuleNotFoundError"),
+        (POLICY.format(name="equal"), "registered already"),
+    ],
+)
+def test_files_that_are_no_policy(
+    tmp_path: Path, source: str | None, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if source is not None:
+        (tmp_path / "p.py").write_text(source)
+    assert main(["bench", str(tmp_path), "--policy", str(tmp_path / "p.py")]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_trainings_are_logged_for_tensorboard(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorboard", reason="not installed: endedge[tensorboard]")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    command = ["train", str(place / "c.yaml"), "--out", str(place / "out"), "--frames", "6"]
+    assert main([*command, "teacher.steps=3", "log=tensorboard"]) == 0
+    (folder,) = (place / "out" / "logs").iterdir()
+    assert folder.name == "teacher-6-jpeg-q75-64-seed0"
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss")] == [1, 2, 3]
+    assert main([*command, "log=mlflow"]) == 2
+    assert "'none' or 'tensorboard'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(place: Path, workers: int) -> None:
+    command = [*ENDEDGE, "run", str(place / "c.yaml"), "--out", str(place / "out")]
+    command += [f"workers={workers}", "student.steps=30"]
+    job = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert job.stderr is not None
+    said = ""
+    while "[1/8]" not in said:  # the first cell is measured
+        line = job.stderr.readline()
+        assert line, said
+        said += line
+    os.killpg(job.pid, signal.SIGINT)  # as a terminal does: the workers too
+    said += job.communicate(timeout=120)[1]
+    assert job.returncode == 130
+    assert "Traceback" not in said
+    assert f"kept in {place / 'out'}, the same command goes on from there" in said
+    kept = {p: p.stat().st_mtime_ns for p in (place / "out" / "cells").iterdir()}
+    assert kept
+    subprocess.run(command, check=True, capture_output=True)
+    assert {p: p.stat().st_mtime_ns for p in (place / "out" / "nodes").glob("cell-*")}
+    assert len(list((place / "out" / "cells").iterdir())) == 8

@@ -1,0 +1,55 @@
+"""The tutorial works as it is written: its blocks run one after the other, in one folder.
+
+``sh`` blocks are command lines of ours, ``python`` blocks share their names, a block with a
+title is that file; ``console`` blocks show what is not run (installing).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
+BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
+
+RUNNER = """
+import json, shlex, sys, time
+from pathlib import Path
+from endedge.lab.cli import main
+
+names = {}
+for kind, title, text in json.loads(Path(sys.argv[1]).read_text()):
+    began = time.perf_counter()
+    if title:
+        Path(title).write_text(text)
+    elif kind == "python":
+        exec(compile(text, "tutorial.md", "exec"), names)
+    else:
+        for line in text.splitlines():
+            program, *words = shlex.split(line)
+            assert program == "endedge", line
+            status = main(words)
+            assert status == 0, f"{line}: exit status {status}"
+    print(f"[{time.perf_counter() - began:.1f} s] {text.splitlines()[0]}", flush=True)
+"""
+
+
+def test_the_tutorial_runs_as_it_is_written(tmp_path: Path) -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed: endedge[notebook]")
+    blocks = [b for b in BLOCK.findall(TUTORIAL.read_text()) if b[0] in ("sh", "python")]
+    assert len(blocks) > 8
+    (tmp_path / "blocks.json").write_text(json.dumps(blocks))
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER, str(tmp_path / "blocks.json")],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "quarter-up" in done.stdout
+    for name in ("runs/tutorial/report.html", "runs/same.html", "update.eeu"):
+        assert (tmp_path / name).stat().st_size > 0
