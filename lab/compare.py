@@ -67,7 +67,7 @@ def comparison(results: Mapping[str, Results]) -> str:
     }
     over = ", ".join(dict.fromkeys(spread(run.results.benchmark.map[0]).what for run in runs))
     main = [
-        figure("returns", _best(runs), "mAP measured on the device after the fitted allocator's "
+        figure("returns", _widest(runs), "mAP measured on the device after the fitted allocator's "
                f"split was carried out. Bands: {over}. Dashed: before any update."),
         figure("share", _share_takeaway(runs), "The uplink's share of the bandwidth in the fitted "
                "allocator's answers (rows of allocation.csv)."),
@@ -78,6 +78,7 @@ def comparison(results: Mapping[str, Results]) -> str:
                "upload, likewise."),
         "</div>",
         card("In numbers", _numbers_table(runs)),
+        card("Mean regret to each run's own oracle (points)", _policies_table(runs)),
         card(*_differences(runs)),
     ]  # fmt: skip
     title = f"<h1>{text(_best(runs))}</h1><p class=lead>{text(_caution(runs))}</p>"
@@ -173,6 +174,23 @@ def _best(runs: Sequence[_Run]) -> str:
     return f"At {quantity(at, 'Hz')} the device reaches {said} mAP{last}"
 
 
+def _widest(runs: Sequence[_Run]) -> str:
+    """Where the measured curves lie furthest apart, of the bandwidths that all runs know."""
+    low = max(run.results.benchmark.bandwidth_hz[0] for run in runs)
+    high = min(run.results.benchmark.bandwidth_hz[-1] for run in runs)
+    if low > high:
+        return "The sweeps of bandwidths do not overlap"
+    sweep = np.geomspace(low, high, 200)
+    measured = np.array([[_at(run, float(b)) for b in sweep] for run in runs])
+    apart = np.ptp(measured, axis=0)
+    at = int(apart.argmax())
+    best = runs[int(measured[:, at].argmax())]
+    if apart[at] < 5e-4:
+        return "The runs agree at every bandwidth"
+    gap = points(float(apart[at])).removeprefix("+")
+    return f"They differ most at {quantity(sweep[at], 'Hz')}: {gap}, {best.label} ahead"
+
+
 def _caution(runs: Sequence[_Run]) -> str:
     frames = {run.results.config.data.model_dump_json() for run in runs}
     if len(frames) > 1:
@@ -222,15 +240,29 @@ def _numbers_table(runs: Sequence[_Run]) -> str:
             (
                 run.label, percent(results.curves.m0), percent(float(cells.map[best])),
                 f"{int(cells.frames[best]):,} frames, {quantity(cells.update_bytes[best], 'B')}",
-                str(results.curves.joint.kind), f"{regret:.2f}",
-                "–" if found is None else points(float(found.over_sweep.mean)),
+                f"{regret:.2f}", "–" if found is None else points(float(found.over_sweep.mean)),
                 f"{len(results.surface)} / {len(bench.seeds)}",
             )
         )  # fmt: skip
-    header = ("run", "before (mAP %)", "best (mAP %)", "with", "curves", "regret (points)",
+    header = ("run", "before (mAP %)", "best (mAP %)", "with", "regret (points)",
               "over equal split", "cells / seeds")  # fmt: skip
     note = "Regret and the lead over the equal split are means over each run's own sweep."
     return table(header, rows, note=note)
+
+
+def _policies_table(runs: Sequence[_Run]) -> str:
+    by_run = [
+        dict(zip(b.policies, 100 * b.regret.mean(axis=(1, 2)), strict=True))
+        for b in (run.results.benchmark for run in runs)
+    ]
+    names = sorted(
+        dict.fromkeys(name for one in by_run for name in one),
+        key=lambda name: min(float(one.get(name, np.inf)) for one in by_run),
+    )
+    rows = [
+        (name, *(f"{one[name]:.2f}" if name in one else "–" for one in by_run)) for name in names
+    ]
+    return table(("policy", *(run.label for run in runs)), rows, names.index("fitted"))
 
 
 def _differences(runs: Sequence[_Run]) -> tuple[str, str]:
@@ -241,7 +273,8 @@ def _differences(runs: Sequence[_Run]) -> tuple[str, str]:
         if len(set(values := [str(one.get(key, "–")) for one in flat])) > 1
     ]  # fmt: skip
     if not rows:
-        return "The configurations are the same", ""
+        same = "What differs then is code, machine, or how much was measured."
+        return "The configurations are the same", f"<p class=note>{same}</p>"
     title = f"{len(rows)} configuration key{'s' * (len(rows) > 1)} differ"
     return title, table(("key", *(run.label for run in runs)), rows)
 

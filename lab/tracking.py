@@ -21,11 +21,11 @@ def loss_log(folder: Path, total: int) -> Callable[[int, float], None]:
     except ImportError:
         raise BadInput("log=tensorboard needs it: pip install 'endedge[tensorboard]'") from None
     shutil.rmtree(folder, ignore_errors=True)  # of a training that was interrupted
-    writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(folder))
 
     def write(step: int, loss: float) -> None:
-        writer.add_scalar("loss", loss, step)  # type: ignore[no-untyped-call]
+        writer.add_scalar("loss", loss, step)
         if step == total:
-            writer.close()  # type: ignore[no-untyped-call]
+            writer.close()
 
     return write

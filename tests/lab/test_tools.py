@@ -109,7 +109,11 @@ def test_data_subset_makes_a_root_for_a_configuration(
     root = place / "mine"
     made = load_coco(root / "annotations/instances_eval.json", root / "images/eval")
     assert [f.image_id for f in made.frames] == [2, 5]
-    cases = ((["pool"], "pool=1000"), (["pool=many"], "pool=1000"), ([], "at least one"))
+    cases: tuple[tuple[list[str], str], ...] = (
+        (["pool"], "pool=1000"),
+        (["pool=many"], "pool=1000"),
+        ([], "at least one"),
+    )
     for words, says in cases:
         with contextlib.suppress(SystemExit):
             assert main([*command, *words]) == 2
