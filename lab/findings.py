@@ -15,7 +15,7 @@ import numpy as np
 from endedge.lab.results import HINDSIGHT, Floats, Results, Spread, Step, spread
 
 __all__ = [
-    "Headline", "contour", "data_curve", "examples", "families", "headline", "model_curve",
+    "Headline", "contour", "costs", "data_curve", "examples", "families", "headline", "model_curve",
     "percent",
     "points", "policies", "quantity", "regret", "returns", "rounds", "segments", "share",
     "share_of", "surface",
@@ -244,6 +244,20 @@ def returns(results: Results) -> str:
     text = f"Twice the bandwidth brings most at {_hz(sending[k])}: {points(doubled[k])}"
     last = int(np.flatnonzero(inside)[-1])
     return text if last == k else f"{text}; at {_hz(sending[last])} {points(doubled[last])}"
+
+
+def costs(results: Results) -> str:
+    """What a day of updates takes and brings, in the middle of the sweep."""
+    found = results.costs
+    if not found:
+        return "No update is sent, so nothing is paid and nothing gained"
+    c = found[len(found) // 2]
+    a_day = 86400 / results.config.link.period_s
+    both = quantity((c.upload_bytes + c.update_bytes) * a_day, "B")
+    return (
+        f"At {quantity(c.bandwidth_hz, 'Hz')} a day takes {both} of traffic and brings "
+        f"{points(float(c.gain.mean))}"
+    )
 
 
 def regret(results: Results) -> str:

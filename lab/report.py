@@ -186,6 +186,7 @@ def _sections(results: Results) -> tuple[dict[str, figures.Figure], str]:
             "Accuracy of the best split as the curves predict it, and as measured when the nearest "
             f"measured round below it was executed ({over_seeds}).",
         ),
+        card(findings.costs(results), tables.costs(results)),
         "<h2>Policies, executed</h2>",
         figure(
             "policies", findings.policies(results),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-__all__ = ["HINDSIGHT", "Axis", "Benchmark", "Results", "Round", "Spread", "Step", "spread"]
+__all__ = ["HINDSIGHT", "Axis", "Benchmark", "Cost", "Results", "Round", "Spread", "Step", "spread"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -177,6 +177,23 @@ class Round:
         return self.student - self.m0
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What the fitted allocator's updates took and brought at one bandwidth, as executed: bytes
+    of one update each way, seconds of the edge, and the gain over no update (mAP, over seeds)."""
+
+    bandwidth_hz: float
+    upload_bytes: float
+    update_bytes: float
+    edge_s: float
+    gain: Spread
+
+    @property
+    def points_per_mb(self) -> float:
+        """Points of mAP for a megabyte of traffic, both ways together."""
+        return 100 * float(self.gain.mean) / ((self.upload_bytes + self.update_bytes) / 1e6)
+
+
 @dataclass(frozen=True, repr=False)
 class Results:
     """Everything that a report shows."""
@@ -262,6 +279,20 @@ class Results:
         """The fitted surface: U (n,), M (n,), mAP (n, n) with one row a U."""
         u, m = self.sizes("data", n), self.sizes("model", n)
         return u, m, self.curves.predict(u[:, None], m[None, :])
+
+    @cached_property
+    def costs(self) -> list[Cost]:
+        """One entry a bandwidth of the sweep at which the fitted allocator sent an update."""
+        bench = self.benchmark
+        fitted, before = bench.of("fitted"), bench.of("no-update")
+        found = []
+        for k, bandwidth in enumerate(bench.bandwidth_hz):
+            up, down = bench.upload_bytes[fitted, k].mean(), bench.update_bytes[fitted, k].mean()
+            if up > 0:
+                executed = min(self.rounds, key=lambda r: abs(r.upload_bytes - up))
+                gain = spread(bench.map[fitted, k] - bench.map[before, k])
+                found.append(Cost(float(bandwidth), float(up), float(down), executed.edge_s, gain))
+        return found
 
     @cached_property
     def rounds(self) -> list[Round]:

@@ -13,7 +13,17 @@ import numpy as np
 from endedge.lab.findings import points, quantity
 from endedge.lab.results import HINDSIGHT, Floats, Results, Spread, spread
 
-__all__ = ["families", "interval", "provenance", "regrets", "rounds", "table", "text", "version"]
+__all__ = [
+    "costs",
+    "families",
+    "interval",
+    "provenance",
+    "regrets",
+    "rounds",
+    "table",
+    "text",
+    "version",
+]
 
 _PACKAGES = ("endedge", "torch", "torchvision", "ultralytics", "pycocotools", "numpy", "scipy")
 
@@ -93,6 +103,30 @@ def regrets(results: Results) -> str:
         "can be ahead of it."
     )
     return table(header, rows, chosen, note)
+
+
+def costs(results: Results) -> str:
+    """What a day of updates takes at each bandwidth, and what it brings."""
+    period_s = results.config.link.period_s
+    a_day = 86400 / period_s
+    rows = [
+        (
+            quantity(c.bandwidth_hz, "Hz"), quantity(c.upload_bytes * a_day, "B"),
+            quantity(c.update_bytes * a_day, "B"), quantity(c.edge_s, "s"),
+            f"{period_s / c.edge_s:.1f}" if c.edge_s > 0 else "–", points(float(c.gain.mean)),
+            interval(c.gain, signed=True) or "–", f"{c.points_per_mb:.1f}".replace("-", "−"),
+        )
+        for c in results.costs
+    ]  # fmt: skip
+    header = ("bandwidth", "up a day", "down a day", "edge time an update", "devices per edge",
+              "gain", "interval", "points a MB")  # fmt: skip
+    note = (
+        f"The fitted allocator's updates as executed, one every {quantity(period_s, 's')}. Edge "
+        "time: fine-tuning, distilling and packing on the machine that measured; so many devices "
+        "can one such edge serve. Gain: over no update. Points a MB: gain for the traffic of one "
+        "update. With prices: endedge.allocator.ledger."
+    )
+    return table(header, rows, note=note)
 
 
 def rounds(results: Results) -> str:

@@ -168,7 +168,7 @@ def test_every_figure_has_a_place_units_and_a_takeaway(results_folder: Path) -> 
         assert re.search(r"\((%|bytes)\)", titles[1]) or name == "regret"
     plain = ("How to reproduce", "Regret over the whole sweep", "Every policy against the oracle")
     takeaways = [title for title in parts.texts["h3"] if not title.startswith(plain)]
-    assert len(takeaways) == 10
+    assert len(takeaways) == 11
     assert all(re.search(r"\d", title) for title in takeaways)
 
 
@@ -245,6 +245,25 @@ def test_broken_folders_are_named(results_folder: Path, tmp_path: Path) -> None:
     _edit(folder / "surface.csv", lambda row: row.update(map="0.5"))
     with pytest.raises(BadInput, match="another surface"):
         _write(folder)
+
+
+def test_costs_are_those_of_the_executed_rounds(results_folder: Path) -> None:
+    results = _read(results_folder)
+    with (results_folder / "benchmark.csv").open() as file:
+        rows = [r for r in csv.DictReader(file) if r["policy"] in ("fitted", "no-update")]
+    for cost in results.costs:
+        here = [r for r in rows if float(r["bandwidth_hz"]) == cost.bandwidth_hz]
+        fitted = [r for r in here if r["policy"] == "fitted"]
+        up, down = (
+            np.mean([float(r[k]) for r in fitted]) for k in ("upload_bytes", "update_bytes")
+        )
+        gain = np.mean([float(r["map"]) for r in fitted]) - results.curves.m0
+        assert (cost.upload_bytes, cost.update_bytes) == pytest.approx((up, down))
+        assert float(cost.gain.mean) == pytest.approx(gain)
+        assert cost.points_per_mb == pytest.approx(100 * gain / ((up + down) / 1e6))
+        round_ = min(results.rounds, key=lambda r: abs(r.upload_bytes - up))
+        assert cost.edge_s == pytest.approx(0.5 * round_.frames + 12)  # as the folder was made
+    assert len(results.costs) > 1
 
 
 def test_reports_of_one_and_two_seeds(results_folder: Path, tmp_path: Path) -> None:
