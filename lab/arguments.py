@@ -164,7 +164,6 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("--id", default="device", help="name of this device (default device)")
     sub.add_argument("--out", required=True, metavar="DIR", help="the device's state")
     sub.add_argument("--bundle", help="file that the edge's operator issued (needed for TLS)")
-    sub.add_argument("--link", metavar="FILE", help="YAML of a thin link to go through")
     sub.add_argument("--rounds", type=int, default=1)
     sub.add_argument("--frames", type=int, default=64, help="new frames a round (default 64)")
     sub.add_argument("--budget", default="100kB", help="bytes of an update (default 100kB)")

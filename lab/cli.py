@@ -286,7 +286,7 @@ def _device(a: argparse.Namespace) -> None:
         )
 
     device(
-        _config(a), DeviceConfig(a.id, host, int(port), Path(a.out), bundle, _link(a.link)),
+        _config(a), DeviceConfig(a.id, host, int(port), Path(a.out), bundle),
         rounds=a.rounds, frames=a.frames, budget_bytes=int(parse_quantity(a.budget, "B")),
         seed=a.seed, on_outcome=say,
     )  # fmt: skip
@@ -330,23 +330,6 @@ def _detector(name: str) -> Any:
     from endedge.lab.world import find_weights
 
     return load_detector(find_weights(name, None))
-
-
-def _link(file: str | None) -> Any:
-    """The thin link of a YAML file with ``up`` and ``down``, or None."""
-    if file is None:
-        return None
-    import yaml
-
-    from endedge.data.link import read_link
-
-    try:
-        settings = yaml.safe_load(_bytes(Path(file)))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        settings = None
-    if not isinstance(settings, dict):
-        raise BadInput(f"{file} is no link; write e.g. up: {{capacity: 2 Mbit/s}} and down: …")
-    return read_link(settings, file)
 
 
 def _bytes(path: Path) -> bytes:
