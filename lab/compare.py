@@ -275,7 +275,7 @@ def _differences(runs: Sequence[_Run]) -> tuple[str, str]:
     if not rows:
         same = "What differs then is code, machine, or how much was measured."
         return "The configurations are the same", f"<p class=note>{same}</p>"
-    title = f"{len(rows)} configuration key{'s' * (len(rows) > 1)} differ"
+    title = f"{len(rows)} configuration key{'s differ' if len(rows) > 1 else ' differs'}"
     return title, table(("key", *(run.label for run in runs)), rows)
 
 

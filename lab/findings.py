@@ -283,8 +283,9 @@ def examples(seen: Mapping[str, Any]) -> str:
         sum(bool(one["right"]) for frame in seen["frames"] for one in frame[when])
         for when in ("before", "after")
     )
-    frames = len(seen["frames"])
-    return f"On {frames} frames, {before} of {objects} objects are found before, {after} after"
+    n = len(seen["frames"])
+    frames = f"{n} frame{'s' * (n != 1)}"
+    return f"On {frames}, {before} of {objects} objects are found before, {after} after"
 
 
 def rounds(results: Results) -> str:

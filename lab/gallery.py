@@ -29,13 +29,17 @@ def read_examples(path: Path) -> dict[str, Any] | None:
         for frame in document["frames"]:
             if not re.fullmatch(r"[A-Za-z0-9+/=]+", frame["jpeg"]):
                 raise ValueError("a frame that is not base64")
-            drawn = [*frame["objects"], *frame["before"], *frame["after"]]
+            seen = [*frame["before"], *frame["after"]]
+            drawn = [*frame["objects"], *seen]
             numbers = [frame["width"], frame["height"], frame["scale"], document["score"]]
+            numbers += [document["of"], *(bool(one["right"]) for one in seen)]
             numbers += [v for one in drawn for v in (*one["box"], one.get("score", 0.0))]
             if not all(math.isfinite(float(v)) for v in numbers):
                 raise ValueError("a number that is not finite")
-            if any(len(one["box"]) != 4 for one in drawn):
-                raise ValueError("a box that is not x, y, width, height")
+            if any(len(one["box"]) != 4 or "name" not in one for one in drawn):
+                raise ValueError("a box that is not x, y, width, height with a name")
+            if "rank" not in frame or any("score" not in one for one in seen):
+                raise ValueError("a frame without its rank or scores")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput(
             f"{path} holds no examples ({error}); remove it and run 'endedge measure' again"

@@ -50,7 +50,7 @@ def test_two_folders_side_by_side(results_folder: Path, tmp_path: Path) -> None:
     title = re.search(r"<h1>(.*?)</h1>", page)
     assert title is not None
     assert "+2.0\u00a0points from A to B" in title[1]
-    assert "1 configuration key differ" in page
+    assert "1 configuration key differs" in page
     assert "weights.student" in page
     assert "small.pt" in page
     assert "The same frames." in page
