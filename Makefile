@@ -1,11 +1,12 @@
 # make demo   the whole loop on generated frames, then where the report is
+# make docs   the documentation as a site in site/
 # make test   lint, types, tests, and the wheel in a clean environment (what CI runs)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
 
-.PHONY: demo test lint types unit wheel fast clean
+.PHONY: demo docs test lint types unit wheel fast clean
 
 demo: $(VENV)/.installed
 	$(BIN)/endedge run configs/demo.yaml --out $(OUT)
@@ -21,6 +22,10 @@ types: $(VENV)/.developer
 
 unit: $(VENV)/.developer
 	$(BIN)/python -m pytest
+
+docs: $(VENV)/.developer
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python -m mkdocs build --strict --site-dir site
 
 fast: $(VENV)/.developer
 	$(BIN)/python -m pytest -m "not slow"
@@ -45,4 +50,4 @@ $(VENV)/.developer: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .clean build dist *.egg-info runs
+	rm -rf $(VENV) .clean build dist site *.egg-info runs

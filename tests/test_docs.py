@@ -6,9 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
+from endedge.lab.arguments import build_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -33,10 +36,21 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
+def test_every_verb_and_shipped_configuration_is_listed() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+    parser = build_parser(defaultdict(lambda: lambda _: None))
+    verbs = next(a.choices for a in parser._actions if a.dest == "verb")
+    assert verbs is not None
+    for verb in verbs:
+        assert f"endedge {verb}" in page, f"docs/cli.md does not mention {verb}"
+    for config in (ROOT / "configs").glob("*.yaml"):
+        assert f"`{config.stem}`" in page, f"docs/cli.md does not mention {config.stem}"
+
+
 def test_every_page_is_in_the_contents() -> None:
     listed = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
     pages = {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")}
-    assert sorted(listed) == sorted(pages)
+    assert sorted(listed) == sorted(pages), "the nav of mkdocs.yml lists other pages than docs has"
 
 
 def test_the_site_builds(tmp_path: Path) -> None:
