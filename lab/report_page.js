@@ -42,10 +42,14 @@ function quantity(value, unit) {
 }
 const percent = (x) => (100 * x).toFixed(1);
 
-for (const [id, figure] of Object.entries(contents.figures)) draw(id, figure);
+const canvas = document.createElement("canvas");
+const solid = Boolean(canvas.getContext("webgl2") || canvas.getContext("webgl"));
+for (const [id, figure] of Object.entries(contents.figures))
+  if (solid || !figure.layout.scene) draw(id, figure);
+  else at(id).textContent = "This browser has no WebGL, hence no 3-D. The contour shows the same surface.";
 
 /* Paper cannot show WebGL: it gets a picture of the surface as it was last turned. */
-if (at("surface")) {
+if (at("surface") && solid) {
   const picture = document.createElement("img");
   picture.className = "paper-only";
   picture.alt = "the fitted surface with the measured points";
