@@ -93,7 +93,7 @@ def localization_kl(student: Tensor, teacher: Tensor, weight: Tensor, temperatur
 
 
 def distillation(
-    teacher_outputs: Callable[[Targets], tuple[Tensor, Tensor]],
+    teacher_outputs: Callable[[Targets], tuple[Tensor, ...]],
     *,
     label_gain: float = 1.0,
     score_gain: float = 1.0,
@@ -123,29 +123,38 @@ def distillation(
 
 
 class TeacherCache:
-    """The teacher's outputs for (frame, flipped), computed once and kept as fp16.
+    """The teacher's outputs for (frame, flipped), computed once and kept: ``(scores, boxes)`` as
+    fp16, or whatever ``keep`` takes from the raw predictions.
 
     A training on few frames meets each of them many times; the teacher is the larger model,
     so asking it once a view is most of what distillation costs.
     """
 
-    def __init__(self, teacher: DetectionModel, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        teacher: DetectionModel,
+        device: str = "cpu",
+        keep: Callable[[Predictions], tuple[Tensor, ...]] = lambda raw: (
+            raw["scores"].half(),
+            raw["boxes"].half(),
+        ),
+    ) -> None:
+        self._keep = keep
         self._teacher = clone(teacher).to(device).eval()
         fold_norms(self._teacher)
         self._teacher.to(memory_format=torch.channels_last)
-        self._kept: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
+        self._kept: dict[tuple[int, bool], list[Tensor]] = {}
 
     @torch.no_grad()
-    def __call__(self, targets: Targets) -> tuple[Tensor, Tensor]:
+    def __call__(self, targets: Targets) -> tuple[Tensor, ...]:
         keys = list(zip(targets.at, targets.flips, strict=True))
         new = [i for i, key in enumerate(keys) if key not in self._kept]
         if new:
-            raw = self._teacher(targets.images[new])[1]
+            outputs = self._keep(self._teacher(targets.images[new])[1])
             for row, i in enumerate(new):
-                self._kept[keys[i]] = (raw["scores"][row].half(), raw["boxes"][row].half())
-        scores = torch.stack([self._kept[key][0] for key in keys]).float()
-        boxes = torch.stack([self._kept[key][1] for key in keys]).float()
-        return scores, boxes
+                self._kept[keys[i]] = [output[row] for output in outputs]
+        views = [self._kept[key] for key in keys]
+        return tuple(torch.stack(output).float() for output in zip(*views, strict=True))
 
 
 class FeatureL2(nn.Module):
@@ -162,12 +171,12 @@ class FeatureL2(nn.Module):
     ) -> None:
         super().__init__()
         self._labels = labels(model)
-        self._teacher = [teacher.to(device).eval()]  # in a list: not a part to be trained
+        self._teacher = TeacherCache(teacher, device, lambda raw: (raw["scores"], *raw["feats"]))
         self._gain = gain
         with torch.no_grad():
             probe = torch.zeros(1, 3, 64, 64, device=device)
             pairs = [(s.shape[1], t.shape[1]) for s, t in zip(
-                model.eval()(probe)[1]["feats"], self._teacher[0](probe)[1]["feats"], strict=True
+                *(m.eval()(probe)[1]["feats"] for m in (model, teacher.to(device))), strict=True
             )]  # fmt: skip
         self.projections = nn.ModuleList(
             nn.Sequential(nn.Conv2d(s, t, 1), nn.ReLU(inplace=True), nn.Conv2d(t, t, 1))
@@ -175,13 +184,10 @@ class FeatureL2(nn.Module):
         ).to(device)
 
     def forward(self, predictions: Predictions, targets: Targets) -> Tensor:
-        with torch.no_grad():
-            raw = self._teacher[0](targets.images)[1]
-        best = raw["scores"].sigmoid().amax(1)
+        scores, *maps = self._teacher(targets)
+        best = scores.sigmoid().amax(1)
         total, start = self._labels(predictions, targets), 0
-        for project, ours, theirs in zip(
-            self.projections, predictions["feats"], raw["feats"], strict=True
-        ):
+        for project, ours, theirs in zip(self.projections, predictions["feats"], maps, strict=True):
             anchors = theirs.shape[-2] * theirs.shape[-1]
             weight = best[:, start : start + anchors]
             start += anchors
