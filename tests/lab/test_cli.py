@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,7 @@ def test_every_verb_has_help_with_an_example(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         main(["--help"])
     listed = capsys.readouterr().out
-    verbs = [line.split()[0] for line in listed.splitlines() if line.startswith("    ")]
-    verbs = [v for v in verbs if v.isalpha() and v.islower()]
+    verbs = re.findall(r"^    ([a-z]+)\b", listed, re.M)
     assert {"run", "measure", "fit", "bench", "report", "allocate", "pack", "eval"} <= set(verbs)
     for verb in verbs:
         with pytest.raises(SystemExit) as caught:

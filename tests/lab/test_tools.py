@@ -158,20 +158,6 @@ def mine(known):
 """
 
 
-def test_a_policy_from_a_file_is_benchmarked(place: Path) -> None:
-    # In its own process: a registered policy stays registered.
-    (place / "mine.py").write_text(POLICY.format(name="quarter-up"))
-    out = str(place / "out")
-    job = [*ENDEDGE, "run", str(place / "c.yaml"), "--out", out, "link.bandwidths=3"]
-    subprocess.run(job, check=True, capture_output=True)
-    bench = [*ENDEDGE, "bench", out, "--policy"]
-    done = subprocess.run(
-        [*bench, str(place / "mine.py")], check=True, capture_output=True, text=True
-    )
-    assert "quarter-up" in done.stdout
-    assert "quarter-up" in (place / "out" / "benchmark.csv").read_text()
-
-
 @pytest.mark.parametrize(
     ("source", "says"),
     [

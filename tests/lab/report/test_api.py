@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +107,19 @@ def test_the_allocator_needs_neither_pandas_nor_matplotlib() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_policy_from_a_file_is_benchmarked(results_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(results_folder, tmp_path / "copy")
+    (tmp_path / "mine.py").write_text(
+        "from endedge.allocator import register\n\n"
+        "@register('quarter-up')\ndef mine(known):\n    return known.budget.with_share(0.25)\n"
+    )
+    # In its own process: a registered policy stays registered.
+    code = "from endedge.lab.cli import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", code, "bench", str(folder), "--policy"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "mine.py")], check=True, capture_output=True, text=True
+    )
+    assert "quarter-up" in done.stdout
+    assert "quarter-up" in endedge.lab.load(folder).benchmark.policies
