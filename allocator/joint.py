@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -177,7 +178,7 @@ class Joint:
         by_data, by_model = self.weights(data, model)
         return by_data * data_slope, by_model * model_slope
 
-    @property
+    @cached_property
     def is_log_concave(self) -> bool:
         """Whether one marginal condition finds the global best on any line of constant cost.
 
@@ -189,6 +190,13 @@ class Joint:
         if self.kind.composition == "additive":
             return data_concave and self.kind.model_shape.is_concave(self.model_s)
         return data_concave or self.start <= self.base
+
+    @cached_property
+    def has_one_bend(self) -> bool:
+        """Whether the surface is additive with a concave data curve (and any model curve): the
+        marginal condition then has one inner maximum at most on such a line."""
+        additive = self.kind.composition == "additive"
+        return additive and self.kind.data_shape.is_concave(self.data_s)
 
     @property
     def base(self) -> float:

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from endedge.allocator.branch import worth
 from endedge.allocator.curves import Curves
 from endedge.allocator.link import Budget, Link, Rules, Split
-from endedge.allocator.robust import best_quantile
 from endedge.allocator.solver import best_point, best_split
 from endedge.allocator.surface import Points
 from endedge.data.units import BadInput
@@ -43,9 +42,11 @@ NO_UPDATE = Split(0.0, 0.0)
 class Known:
     """What a policy may use.
 
-    ``curves`` fitted on the cells that it may see; ``points``: the operating points there
-    are, whose ``map`` is NaN unless the policy is registered with hindsight; ``rng`` seeded
-    by the benchmark; ``bandwidths_hz``: the whole sweep, for choices made once for all of it.
+    ``curves`` fitted on the cells that it may see; ``points``: the operating points that can
+    be executed, whose ``map`` is NaN unless the policy is registered with hindsight; ``rng``
+    seeded by the benchmark; ``bandwidths_hz``: the whole sweep, for choices made once for all
+    of it; ``rounds``: how the benchmark rounds a split down to a row of ``points`` (None: no
+    update), by default :meth:`Points.fitting`.
     """
 
     link: Link
@@ -54,6 +55,13 @@ class Known:
     rng: np.random.Generator
     rules: Rules = field(default_factory=Rules)
     bandwidths_hz: tuple[float, ...] = ()
+    rounds: Callable[[Split], int | None] | None = None
+
+    def executes(self, split: Split) -> int | None:
+        """The row of ``points`` that a split comes down to when it is executed; None: no update."""
+        if self.rounds is not None:
+            return self.rounds(split)
+        return self.points.fitting(split.upload_bytes, split.update_bytes)
 
     @cached_property
     def budget(self) -> Budget:
@@ -117,7 +125,7 @@ def decide(name: str, known: Known) -> Split:
     Raises :class:`BadInput` for an unknown name, an answer that is no split, and a split
     that the link cannot carry.
     """
-    policies = registry()
+    policies = _BUILT_IN if name in _BUILT_IN else registry()  # which asks all installed packages
     if name not in policies:
         raise BadInput(f"no policy {name!r}; there are {', '.join(sorted(policies))}")
     if name not in _HINDSIGHT:
@@ -207,28 +215,31 @@ def thief(known: Known) -> Split:
 
 @register("fitted")
 def fitted(known: Known) -> Split:
-    """The optimum of the fitted curves."""
+    """The best operating point that can be executed, by the accuracy that the curves predict."""
+    points = known.points
+    return _at(known, known.curves.joint.value(points.upload_bytes, points.update_bytes))
+
+
+@register("fitted-bytes")
+def fitted_bytes(known: Known) -> Split:
+    """The optimum of the fitted curves in bytes, whatever of it can be executed."""
     upload, update, _ = best_split(known.curves.joint, known.budget)
     return Split(upload, update)
 
 
 @register("robust")
 def robust(known: Known) -> Split:
-    """The best lower decile over the bootstrap curves."""
-    upload, update, _ = best_quantile(known.curves, known.budget, 0.1)
-    return Split(upload, update)
-
-
-@register("fitted-points")
-def fitted_points(known: Known) -> Split:
-    """The best measured operating point by the accuracy that the curves predict for it."""
+    """Like ``fitted``, by the lower decile over the bootstrap curves."""
+    if not known.curves.replicates:
+        raise BadInput("the robust policy needs curves with bootstrap replicates; fit some")
     points = known.points
-    return _at(known, known.curves.joint.value(points.upload_bytes, points.update_bytes))
+    drawn = known.curves.draws(points.upload_bytes, points.update_bytes)
+    return _at(known, np.quantile(drawn, 0.1, axis=0))
 
 
-@register("monotone-points")
-def monotone_points(known: Known) -> Split:
-    """The same by the monotone reference, which assumes no family."""
+@register("monotone")
+def monotone(known: Known) -> Split:
+    """Like ``fitted``, by the monotone reference, which assumes no family."""
     points = known.points
     return _at(known, known.curves.reference.predict(points.upload_bytes, points.update_bytes))
 
@@ -244,7 +255,7 @@ def best_static(known: Known) -> Split:
         )
         for k, share in enumerate(shares):
             split = budget.with_share(float(share))
-            row = known.points.fitting(split.upload_bytes, split.update_bytes)
+            row = known.executes(split)
             totals[k] += budget.stale if row is None else _achieved(known, budget, row)
     return known.budget.with_share(float(shares[np.argmax(totals)]))
 

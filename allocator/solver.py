@@ -1,15 +1,16 @@
 """The split: bytes up against bytes down on one link, one device, fitted curves.
 
-Guarantees (docs/curves.md): where the surface is log-concave the marginal condition
-S_u·∂F/∂U = S_d·∂F/∂M is solved to floating-point accuracy; anywhere else branch and bound
-(branch.py) proves the answer to be within 1e-8 mAP of the best. Not updating, which costs
-nothing and keeps the stale model, is always among the answers.
+Guarantees (docs/curves.md): where the surface is log-concave, or additive with a concave data
+curve, the marginal condition S_u·∂F/∂U = S_d·∂F/∂M is solved to floating-point accuracy;
+anywhere else branch and bound (branch.py) proves the answer to be within 1e-8 mAP of the best.
+Not updating, which costs nothing and keeps the stale model, is always among the answers.
 """
 
 from __future__ import annotations
 
 import html
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from endedge.allocator.branch import best_anywhere, best_on_segment, worth
 from endedge.allocator.curves import Curves
 from endedge.allocator.joint import Joint
 from endedge.allocator.link import Budget, Link, Rules, Split
+from endedge.allocator.shapes import TINY
 from endedge.allocator.surface import OperatingPoint, Points
 
 if TYPE_CHECKING:
@@ -259,39 +261,57 @@ def _on_the_line(joint: Joint, budget: Budget, room: float) -> tuple[float, floa
     """The best point that uses all of ``room``, or everything that there is to send."""
     u, m = budget.upload, budget.update
     if budget.cost(u.high, m.high) <= room:
-        upload = u.high
-    else:
-        low = max(u.low, (room - budget.down * m.high) / budget.up)
-        high = max(low, min(u.high, (room - budget.down * m.low) / budget.up))
-        if not joint.is_log_concave:
-            ends = [(x, (room - budget.up * x) / budget.down) for x in (low, high)]
-            return best_on_segment(joint, budget, ends[0], ends[1])
-        upload = _marginal_root(joint, budget, room, low, high)
-    update = max(min((room - budget.up * upload) / budget.down, m.high), m.low)
-    return upload, update, float(worth(joint, budget, upload, update))
+        return u.high, m.high, float(worth(joint, budget, u.high, m.high))
+    low = max(u.low, (room - budget.down * m.high) / budget.up)
+    high = max(low, min(u.high, (room - budget.down * m.low) / budget.up))
+
+    def at(upload: float) -> tuple[float, float, float]:
+        update = max(min((room - budget.up * upload) / budget.down, m.high), m.low)
+        return upload, update, float(worth(joint, budget, upload, update))
+
+    if joint.is_log_concave:
+        pull = _pull(joint, budget, room)
+        return at(_root(pull, room / budget.up, low, high))
+    if joint.has_one_bend:
+        found, most_data = at(_last_root(joint, budget, room, low, high)), at(high)
+        return found if found[2] >= most_data[2] else most_data
+    ends = [(x, (room - budget.up * x) / budget.down) for x in (low, high)]
+    return best_on_segment(joint, budget, ends[0], ends[1])
 
 
-def _marginal_root(joint: Joint, budget: Budget, room: float, low: float, high: float) -> float:
-    """Where the marginal value of room is equal on both sides, U in [low, high].
-
-    The logarithm of their ratio falls in U, so its sign at an end tells a corner and one
-    bracketed root is the optimum. It is searched in the logit of the uplink's share, in
-    which it is nearly straight.
-    """
+def _pull(joint: Joint, budget: Budget, room: float) -> Callable[[float], float]:
+    """The logarithm of what a little room is worth for U over what it is worth for M, as a
+    function of U where U and M take all of ``room``."""
+    data, model, up, down = joint.kind.data_shape, joint.kind.model_shape, budget.up, budget.down
+    data_s, model_s, base, depth = joint.data_s, joint.model_s, joint.base, joint.depth
+    start, gain, u0, m0 = joint.start - base, joint.gain, joint.u0_bytes, joint.m0_bytes
+    exchange = down * m0 / (up * u0) * gain
     additive = joint.kind.composition == "additive"
-    whole, exchange = room / budget.up, budget.down / budget.up
 
     def pull(upload: float) -> float:
-        update = max((room - budget.up * upload) / budget.down, 0.0)
-        (data, by_upload), (model, by_update) = joint.data_line(upload), joint.model_line(update)
+        x, z = upload / u0 + TINY, max((room - up * upload) / down, 0.0) / m0 + TINY
+        rise, kept = data.value(x, data_s), model.value(z, model_s)
+        by_upload = data.slope(x, data_s, rise) * exchange
+        by_update = model.slope(z, model_s, kept)
         if additive:
-            return _log_ratio(by_upload * exchange, joint.depth * by_update)
-        if data <= joint.base:
+            return _log_ratio(by_upload, depth * by_update)
+        above = start + gain * rise
+        if above <= 0.0:
             return _ENDLESS
-        if model <= 0.0:
+        if kept <= 0.0:
             return -_ENDLESS
-        return _log_ratio(by_upload * model * exchange, (data - joint.base) * by_update)
+        return _log_ratio(by_upload * kept, above * by_update)
 
+    return pull
+
+
+def _root(pull: Callable[[float], float], whole: float, low: float, high: float) -> float:
+    """Where the marginal value of room is equal on both sides, U in [low, high].
+
+    ``pull`` crosses zero once, downwards, so its sign at an end tells a corner and one
+    bracketed root is the optimum. It is searched in the logit of the share of ``whole``, in
+    which it is nearly straight.
+    """
     if low >= high or pull(low) <= 0.0:
         return low
     if pull(high) >= 0.0:
@@ -299,6 +319,43 @@ def _marginal_root(joint: Joint, budget: Budget, room: float, low: float, high: 
     ends = [math.log(max(x, 1e-12 * whole) / max(whole - x, 1e-12 * whole)) for x in (low, high)]
     logit = brentq(lambda t: pull(whole / (1.0 + math.exp(-t))), ends[0], ends[1], xtol=1e-9)
     return min(max(whole / (1.0 + math.exp(-logit)), low), high)
+
+
+def _last_root(joint: Joint, budget: Budget, room: float, low: float, high: float) -> float:
+    """The one inner maximum of an additive surface whose data curve is concave, as U; ``high``
+    (least model) when there is none.
+
+    Up to the bend of the model curve −pull is concave in M, and beyond it falls
+    (docs/curves.md): it is positive on one interval of M at most, and where that ends
+    upwards is the maximum. So one model size where it is positive brackets it.
+    """
+    pull, whole = _pull(joint, budget, room), room / budget.up
+    if low >= high or pull(low) <= 0.0:
+        return low
+
+    def upload_at(update: float) -> float:
+        return min(max((room - budget.down * update) / budget.up, low), high)
+
+    data, model = joint.kind.data_shape, joint.kind.model_shape
+    u0, m0 = joint.u0_bytes, joint.m0_bytes
+    bend = float(model.peak(joint.model_s)) * m0
+    for near in (bend * (1 - 1e-9), bend * (1 + 1e-9)):  # a shape may jump there
+        if pull(upload_at(near)) <= 0.0:
+            return _root(pull, whole, low, upload_at(near))
+
+    def steeper(upload: float) -> float:
+        """How −pull changes with M, per byte."""
+        x = upload / u0 + TINY
+        z = max((room - budget.up * upload) / budget.down, 0.0) / m0 + TINY
+        by_data = data.bend(x, joint.data_s, data.value(x, joint.data_s)) / u0
+        by_model = model.bend(z, joint.model_s, model.value(z, joint.model_s)) / m0
+        return float(by_model + by_data * budget.down / budget.up)
+
+    ends = upload_at(bend), high
+    if ends[0] >= ends[1] or steeper(ends[0]) >= 0.0 or steeper(ends[1]) <= 0.0:
+        return high
+    top = float(brentq(steeper, ends[0], ends[1], xtol=1e-12 * whole))
+    return _root(pull, whole, low, top) if pull(top) <= 0.0 else high
 
 
 def _log_ratio(x: float, y: float) -> float:

@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +128,11 @@ class Surface:
     def select(self, mask: NDArray[Any]) -> Surface:
         """The cells of a boolean or index array."""
         return Surface(**{name: getattr(self, name)[mask] for name in COLUMNS})
+
+    def joined(self, more: Surface) -> Surface:
+        """These cells, then those of ``more``."""
+        pairs = {name: (getattr(self, name), getattr(more, name)) for name in COLUMNS}
+        return Surface(**{name: np.concatenate(pair) for name, pair in pairs.items()})
 
     def points(self) -> Points:
         """Operating points: cells grouped over seeds."""
@@ -286,6 +292,10 @@ class Points:
                 rows[key] = i
         return _envelope(np.array(list(rows.values())), self.update_bytes, self.map)
 
+    @cached_property
+    def _envelopes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return self.upload_envelope(), self.update_envelope()
+
     def fitting(self, upload_bytes: float, update_bytes: float) -> int | None:
         """The row that a device executes under these two byte caps, or None: no update.
 
@@ -298,8 +308,9 @@ class Points:
         if meant.any():
             return int(np.flatnonzero(meant)[0])
         upload_bytes, update_bytes = upload_bytes * (1 + 1e-9), update_bytes * (1 + 1e-9)
-        up = [i for i in self.upload_envelope() if self.upload_bytes[i] <= upload_bytes]
-        down = [i for i in self.update_envelope() if self.update_bytes[i] <= update_bytes]
+        envelopes = self._envelopes
+        up = [i for i in envelopes[0] if self.upload_bytes[i] <= upload_bytes]
+        down = [i for i in envelopes[1] if self.update_bytes[i] <= update_bytes]
         fits = (self.upload_bytes <= upload_bytes) & (self.update_bytes <= update_bytes)
         if not fits.any():
             return None

@@ -91,6 +91,10 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("--policy", action="append", default=[], metavar="FILE.py",
         help="your own policies: a file that registers them (it is executed)",
     )  # fmt: skip
+    sub.add_argument("--exact", action="store_true",
+        help="train and pack what the policies decide, instead of taking the measured round "
+        "below it; resumes (as benchmark.execute=exact)",
+    )  # fmt: skip
 
     sub = verb("report", "write report.html of a results folder, or compare several",
         "endedge report runs/demo runs/other -o compare.html",

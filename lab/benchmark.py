@@ -1,9 +1,10 @@
 """Policies against each other on measured accuracy, over a sweep of bandwidths.
 
-A policy answers with bytes each way. The device then does what fits: the largest measured
-upload and package under these caps, a round that really ran, seed by seed (paired: the same
-frames and the same starting weights under every policy). Regret is the oracle's mAP minus
-the policy's, and the oracle is the best measured operating point that fits.
+A policy answers with bytes each way, which are carried out by a round that really ran, seed by
+seed (paired: the same frames and the same starting weights under every policy). What a split
+comes down to is the contest's to say: the largest measured upload and package within it, or a
+round made for it (execution.py). Regret is what the oracle's round was worth minus what the
+policy's was, and the oracle is the best operating point that was run and fits.
 """
 
 from __future__ import annotations
@@ -11,20 +12,24 @@ from __future__ import annotations
 import csv
 import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 from endedge.allocator import (
     Allocation,
+    Budget,
     Curves,
     Known,
     Link,
+    OperatingPoint,
     Points,
     Range,
     Rules,
+    Split,
     Surface,
     allocate,
 )
@@ -33,21 +38,28 @@ from endedge.data.units import BadInput, hz_for_bytes
 from endedge.lab.config import Link as LinkConfig
 
 __all__ = [
+    "Contest",
+    "Decision",
     "Outcome",
     "allocation_csv",
     "bandwidths",
     "benchmark",
+    "captured",
     "executable",
-    "outcomes_csv",
+    "outcomes",
+    "rows_csv",
+    "rules_of",
     "split_sweep",
-    "summary",
 ]
+
+ORACLE, UNLUCKY = "oracle", "oracle-other-seeds"
 
 
 @dataclass(frozen=True)
 class Outcome:
     """One policy at one bandwidth with one seed: what it asked for, what was executed (0 frames:
-    no update), the mAP the device had then, and the regret to the oracle's of that seed."""
+    no update), the mAP the device had then (``average_map``: over the period, where the link's
+    objective is that), and the regret to the oracle's of that seed."""
 
     bandwidth_hz: float
     policy: str
@@ -60,7 +72,50 @@ class Outcome:
     upload_bytes: float
     update_bytes: float
     map: float
+    average_map: float
     regret: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a policy asked for, and what that comes down to (None: no update)."""
+
+    bandwidth_hz: float
+    policy: str
+    split: Split
+    point: OperatingPoint | None
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What policies are told: curves, link, rules, the sweep, and the ``options`` that can be
+    executed; ``rounds`` gives the option a split comes down to (default: ``Points.fitting``)."""
+
+    curves: Curves
+    link: LinkConfig
+    rules: Rules
+    bandwidths_hz: tuple[float, ...]
+    options: Points
+    rounds: Callable[[Split], int | None] | None = None
+
+    def decide(self, policy: str, bandwidth_hz: float) -> Decision:
+        """Ask one policy. Raises :class:`BadInput` for an answer that the link cannot carry."""
+        known = Known(
+            _link(self.link, bandwidth_hz), self.curves, self.options,
+            np.random.default_rng([zlib.crc32(policy.encode()), round(bandwidth_hz)]),
+            self.rules, self.bandwidths_hz, self.rounds,
+        )  # fmt: skip
+        split = decide(policy, known)
+        row = known.executes(split) if split.sends else None
+        return Decision(
+            bandwidth_hz, policy, split, None if row is None else self.options.point(row)
+        )
+
+    def decisions(self, policies: Iterable[str] | None = None) -> list[Decision]:
+        """Ask every registered policy (or ``policies``) at every bandwidth; not the oracle,
+        whose answer is known only when all the others were executed."""
+        names = [name for name in (policies or registry()) if name != ORACLE]
+        return [self.decide(name, hz) for hz in self.bandwidths_hz for name in names]
 
 
 def bandwidths(surface: Surface, link: LinkConfig) -> tuple[float, ...]:
@@ -73,6 +128,42 @@ def bandwidths(surface: Surface, link: LinkConfig) -> tuple[float, ...]:
     low = link.bandwidth_low_hz or 0.8 * min(need)
     high = link.bandwidth_high_hz or 1.25 * max(need)
     return tuple(float(b) for b in np.geomspace(low, high, link.bandwidths))
+
+
+def rules_of(link: LinkConfig, surface: Surface) -> Rules:
+    """The rules of a period. Edge time that is ``measured`` is fixed plus a time per uploaded
+    byte, the least-squares fit (neither negative) to the cells' stages.
+
+    Raises :class:`BadInput` when it was not measured.
+    """
+    fixed, per_byte = link.edge_s, 0.0
+    if fixed == "measured":
+        seconds = surface.seconds_teacher + surface.seconds_student + surface.seconds_pack
+        known = np.isfinite(seconds)
+        if not known.any():
+            raise BadInput("link.edge_s = measured, but the surface has no seconds of the stages")
+        columns = np.stack([np.ones(known.sum()), surface.upload_bytes[known]], axis=1)
+        scale = columns.max(axis=0)
+        found = nnls(columns / scale, seconds[known])[0] / scale
+        fixed, per_byte = float(found[0]), float(found[1])
+    return Rules(
+        schedule=link.schedule, edge_s=fixed / link.edge_speed,
+        edge_s_per_upload_byte=per_byte / link.edge_speed, apply_s=link.apply_s,
+        objective=link.objective,
+    )  # fmt: skip
+
+
+def captured(surface: Surface, link: LinkConfig) -> Surface:
+    """The cells whose frames the device captures in a period."""
+    if link.captured_frames is None:
+        return surface
+    there = surface.frames <= link.captured_frames
+    if not there.any():
+        raise BadInput(
+            f"link.captured_frames = {link.captured_frames}, but the smallest measured upload "
+            f"has {surface.frames.min():.0f} frames"
+        )
+    return surface.select(there)
 
 
 def executable(rules: Rules, points: Points) -> Rules:
@@ -101,8 +192,18 @@ def split_sweep(
 def benchmark(
     surface: Surface, curves: Curves, link: LinkConfig, rules: Rules, sweep: Sequence[float]
 ) -> list[Outcome]:
-    """Every registered policy at every bandwidth, executed for every seed of the surface."""
-    points = Points.of(surface)
+    """Every registered policy at every bandwidth, executed on the measured grid."""
+    contest = Contest(curves, link, rules, tuple(sweep), Points.of(surface))
+    return outcomes(contest, surface, contest.decisions())
+
+
+def outcomes(contest: Contest, surface: Surface, decisions: Sequence[Decision]) -> list[Outcome]:
+    """What ``decisions`` gave with every seed of ``surface``, which holds their cells, and what
+    the oracle would have chosen among all of its cells. The best of many noisy means is lucky:
+    ``oracle-other-seeds`` chooses for each seed by the others, and is not.
+
+    Raises :class:`BadInput` for a decision whose cell is not there.
+    """
     row_of = {
         (int(s), int(f), str(c), int(b)): i
         for i, (s, f, c, b) in enumerate(
@@ -111,49 +212,57 @@ def benchmark(
     }
     seeds = sorted({int(s) for s in surface.seed})
     m0 = {s: float(surface.m0[surface.seed == s].mean()) for s in seeds}
-    outcomes: list[Outcome] = []
-    for bandwidth in sweep:
-        executed: dict[tuple[str, int], Outcome] = {}
-        for name in registry():
-            rng = np.random.default_rng([zlib.crc32(name.encode()), round(bandwidth)])
-            known = Known(_link(link, bandwidth), curves, points, rng, rules, tuple(sweep))
-            split = decide(name, known)
-            at = points.fitting(split.upload_bytes, split.update_bytes) if split.sends else None
-            for seed in seeds:
-                chosen = None if at is None else points.point(at)
-                row = (
-                    None
-                    if chosen is None
-                    else row_of[seed, chosen.frames, chosen.codec, int(chosen.budget_bytes)]
-                )
-                executed[name, seed] = Outcome(
-                    bandwidth, name, seed, split.upload_bytes, split.update_bytes,
-                    0 if chosen is None else chosen.frames,
-                    "" if chosen is None else chosen.codec,
-                    0 if chosen is None else int(chosen.budget_bytes),
-                    0.0 if row is None else float(surface.upload_bytes[row]),
-                    0.0 if row is None else float(surface.update_bytes[row]),
-                    m0[seed] if row is None else float(surface.map[row]),
-                    0.0,
-                )  # fmt: skip
-        outcomes += [
-            Outcome(**{**vars(o), "regret": executed["oracle", seed].map - o.map})
-            for (_, seed), o in executed.items()
-        ]
-    return outcomes
+
+    def run(decision: Decision, seed: int, best: dict[int, float]) -> Outcome:
+        point, split = decision.point, decision.split
+        stale = m0[seed] if contest.rules.stale_map is None else contest.rules.stale_map
+        frames, codec, budget_bytes, up, down, reached, average = 0, "", 0, 0.0, 0.0, stale, stale
+        if point is not None:
+            frames, codec, budget_bytes = point.frames, point.codec, int(point.budget_bytes)
+            key = (seed, frames, codec, budget_bytes)
+            if key not in row_of:
+                raise BadInput(f"{decision.policy} chose {key[1:]}, not measured with seed {seed}")
+            row = row_of[key]
+            up, down = float(surface.upload_bytes[row]), float(surface.update_bytes[row])
+            reached = float(surface.map[row])
+            here = _link(contest.link, decision.bandwidth_hz)
+            budget = Budget.of(here, contest.rules, contest.curves)
+            fresh = budget.fresh - budget.fresh_up * up - budget.fresh_down * down
+            average = stale + (reached - stale) * fresh
+        return Outcome(
+            decision.bandwidth_hz, decision.policy, seed, split.upload_bytes, split.update_bytes,
+            frames, codec, budget_bytes, up, down, reached, average,
+            best.get(seed, average) - average,
+        )  # fmt: skip
+
+    def knowing(cells: Surface) -> Contest:
+        return replace(contest, options=Points.of(cells), rounds=None)
+
+    oracle = knowing(surface)
+    others = {s: knowing(surface.select(surface.seed != s)) for s in seeds if len(seeds) > 1}
+    found: list[Outcome] = []
+    for bandwidth_hz in contest.bandwidths_hz:
+        best = oracle.decide(ORACLE, bandwidth_hz)
+        worth = {seed: run(best, seed, {}).average_map for seed in seeds}
+        here = [d for d in decisions if d.bandwidth_hz == bandwidth_hz]
+        found += [run(d, seed, worth) for d in (*here, best) for seed in seeds]
+        for seed, other in others.items():
+            decision = replace(other.decide(ORACLE, bandwidth_hz), policy=UNLUCKY)
+            found.append(run(decision, seed, worth))
+    return found
 
 
 def _link(link: LinkConfig, bandwidth_hz: float) -> Link:
     return Link(bandwidth_hz, link.period_s, link.up_bit_per_s_per_hz, link.down_bit_per_s_per_hz)
 
 
-def outcomes_csv(outcomes: Sequence[Outcome]) -> str:
-    """The text of ``benchmark.csv``: one row a policy, bandwidth and seed."""
+def rows_csv(kind: type, rows: Sequence[Any]) -> str:
+    """Dataclasses of one ``kind`` as CSV, one row each: the text of ``benchmark.csv``."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = [f.name for f in fields(Outcome)]
+    names = [field.name for field in fields(kind)]
     writer.writerow(names)
-    writer.writerows([getattr(o, name) for name in names] for o in outcomes)
+    writer.writerows([getattr(row, name) for name in names] for row in rows)
     return out.getvalue()
 
 
@@ -174,22 +283,3 @@ def allocation_csv(allocations: Sequence[Allocation]) -> str:
              high, a.upload_value, a.update_value, a.regime, int(a.extrapolates)]
         )  # fmt: skip
     return out.getvalue()
-
-
-def summary(path: Path) -> str:
-    """``benchmark.csv`` as a small table: mean mAP and regret of each policy over the sweep."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [
-                (r["policy"], float(r["map"]), float(r["regret"])) for r in csv.DictReader(file)
-            ]
-    except (OSError, KeyError, ValueError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read {path} ({error}); run 'endedge bench' first") from None
-    lines = [f"{'policy':24} {'mAP':>7} {'regret':>7}   mean over bandwidths and seeds"]
-    by_policy: dict[str, list[tuple[float, float]]] = {}
-    for name, value, regret in rows:
-        by_policy.setdefault(name, []).append((value, regret))
-    means = {name: np.mean(values, axis=0) for name, values in by_policy.items()}
-    for name, (value, regret) in sorted(means.items(), key=lambda item: -item[1][0]):
-        lines.append(f"{name:24} {100 * value:7.2f} {100 * regret:7.2f}")
-    return "\n".join(lines)

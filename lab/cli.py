@@ -98,7 +98,8 @@ def _bench(a: argparse.Namespace) -> None:
 
     for file in a.policy:
         pipeline.own_policies(Path(file))
-    pipeline.bench_stage(Path(a.dir))
+    with _progress() as progress:
+        pipeline.bench_stage(Path(a.dir), progress, exact=a.exact)
     print(_headline(Path(a.dir)))
 
 
@@ -364,7 +365,7 @@ def _show(values: dict[str, Any], as_json: bool) -> None:
 
 
 def _headline(folder: Path) -> str:
-    from endedge.lab.benchmark import summary
+    from endedge.lab.standings import summary
 
     return summary(folder / "benchmark.csv")
 

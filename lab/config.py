@@ -144,7 +144,12 @@ class Downlink(_Section):
 
 class Link(_Section):
     """The shared link: one update each ``period_s``; efficiencies in bit/s/Hz; the sweep of
-    bandwidths (Hz, log-spaced) over which policies are compared."""
+    bandwidths (Hz, log-spaced) over which policies are compared.
+
+    ``edge_s``: what adapting, distilling and packing take; ``measured``: as the cells did, on an
+    edge ``edge_speed`` times as fast. ``apply_s``: until the device runs the new model.
+    ``objective``: the mAP on ``average`` over the period or the one ``final``ly reached.
+    """
 
     period_s: Seconds = 60.0
     up_bit_per_s_per_hz: Positive = 2.55
@@ -153,6 +158,22 @@ class Link(_Section):
     bandwidth_high_hz: Hertz | None = None  # None: everything fits
     bandwidths: Annotated[int, Field(ge=2)] = 12
     schedule: Literal["pipelined", "sequential"] = "pipelined"
+    edge_s: NonNegative | Literal["measured"] = 0.0
+    edge_speed: Positive = 1.0
+    apply_s: NonNegative = 0.0
+    objective: Literal["average", "final"] = "average"
+    captured_frames: Count | None = None  # that the device has in a period; None: any number
+
+
+class Benchmark(_Section):
+    """How the decisions of policies are executed. ``measured``: the device takes the largest
+    measured upload and package within them. ``exact``: they are trained, packed and evaluated as
+    decided, rounded down to a ladder of sizes, each ``step`` times the one before."""
+
+    execute: Literal["measured", "exact"] = "measured"
+    step: Annotated[float, Field(gt=1, le=4, allow_inf_nan=False)] = 1.1
+    studies: bool = True  # held-out cells and injected errors (lab/studies.py)
+    error_draws: Count = 20  # wrong curves for each size of error
 
 
 class Config(_Section):
@@ -172,6 +193,26 @@ class Config(_Section):
     held_back: HeldBack = HeldBack()
     downlink: Downlink
     link: Link = Link()
+    benchmark: Benchmark = Benchmark()
+    scenarios: dict[str, tuple[Any, ...]] = {}  # keys of link, each with values to try instead
+
+    @model_validator(mode="after")
+    def _scenarios_of_the_link(self) -> Config:
+        for key, values in self.scenarios.items():
+            if key not in Link.model_fields:
+                known = ", ".join(Link.model_fields)
+                raise ValueError(f"scenarios.{key} is not a key of link; those are {known}")
+            for value in values:
+                try:
+                    self.link_with(key, value)
+                except ValidationError as error:
+                    wrong = error.errors()[0]["msg"]
+                    raise ValueError(f"scenarios.{key}: {value!r}: {wrong}") from None
+        return self
+
+    def link_with(self, key: str, value: Any) -> Link:
+        """The link with one key changed."""
+        return Link.model_validate({**self.link.model_dump(), key: value})
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Config:

@@ -8,25 +8,34 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from endedge.allocator import Curves, Points, Rules, Surface, fit, registry
+from endedge.allocator import Curves, Points, Surface, fit, registry
 from endedge.data.storage import write_atomic
 from endedge.data.units import BadInput
 from endedge.lab.benchmark import (
+    Contest,
+    Decision,
+    Outcome,
     allocation_csv,
     bandwidths,
-    benchmark,
+    captured,
     executable,
-    outcomes_csv,
+    outcomes,
+    rows_csv,
+    rules_of,
     split_sweep,
 )
 from endedge.lab.cell import Rounds
 from endedge.lab.compare import write_comparison
 from endedge.lab.config import Config, load_config
+from endedge.lab.execution import Ladder, cells_of
 from endedge.lab.report import write_report
-from endedge.lab.results import Results
+from endedge.lab.results import Benchmark, Results
+from endedge.lab.standings import Standing, standings
 from endedge.lab.store import Store
+from endedge.lab.studies import FILES, Trial, held_out, injected_errors, scenarios
 from endedge.lab.sweep import Progress, grid, one_thread, surface_csv, sweep
 from endedge.lab.world import World
 
@@ -40,7 +49,7 @@ def run(config: Config, folder: Path, progress: Progress) -> Path:
     """The whole main job; returns the report. Run again, it resumes."""
     measure_stage(config, folder, progress)
     fit_stage(folder)
-    bench_stage(folder)
+    bench_stage(folder, progress)
     return report_stage(folder)
 
 
@@ -78,28 +87,88 @@ def fit_stage(folder: Path) -> Curves:
     return curves
 
 
-def bench_stage(folder: Path) -> Path:
-    """Curves and surface → ``allocation.csv``, ``benchmark.csv``."""
-    config, rules = _planned(folder)
+def bench_stage(folder: Path, progress: Progress, *, exact: bool = False) -> Path:
+    """Curves and surface → ``allocation.csv``, ``benchmark.csv`` and the studies.
+
+    ``exact`` (or the configuration's ``benchmark.execute``) trains and packs what the policies
+    decided → ``executed.csv``; resumes, as measuring does.
+    """
+    config = _planned(folder)
+    link = config.link
     surface, curves = Surface.read(folder / "surface.csv"), Curves.load(folder / "curves.json")
-    rules = executable(rules, Points.of(surface))
-    sweep_hz = bandwidths(surface, config.link)
-    allocations = split_sweep(curves, config.link, rules, sweep_hz)
+    cells = captured(surface, link)
+    rules, sweep_hz = rules_of(link, surface), bandwidths(surface, link)
+    points = Points.of(cells)
+    contest = Contest(curves, link, executable(rules, points), sweep_hz, points)
+    allocations = split_sweep(curves, link, contest.rules, sweep_hz)
     write_atomic(folder / "allocation.csv", allocation_csv(allocations).encode())
-    outcomes = benchmark(surface, curves, config.link, rules, sweep_hz)
-    write_atomic(folder / "benchmark.csv", outcomes_csv(outcomes).encode())
+
+    if exact or config.benchmark.execute == "exact":
+        ladder = Ladder.of(config, World.of(config, folder), folder, curves)
+        contest = replace(
+            contest, options=ladder.points, rounds=ladder.rounds,
+            rules=executable(rules, ladder.points),
+        )  # fmt: skip
+        decisions = contest.decisions()
+        cells = _executed(config, folder, progress, decisions, cells)
+    else:
+        decisions = contest.decisions()
+        (folder / "executed.csv").unlink(missing_ok=True)
+    found = outcomes(contest, cells, decisions)
+    write_atomic(folder / "benchmark.csv", rows_csv(Outcome, found).encode())
+    who_wins = standings(Benchmark.read(folder / "benchmark.csv"))
+    write_atomic(folder / "standings.csv", rows_csv(Standing, who_wins).encode())
+    on_grid = replace(contest, options=points, rounds=None, rules=executable(rules, points))
+    _studies(config, folder, progress, on_grid, surface)
     return folder / "benchmark.csv"
+
+
+def _studies(
+    config: Config, folder: Path, progress: Progress, contest: Contest, surface: Surface
+) -> None:
+    """What the benchmark rests on → ``heldout.csv``, ``errors.csv``, ``scenarios.csv``; on the
+    measured grid, whose rounds are there."""
+
+    def say(message: str) -> None:
+        progress(0, 1, message)
+
+    found = {"scenarios.csv": scenarios(config, surface, contest.curves, say)}
+    if config.benchmark.studies:
+        cells, draws = captured(surface, config.link), config.benchmark.error_draws
+        found["heldout.csv"] = held_out(cells, config.link, contest.bandwidths_hz, say)
+        found["errors.csv"] = injected_errors(contest, cells, draws, say)
+    for name in FILES:
+        if trials := found.get(name):
+            write_atomic(folder / name, rows_csv(Trial, trials).encode())
+        else:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _executed(
+    config: Config, folder: Path, progress: Progress, decisions: Sequence[Decision], cells: Surface
+) -> Surface:
+    """Run the rounds of ``decisions`` → ``executed.csv``; all measured cells and these."""
+    needed, measured = cells_of(decisions, config.seeds), set(grid(config))
+    more = [cell for cell in needed if cell not in measured]
+    trainings = {(c.seed, c.frames, c.codec) for c in more} - {
+        (c.seed, c.frames, c.codec) for c in measured
+    }
+    progress(0, len(more) or 1, f"{len(more)} rounds beyond the grid, {len(trainings)} trainings")
+    if not more:
+        return cells
+    rows = sweep(config, folder, progress, more)
+    write_atomic(folder / "executed.csv", surface_csv(rows).encode())
+    return cells.joined(Surface.from_rows(rows))
 
 
 def report_stage(folder: Path, out: Path | None = None) -> Path:
     """Everything in the folder → ``report.html`` (or ``out``)."""
-    config, _ = _planned(folder)
-    return write_report(folder, config, out)
+    return write_report(folder, _planned(folder), out)
 
 
 def compare_stage(folders: Sequence[Path], out: Path) -> Path:
     """Several results folders → one page that lays them side by side."""
-    return write_comparison({str(f): Results.read(f, _planned(f)[0]) for f in folders}, out)
+    return write_comparison({str(f): Results.read(f, _planned(f)) for f in folders}, out)
 
 
 def own_policies(file: Path) -> None:
@@ -118,8 +187,7 @@ def own_policies(file: Path) -> None:
         raise BadInput(f'{file} registers no policy; decorate one with @register("its-name")')
 
 
-def _planned(folder: Path) -> tuple[Config, Rules]:
+def _planned(folder: Path) -> Config:
     if not (folder / "config.yaml").is_file():
         raise BadInput(f"{folder} is not a results folder (no config.yaml); run 'endedge measure'")
-    config = load_config(folder / "config.yaml")
-    return config, Rules(schedule=config.link.schedule)
+    return load_config(folder / "config.yaml")

@@ -183,8 +183,8 @@ def _sections(results: Results) -> tuple[dict[str, figures.Figure], str]:
         "<h2>What bandwidth buys</h2>",
         figure(
             "returns", findings.returns(results),
-            "Accuracy of the best split as the curves predict it, and as measured when the nearest "
-            f"measured round below it was executed ({over_seeds}).",
+            "Accuracy of the best split as the curves predict it, and as measured when the fitted "
+            f"policy was executed ({over_seeds}).",
         ),
         card(findings.costs(results), tables.costs(results)),
         "<h2>Policies, executed</h2>",
@@ -202,6 +202,8 @@ def _sections(results: Results) -> tuple[dict[str, figures.Figure], str]:
             "Points of mAP lost to the best measured operating point that fits, mean over seeds.",
         ),
         card("Regret over the whole sweep, least first", tables.regrets(results)),
+        card("Who wins where", tables.standings(results)),
+        *(card(title, table) for title, table in tables.studies(results)),
         "<h2>The rounds behind it</h2>",
         card(findings.rounds(results), tables.rounds(results)),
         *_examples(results),

@@ -21,8 +21,10 @@ from scipy.special import stdtrit
 from endedge.allocator import Curves, Link, Rules, Surface, allocate, show
 from endedge.allocator.show import Axis
 from endedge.data.units import BadInput
+from endedge.lab.benchmark import rules_of
 from endedge.lab.config import Config
 from endedge.lab.gallery import read_examples
+from endedge.lab.studies import Trial, read_trials
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +36,8 @@ Floats: TypeAlias = NDArray[np.float64]
 
 _MAX_FILE_BYTES = 64 * 2**20
 _MEASURED = ("map", "regret", "upload_bytes", "update_bytes")
-HINDSIGHT = ("oracle", "best-static")  # they saw the accuracies that they are judged by
+# They saw the accuracies that they are judged by.
+HINDSIGHT = ("oracle", "oracle-other-seeds", "best-static")
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,11 @@ class Benchmark:
     regret: Floats
     upload_bytes: Floats
     update_bytes: Floats
+
+    @classmethod
+    def read(cls, path: Path) -> Benchmark:
+        """Read ``benchmark.csv``. Raises :class:`BadInput` for a missing or broken one."""
+        return _benchmark(path)
 
     @classmethod
     def measured(cls, cells: Mapping[tuple[str, float, int], Sequence[float]]) -> Benchmark:
@@ -204,6 +212,7 @@ class Results:
     steps: tuple[Step, ...]
     benchmark: Benchmark
     examples: dict[str, Any] | None = None
+    trials: tuple[Trial, ...] = ()  # of the studies that there are
 
     @classmethod
     def read(cls, folder: Path, config: Config) -> Results:
@@ -218,9 +227,9 @@ class Results:
                 "run 'endedge fit' and 'endedge bench' again"
             )
         steps = tuple(sorted(_steps(folder / "allocation.csv"), key=lambda s: s.bandwidth_hz))
-        bench = _benchmark(folder / "benchmark.csv")
+        bench = Benchmark.read(folder / "benchmark.csv")
         examples = read_examples(folder / "examples.json")
-        return cls(config, surface, curves, steps, bench, examples)
+        return cls(config, surface, curves, steps, bench, examples, read_trials(folder))
 
     def allocations(self) -> DataFrame:
         """``allocation.csv`` as a pandas table: the fitted allocator over the sweep."""
@@ -247,7 +256,7 @@ class Results:
     @property
     def rules(self) -> Rules:
         """What the stages planned with."""
-        return Rules(schedule=self.config.link.schedule)
+        return rules_of(self.config.link, self.surface)
 
     @property
     def sending(self) -> list[Step]:

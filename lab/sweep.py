@@ -40,8 +40,10 @@ def grid(config: Config) -> list[Cell]:
     ]
 
 
-def sweep(config: Config, folder: Path, progress: Progress) -> list[dict[str, Any]]:
-    """Measure every cell of the grid that ``folder`` does not hold yet; return all rows.
+def sweep(
+    config: Config, folder: Path, progress: Progress, cells: Sequence[Cell] | None = None
+) -> list[dict[str, Any]]:
+    """Measure the ``cells`` (all of the grid) that ``folder`` does not hold yet; return all rows.
 
     Cells of one upload and seed share their trainings and go to one worker; seed by seed, so
     that what there is of an unfinished sweep is a grid, the longest first.
@@ -50,7 +52,7 @@ def sweep(config: Config, folder: Path, progress: Progress) -> list[dict[str, An
     Raises what the first failing cell raised.
     """
     world = World.of(config, folder)  # bad input shows here, before any process is started
-    cells = grid(config)
+    cells = grid(config) if cells is None else cells
     tasks: dict[tuple[int, int, str], list[Cell]] = {}
     for cell in cells:
         tasks.setdefault((cell.seed, cell.frames, cell.codec), []).append(cell)

@@ -12,19 +12,15 @@ import numpy as np
 
 from endedge.lab.findings import points, quantity
 from endedge.lab.results import HINDSIGHT, Floats, Results, Spread, spread
+from endedge.lab.standings import winners
+from endedge.lab.studies import Means, mean_by
 
 __all__ = [
-    "costs",
-    "families",
-    "interval",
-    "provenance",
-    "regrets",
-    "rounds",
-    "table",
-    "text",
-    "version",
-]
+    "costs", "families", "interval", "provenance", "regrets", "rounds", "standings", "studies",
+    "table", "text", "version",
+]  # fmt: skip
 
+_SHOWN = ("fitted", "fitted-bytes", "robust", "monotone", "best-static", "equal")
 _PACKAGES = ("endedge", "torch", "torchvision", "ultralytics", "pycocotools", "numpy", "scipy")
 
 
@@ -127,6 +123,60 @@ def costs(results: Results) -> str:
         "update. With prices: endedge.allocator.ledger."
     )
     return table(header, rows, note=note)
+
+
+def standings(results: Results) -> str:
+    """The best honest policy at every bandwidth, and who cannot be told from it."""
+    rows = [
+        (
+            quantity(w.bandwidth_hz, "Hz"), w.policy, f"{100 * w.regret:.2f}".replace("-", "−"),
+            ", ".join(w.tied) or "–", points(float(w.lead.mean)), interval(w.lead, signed=True),
+        )
+        for w in winners(results.benchmark)
+    ]  # fmt: skip
+    header = ("bandwidth", "best policy", "regret (points)", "not clearly worse",
+              "fitted over best static", "interval")  # fmt: skip
+    bench = results.benchmark
+    note = (
+        "Policies without hindsight, at the bandwidths at which an update can be sent. Differences "
+        f"are paired over seeds: {spread(bench.regret[0]).what}. Clear: the interval leaves out "
+        "zero; two seeds that agree do so by chance half of the time."
+    )
+    return table(header, rows, note=note)
+
+
+def studies(results: Results) -> list[tuple[str, str]]:
+    """(title, table) of each study that the folder has."""
+    trials = results.trials
+    regret, worth = mean_by(trials, lambda t: t.regret), mean_by(trials, lambda t: t.average_map)
+    arms = list(dict.fromkeys((t.study, t.arm) for t in trials))
+
+    def row(value: Means, keys: Sequence[tuple[str, str, str]]) -> list[str]:
+        return [f"{100 * value[key]:.2f}".replace("-", "−") for key in keys]
+
+    held = [a for a in arms if a[0] in ("points", "seeds")]
+    wrong = [a for a in arms if a[0] == "error"]
+    links = [a for a in arms if a not in held and a not in wrong]
+    draws = results.config.benchmark.error_draws
+    off = f"Every parameter off by a random factor of about so much, {draws} times."
+    blind = "points: fitted to every other operating point. seeds: fitted to the other seeds."
+    found = []
+    for title, some, note in (
+        ("Curves that never saw the cells they decide about", held, blind),
+        ("Curves that are wrong", wrong, off),
+        ("Other links", links, "One key of the link changed, all else equal."),
+    ):
+        if not some:
+            continue
+        shown = [name for name in _SHOWN if (*some[0], name) in regret]
+        head = ["study", "case", "oracle mAP (%)", *shown]
+        rows = [
+            [*arm, *row(worth, [(*arm, "oracle")]), *row(regret, [(*arm, name) for name in shown])]
+            for arm in some
+        ]
+        note += " Mean regret over the sweep, in points of mAP, on the measured grid."
+        found.append((title, table(head, rows, note=note)))
+    return found
 
 
 def rounds(results: Results) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
 
@@ -32,7 +32,7 @@ BANDWIDTHS = tuple(float(x) for x in np.geomspace(3e3, 6e5, 7))
 RULES = (Rules(), Rules(schedule="sequential", edge_s=10.0, apply_s=1.0))
 BUILT_IN = {
     "no-update", "data-only", "model-only", "equal", "full-model-first", "random",
-    "marginal-greedy", "thief", "fitted", "robust", "fitted-points", "monotone-points",
+    "marginal-greedy", "thief", "fitted", "fitted-bytes", "robust", "monotone",
     "best-static", "oracle",
 }  # fmt: skip
 
@@ -78,7 +78,7 @@ def test_what_each_is_named_for(measured: tuple[Curves, Points]) -> None:
     first = decide("full-model-first", here)
     assert first.update_bytes == pytest.approx(curves.update_range.high)
     assert budget.cost(first.upload_bytes, first.update_bytes) == pytest.approx(1e5)
-    best = here.worth(decide("fitted", here))
+    best = here.worth(decide("fitted-bytes", here))
     for name in BUILT_IN:
         assert here.worth(decide(name, here)) <= best + 1e-9
     assert here.worth(decide("marginal-greedy", here)) > best - 0.002
@@ -177,6 +177,6 @@ def test_best_static_is_one_share_for_all(measured: tuple[Curves, Points]) -> No
 
 def test_held_back_points_are_not_needed(measured: tuple[Curves, Points]) -> None:
     curves, points = measured
-    few = replace(points, **{k: v[:4] for k, v in vars(points).items()})
+    few = replace(points, **{f.name: getattr(points, f.name)[:4] for f in fields(points)})
     here = Known(Link(1e5, 60.0), curves, few, np.random.default_rng(0))
     assert decide("oracle", here).upload_bytes == few.upload_bytes[0]

@@ -23,7 +23,7 @@ from endedge.allocator import (
     Surface,
     allocate,
 )
-from endedge.allocator.branch import worth
+from endedge.allocator.branch import best_on_segment, worth
 from endedge.allocator.fitting import all_kinds
 from endedge.allocator.solver import best_point, best_split
 from endedge.allocator.synthetic import curves_of, random_joint
@@ -97,6 +97,47 @@ def test_corners_and_saturation_by_hand() -> None:
     found = allocate(curves(ADDITIVE), Link(2e7, **ONE_HZ_A_BYTE))
     assert (found.upload_bytes, found.update_bytes) == (1e7, 1e7)
     assert found.regime == "saturated"
+
+
+def test_one_bend_by_hand() -> None:
+    # Additive with G = min(1, (M/5e4)²), which is convex up to its cap: all of the model or none.
+    # 3e5 Hz at a byte a Hz. At the cap U = 2.5e5: F = 0.3 − 0.2·e^−2.5 − 0 = 0.28358; with no
+    # model U = 3e5: 0.3 − 0.2·e^−3 − depth, 0.19004 for a depth of 0.1, 0.28904 for 0.001.
+    for depth, upload, update in ((0.1, 2.5e5, 5e4), (0.001, 3e5, 0.0)):
+        bent = replace(ADDITIVE, kind=Kind("additive", "exponential", "power"), model_s=2.0)
+        bent = replace(bent, depth=depth)
+        assert bent.has_one_bend
+        assert not bent.is_log_concave
+        found = allocate(curves(bent), Link(3e5, **ONE_HZ_A_BYTE), Rules(stale_map=0.0))
+        assert (found.upload_bytes, found.update_bytes) == pytest.approx((upload, update), abs=1.0)
+    # G = z²/(1+z²), z = M/5e4, bends at z = 3^−½. At z = 1: G′ = 2z/(1+z²)²/5e4 = 1e-5 and
+    # A′ = 2e-6·e^(−U/1e5), so with depth 0.1 the marginals agree where e^(−U/1e5) = 0.5, at
+    # U = 1e5·ln 2 = 69,315 and M = 5e4: 119,315 Hz in all. F = 0.3 − 0.2·0.5 − 0.1·0.5.
+    bent = replace(ADDITIVE, kind=Kind("additive", "exponential", "hill"), model_s=2.0)
+    found = allocate(curves(bent), Link(5e4 + 1e5 * math.log(2), **ONE_HZ_A_BYTE))
+    assert found.update_bytes == pytest.approx(5e4, rel=1e-5)
+    assert found.predicted_map == pytest.approx(0.15, abs=1e-9)
+
+
+def test_one_bend_against_branch_and_bound() -> None:
+    rng = np.random.default_rng(7)
+    kinds, tried = [k for k in all_kinds() if k.composition == "additive"], 0
+    while tried < 60:
+        joint = random_joint(kinds[tried % len(kinds)], rng)
+        model_s = float(np.exp(rng.uniform(*np.log(joint.kind.model_shape.bounds))))
+        joint = replace(joint, model_s=model_s)
+        known = curves_of(joint, Range(0.0, 6e6), Range(0.0, 1e6))
+        link = Link(float(np.exp(rng.uniform(np.log(5e3), np.log(4e5)))), 60.0)
+        budget = Budget.of(link, Rules(stale_map=0.0), known)
+        if not joint.has_one_bend or budget.cost(6e6, 1e6) <= budget.room:
+            kinds.append(kinds.pop(0))
+            continue
+        tried += 1
+        most = budget.room / budget.up, budget.room / budget.down
+        data = min(6e6, most[0]), max(0.0, (budget.room - budget.up * 6e6) / budget.down)
+        model = max(0.0, (budget.room - budget.down * 1e6) / budget.up), min(1e6, most[1])
+        best = best_on_segment(joint, budget, data, model)[2]
+        assert best_split(joint, budget)[2] >= max(best, 0.0) - 1e-8, (joint, link)
 
 
 def test_sequential_by_hand() -> None:

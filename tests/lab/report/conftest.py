@@ -11,10 +11,11 @@ import pytest
 from endedge.allocator import Joint, Kind, Rules, fit
 from endedge.allocator.synthetic import sample_surface
 from endedge.lab.benchmark import (
+    Outcome,
     allocation_csv,
     bandwidths,
     benchmark,
-    outcomes_csv,
+    rows_csv,
     split_sweep,
 )
 from endedge.lab.config import Config
@@ -54,5 +55,5 @@ def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outcomes = benchmark(surface, curves, config.link, rules, sweep)
     (folder / "config.yaml").write_text(config.to_yaml())
     (folder / "allocation.csv").write_text(allocation_csv(steps))
-    (folder / "benchmark.csv").write_text(outcomes_csv(outcomes))
+    (folder / "benchmark.csv").write_text(rows_csv(Outcome, outcomes))
     return folder

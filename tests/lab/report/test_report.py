@@ -21,9 +21,11 @@ from endedge.allocator.shapes import DATA_SHAPES, MODEL_SHAPES
 from endedge.allocator.synthetic import curves_of, random_joint
 from endedge.data.units import BadInput
 from endedge.lab import findings
+from endedge.lab.benchmark import rows_csv
 from endedge.lab.config import load_config
 from endedge.lab.report import _joint, write_report
 from endedge.lab.results import Results, spread
+from endedge.lab.studies import Trial
 
 LAB = Path(__file__).parents[3] / "lab"
 
@@ -150,6 +152,33 @@ def test_nothing_that_fits_is_said(results_folder: Path, tmp_path: Path) -> None
     assert "Nothing is sent at any bandwidth of the sweep\n" in page.texts["h3"]
 
 
+def test_studies_are_shown_where_there_are_some(results_folder: Path, tmp_path: Path) -> None:
+    assert "Curves that are wrong" not in _write(results_folder)
+    folder = _copy(results_folder, tmp_path)
+    for name, study, arm in (
+        ("heldout.csv", "points", "even → odd"),
+        ("errors.csv", "error", "20%"),
+        ("scenarios.csv", "period_s", "<30>"),
+    ):
+        rows = [
+            Trial(
+                1e4, policy, seed, 1.0, 1.0, 16, "c", 9, 1.0, 1.0, 0.4, 0.4, 0.0123, study, arm, 0
+            )
+            for policy in ("oracle", "fitted", "equal")
+            for seed in (0, 1)
+        ]
+        (folder / name).write_text(rows_csv(Trial, rows), encoding="utf-8")
+    page = _write(folder)
+    for title in ("Curves that never saw", "Curves that are wrong", "Other links"):
+        assert page.count(f"<h3>{title}") == 1
+    assert page.count("<td>1.23</td>") == 2 * 3  # regrets of fitted and equal, in points
+    assert page.count("<td>40.00</td>") >= 3
+    assert "&lt;30&gt;" in page
+    (folder / "errors.csv").write_text("study\n1\n")
+    with pytest.raises(BadInput, match=r"errors\.csv is no study"):
+        _read(folder)
+
+
 def test_every_figure_has_a_place_units_and_a_takeaway(results_folder: Path) -> None:
     page = _write(results_folder)
     figures = _contents(page)["figures"]
@@ -166,7 +195,10 @@ def test_every_figure_has_a_place_units_and_a_takeaway(results_folder: Path) -> 
         titles = [figure["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis")]
         assert re.search(r"\((bytes|Hz)\)|bandwidth", titles[0]), name
         assert re.search(r"\((%|bytes)\)", titles[1]) or name == "regret"
-    plain = ("How to reproduce", "Regret over the whole sweep", "Every policy against the oracle")
+    plain = (
+        "How to reproduce", "Regret over the whole sweep", "Every policy against the oracle",
+        "Who wins where",
+    )  # fmt: skip
     takeaways = [title for title in parts.texts["h3"] if not title.startswith(plain)]
     assert len(takeaways) == 11
     assert all(re.search(r"\d", title) for title in takeaways)
