@@ -1,12 +1,13 @@
 """What uploaded bytes buy: codec, selection and labels, by accuracy after adaptation.
 
-    python benchmarks/uplink.py --data DIR --weights DIR --minutes M [--out runs/uplink]
+    python benchmarks/uplink.py coco-infrared data.root=DIR weights.root=DIR --minutes M
+    python benchmarks/uplink.py demo --uploads 20000 80000 240000
 
-DIR holds COCO frames (``annotations/instances_{pool,eval}.json``, ``images/{pool,eval}``) and
-YOLOv8 weights (``yolov8n.pt``, ``yolov8s.pt``). Every cell uploads a real batch, decodes it,
-adapts the student on the decoded frames and measures COCO mAP on the device's camera. Finished
-cells are kept under ``--out``; run again to go on. Seeds go round first, so what is there after
-any number of minutes covers all tables with equal seeds, except for the last round.
+Frames, camera, detectors and the student's training are those of the configuration. Every cell
+uploads a real batch, decodes it, adapts the student on the decoded frames and measures COCO
+mAP on the device's camera. Finished cells are kept under ``--out``; run again to go on
+(``--minutes 0`` only shows what there is). Seeds go round first, so what is there after any
+number of minutes covers all tables with equal seeds, except for the last round.
 
 Tables: rate-accuracy envelope over (codec, U); selection rules over U; label sources over U.
 mAP in percent after adaptation, means over seeds with 95 % t intervals; differences (Δ) to the
@@ -31,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from endedge.data.coco import Dataset, Frame, fingerprint, load_coco, nested_subset, read_image
+from endedge.data.coco import Dataset, Frame, fingerprint, nested_subset, read_image
 from endedge.data.codec import (
     Codec,
     EncodedFrame,
@@ -44,21 +45,21 @@ from endedge.data.codec import (
     pack_batch,
 )
 from endedge.data.frames import Batch, stack_frames
-from endedge.data.shift import Shift
 from endedge.data.storage import write_atomic
 from endedge.data.units import BadInput
-from endedge.distill.model import load_detector, model_hash
-from endedge.distill.training import Recipe
+from endedge.distill.model import model_hash
 from endedge.edge import labels as edge_labels
 from endedge.edge.adapt import adapt_teacher, split_upload
 from endedge.end.inference import Detections, detect
 from endedge.end.metric import Score, evaluate
 from endedge.end.selection import RULES, Observed, observe, select
+from endedge.lab.config import Config, load_config
 from endedge.lab.store import Store
+from endedge.lab.world import World
 
-CODECS = (
-    "jpeg-q75-320", "jpeg-q30-320", "webp-q30-320", "avif-q50-320", "avif-q30-320",
-    "avif-q30-224", "avif-q30-160",
+CODECS = (  # and the long side, as a share of the detector's input
+    ("jpeg-q75", 1.0), ("jpeg-q30", 1.0), ("webp-q30", 1.0), ("avif-q50", 1.0), ("avif-q30", 1.0),
+    ("avif-q30", 0.7), ("avif-q30", 0.5),
 )  # fmt: skip
 SOURCES = ("truth", "pseudo-held", "pseudo-source", "mix-100", "mix-400")
 CALIBRATION_FRAMES = 64
@@ -79,39 +80,34 @@ class Cell:
 class Bench:
     """The frames, the models, and what is computed once: observations, detections, bytes."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        data: Path = options.data
-        pool = load_coco(data / "annotations/instances_pool.json", data / "images/pool")
-        self.truth = load_coco(data / "annotations/instances_eval.json", data / "images/eval")
-        if options.eval_frames:
-            self.truth = self.truth.take(range(min(options.eval_frames, len(self.truth))))
-        order = nested_subset(len(pool), seed=0)
+    def __init__(self, options: argparse.Namespace, config: Config) -> None:
+        world = World.of(config, options.out)
+        self.truth, self.student, self.teacher = world.evaluation, world.student, world.teacher
+        order = nested_subset(len(world.pool), seed=0)
         held, captured = order[:CALIBRATION_FRAMES], order[CALIBRATION_FRAMES:]
-        self.held = pool.take(held)
-        self.captured = pool.take(captured[: options.captured or None])
-        self.student = load_detector(options.weights / "yolov8n.pt")
-        self.teacher = load_detector(options.weights / "yolov8s.pt")
-        self.camera = Shift(options.shift, options.severity)
-        self.options = options
+        self.held = world.pool.take(held)
+        self.captured = world.pool.take(captured[: options.captured or None])
+        self.camera, self.side, self.device = world.camera, world.side, world.device
+        self.config, self.options = config, options
         self._encoded: dict[tuple[str, int], bytes] = {}
         self._found: dict[tuple[str, int], Detections] = {}
         self._observed: Observed | None = None
 
     def determinants(self) -> dict[str, Any]:
         """All that a cell's result depends on besides the cell."""
-        names = ("imgsz", "steps", "epochs", "batch", "lr", "layers", "shares")
         return {
             "frames": [fingerprint(d) for d in (self.captured, self.held, self.truth)],
             "models": [model_hash(self.student), model_hash(self.teacher)],
-            "camera": dataclasses.asdict(self.camera),
-            **{name: getattr(self.options, name) for name in names},
-        }
+            "camera": dataclasses.asdict(self.camera), "side": self.side, "device": self.device,
+            "student": self.config.student.model_dump(),
+            "held_back": self.config.held_back.model_dump(),
+        }  # fmt: skip
 
     def look(self, frame: Frame) -> NDArray[np.uint8]:
         return self.camera.apply(read_image(frame.path), frame.image_id)
 
     def stack(self, data: Dataset, look: Callable[[Frame], NDArray[np.uint8]]) -> Batch:
-        return stack_frames(data.frames, self.options.imgsz, look)
+        return stack_frames(data.frames, self.side, look)
 
     # What one cell does -----------------------------------------------------------------
 
@@ -138,23 +134,19 @@ class Bench:
         labels, source = self.labels(cell.labels, frames, decoded, cell.codec)
         record |= source | dataclasses.asdict(edge_labels.quality(labels, frames.frames))
         began = time.perf_counter()
+        held = self.config.held_back
         adapted = adapt_teacher(
             self.student,
-            split_upload(edge_labels.apply_labels(decoded, labels), 0.2, 64),
-            self.recipe(len(uploaded), cell.seed),
-            self.options.shares,
-            device=self.options.device,
+            split_upload(edge_labels.apply_labels(decoded, labels), held.share, held.most),
+            self.config.student.recipe(len(uploaded), cell.seed),
+            held.shares,
+            device=self.device,
         )
         record["train_s"] = time.perf_counter() - began
         record["share"] = adapted.share
         record["held_back_losses"] = {str(share): loss for share, loss in adapted.losses.items()}
-        score = evaluate(adapted.model, self.seen_eval(), self.truth, self.options.device)
+        score = evaluate(adapted.model, self.seen_eval(), self.truth, self.device)
         return record | dataclasses.asdict(score)
-
-    def recipe(self, n_frames: int, seed: int) -> Recipe:
-        o = self.options
-        steps = min(o.steps, max(1, round(o.epochs * n_frames / o.batch)))
-        return Recipe(steps=steps, batch=o.batch, lr=o.lr, layers=o.layers, seed=seed)
 
     def labels(
         self, source: str, frames: Dataset, decoded: Batch, codec: str
@@ -179,7 +171,7 @@ class Bench:
             say(f"observing {len(self.captured)} captured frames with the student")
             pictures = self.stack(self.captured, self.look)
             times = np.arange(len(self.captured), dtype=np.float64)
-            self._observed = observe(self.student, pictures, times, device=self.options.device)
+            self._observed = observe(self.student, pictures, times, device=self.device)
         return [int(i) for i in select(rule, self._observed, seed)]
 
     def encoded(self, codec: Codec, index: int) -> bytes:
@@ -192,7 +184,7 @@ class Bench:
         ids = decoded.image_ids.tolist()
         new = [i for i, image_id in enumerate(ids) if (codec, image_id) not in self._found]
         if new:
-            for found in detect(self.teacher, decoded.take(new), device=self.options.device):
+            for found in detect(self.teacher, decoded.take(new), device=self.device):
                 self._found[codec, found.image_id] = found
         return [self._found[codec, image_id] for image_id in ids]
 
@@ -203,7 +195,7 @@ class Bench:
         setting = Codec.parse(codec)
         camera = self.look if where == "held" else (lambda f: read_image(f.path))
         arrived = self.stack(self.held, lambda f: decode(encode(camera(f), setting)))
-        found = detect(self.teacher, arrived, device=self.options.device)
+        found = detect(self.teacher, arrived, device=self.device)
         result = edge_labels.calibrate(found, self.held.frames)
         say(f"threshold on {where} frames at {codec}: {result}")
         return result.threshold
@@ -215,7 +207,7 @@ class Bench:
     @cache  # noqa: B019
     def start(self) -> Score:
         """The student before any update."""
-        return evaluate(self.student, self.seen_eval(), self.truth, self.options.device)
+        return evaluate(self.student, self.seen_eval(), self.truth, self.device)
 
     def inference(self, codec: str) -> dict[str, Any]:
         """The student before any update on *coded* evaluation frames: what a codec costs when
@@ -224,7 +216,7 @@ class Bench:
         blobs = [encode(self.look(f), setting) for f in self.truth.frames]
         images = {f.image_id: decode(b) for f, b in zip(self.truth.frames, blobs, strict=True)}
         pictures = self.stack(self.truth, lambda f: images[f.image_id])
-        score = evaluate(self.student, pictures, self.truth, self.options.device)
+        score = evaluate(self.student, pictures, self.truth, self.device)
         mean_bytes = float(np.mean([len(b) for b in blobs]))
         return {"codec": codec, "bytes_per_frame": mean_bytes, **dataclasses.asdict(score)}
 
@@ -311,6 +303,10 @@ def say(text: str) -> None:
 
 def main() -> None:
     o = options()
+    config = load_config(o.config, o.overrides)
+    side = config.data.image_side
+    o.codec = o.codec or f"webp-q30-{side}"
+    o.codecs = o.codecs or [f"{name}-{round(share * side)}" for name, share in CODECS]
     for codec in (*o.codecs, o.codec):
         Codec.parse(codec)
     known = "truth|pseudo-held|pseudo-source|mix-[0-9]+"
@@ -318,9 +314,9 @@ def main() -> None:
         raise BadInput(f"unknown label source {bad[0]!r}; one of {known}")
     torch.set_num_threads(o.threads)
     began = time.monotonic()
-    bench, store = Bench(o), Store(o.out)
+    bench, store = Bench(o, config), Store(o.out)
     determinants = bench.determinants()
-    say(f"{len(bench.captured)} frames captured, {len(bench.truth)} evaluated, {o.shift}")
+    say(f"{len(bench.captured)} frames captured, {len(bench.truth)} evaluated, {bench.camera}")
     longest, done, skipped = 0.0, [], 0
 
     def finish(stage: str, what: dict[str, Any], make: Callable[[], dict[str, Any]]) -> Any:
@@ -364,37 +360,26 @@ def main() -> None:
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of COCO frames")
-    parser.add_argument("--weights", type=Path, required=True, help="folder of yolov8{n,s}.pt")
+    parser.add_argument("config", help="a YAML file, or a shipped one: coco-infrared, demo")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
     parser.add_argument("--out", type=Path, default=Path("runs/uplink"))
     for flag, default, text in (
         ("--minutes", 60.0, "start no cell after that"),
         ("--seeds", 3, "how many"),
-        ("--device", "cpu", "cpu or cuda"),
         ("--threads", 1, "of the CPU"),
-        ("--codec", "webp-q30-320", "of the selection and label tables"),
+        ("--codec", "", "of the selection and label tables; WebP q30 unless told"),
         ("--captured", 0, "frames captured; 0: all of the pool but those held back"),
-        ("--eval-frames", 0, "0: all"),
-        ("--shift", "infrared", "the device's camera (see data/shift.py)"),
-        ("--severity", 3, "of that shift"),
-        ("--imgsz", 320, "side of the detector's input, px"),
-        ("--steps", 120, "of training, at most"),
-        ("--epochs", 25.0, "over the frames, at most: few frames are soon learned by heart"),
-        ("--batch", 16, "frames a step"),
-        ("--lr", 5e-4, "learning rate"),
-        ("--layers", 5, "first modules that are trained"),
     ):
         parser.add_argument(flag, type=type(default), default=default, help=text)
     several: tuple[tuple[str, type, Sequence[Any], str], ...] = (
         ("--uploads", int, (150_000, 600_000, 2_400_000), "U in bytes"),
-        ("--codecs", str, CODECS, "of the first table"),
+        ("--codecs", str, (), "of the first table"),
         ("--rules", str, tuple(RULES), "of selection"),
         ("--sources", str, SOURCES, "of labels; mix-N: N boxes drawn"),
-        ("--shares", float, (0.5, 1.0), "of the way to the trained weights, by held-back loss"),
     )
     for flag, kind, values, text in several:
         parser.add_argument(flag, type=kind, nargs="+", default=list(values), help=text)
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from endedge.data.coco import Frame
 
-__all__ = ["Batch", "letterbox", "stack_frames"]
+__all__ = ["Batch", "join", "letterbox", "stack_frames"]
 
 _PAD_GREY = 114
 
@@ -53,6 +53,16 @@ class Batch:
             self.images, tuple(boxes), tuple(labels), self.scale, self.offset, self.size,
             self.image_ids,
         )  # fmt: skip
+
+
+def join(parts: Sequence[Batch]) -> Batch:
+    """The pictures of several batches of one size, one after the other. At least one part."""
+    return Batch(
+        torch.cat([p.images for p in parts]),
+        tuple(b for p in parts for b in p.boxes), tuple(n for p in parts for n in p.labels),
+        np.concatenate([p.scale for p in parts]), np.concatenate([p.offset for p in parts]),
+        np.concatenate([p.size for p in parts]), np.concatenate([p.image_ids for p in parts]),
+    )  # fmt: skip
 
 
 def letterbox(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], float, int, int]:

@@ -7,7 +7,7 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["publish", "sha256_of", "sweep", "write_atomic"]
+__all__ = ["append", "publish", "sha256_of", "sweep", "write_atomic"]
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -47,6 +47,19 @@ def sweep(folder: Path) -> None:
     """Remove what killed writers left in ``folder``; for the start of its only owner."""
     for path in folder.glob(".*.new"):
         path.unlink(missing_ok=True)
+
+
+def append(path: Path, size: int, data: bytes | memoryview) -> None:
+    """Add ``data`` to a file of ``size`` bytes, all of it or (OSError: a full disk) nothing."""
+    fresh = memoryview(data)
+    with path.open("ab", buffering=0) as file:
+        try:
+            written = 0
+            while written < len(fresh):
+                written += file.write(fresh[written:])
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def sha256_of(path: Path) -> bytes:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from endedge.data.messages import Offer
-from endedge.data.storage import publish, sha256_of, sweep, write_atomic
+from endedge.data.storage import append, publish, sha256_of, sweep, write_atomic
 from endedge.data.units import BadInput
 
 __all__ = ["DeviceRounds", "State"]
@@ -89,14 +89,7 @@ class DeviceRounds:
         if offset > have or offset + len(data) <= have:
             return 0
         fresh = memoryview(data)[have - offset :]
-        with self._part.open("ab", buffering=0) as file:
-            try:
-                written = 0
-                while written < len(fresh):
-                    written += file.write(fresh[written:])
-            except OSError:
-                file.truncate(have)
-                raise
+        append(self._part, have, fresh)
         return len(fresh)
 
     def digest(self) -> bytes:

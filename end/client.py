@@ -41,6 +41,7 @@ from endedge.data.messages import (
     check_device_id,
 )
 from endedge.data.shaper import LinkProxy
+from endedge.data.storage import append
 from endedge.data.units import BadInput
 from endedge.end.apply import Install, ModelStore
 from endedge.end.identity import Identity
@@ -76,6 +77,8 @@ class DeviceConfig:
         check_device_id(self.device_id)
         if self.bundle is None and not is_loopback(self.edge_host):
             raise BadInput(f"edge {self.edge_host} is not loopback: that needs a 'bundle'")
+        if not (0 < self.heartbeat_s < self.idle_timeout_s and self.retry_s > 0):
+            raise BadInput("give 0 < heartbeat_s < idle_timeout_s and retry_s above 0")
 
 
 @dataclass(frozen=True)
@@ -334,14 +337,7 @@ class Device:
                 connection.post(Fetch(ready.round_index, have))
             return
         fresh = data.payload[have - data.offset :]
-        with part.open("ab", buffering=0) as file:
-            try:
-                written = 0
-                while written < len(fresh):
-                    written += file.write(fresh[written:])
-            except OSError:
-                file.truncate(have)
-                raise
+        append(part, have, fresh)
         if have + len(fresh) == ready.size:
             await self._apply(connection, ready)
 

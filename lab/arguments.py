@@ -70,6 +70,13 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
         sub.add_argument("--out", required=True, metavar="DIR", help="results folder")
+    sub = verb("loop", "closed-loop rounds over a drifting stream, policies side by side; resumes",
+        "endedge loop demo-loop --out runs/loop",
+    )  # fmt: skip
+    sub.add_argument("config", help="a YAML file with a loop section, or a shipped one (demo-loop)")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
+    sub.add_argument("--out", required=True, metavar="DIR", help="results folder")
+    sub.add_argument("--prior", metavar="DIR", help="results of an earlier run, for the curves")
     for name, says in (
         ("train", "adapt the teacher to one upload"),
         ("distill", "adapt the teacher to one upload and distil a student from it"),
@@ -172,6 +179,8 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("--frames", type=int, default=64, help="new frames a round (default 64)")
     sub.add_argument("--budget", default="100kB", help="bytes of an update (default 100kB)")
     sub.add_argument("--seed", type=int, default=0, help="order of the frames")
+    sub.add_argument("--day", type=int, help="of a loop's days, from 0: its frames and its rounds")
+    sub.add_argument("--policy", default="equal", help="that splits a day's air (default equal)")
 
     sub = verb("doctor", "check this installation and run a small round", "endedge doctor --json")
     sub.add_argument("--out", default=".", metavar="DIR", help="where results would go")

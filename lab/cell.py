@@ -18,8 +18,9 @@ from typing import Any
 from endedge.data.coco import Frame
 from endedge.data.codec import Codec
 from endedge.distill.model import DetectionModel, load_detector, save_detector
-from endedge.distill.package import pack, unpack
-from endedge.edge.adapt import Upload, adapt_teacher, distil_student, held_back_loss, split_upload
+from endedge.distill.package import unpack
+from endedge.edge.adapt import Upload, adapt_teacher, distil_student, split_upload
+from endedge.edge.update import pack_update
 from endedge.end.metric import evaluate
 from endedge.lab.examples import compared
 from endedge.lab.store import Node, Store
@@ -40,7 +41,6 @@ VERSIONS = {
 }
 
 Say = Callable[[str], None]
-_CALIBRATION_FRAMES = 32
 
 
 @dataclass(frozen=True)
@@ -194,18 +194,13 @@ class Rounds:
             began = time.perf_counter()
             known = self._inbox(cell).upload
             model = load_detector(student.folder / "student.safetensors")
-            packed = pack(
-                model, cell.budget_bytes,
-                base=None if world.config.downlink.mode == "full" else world.student,
-                frames=known.trained.images[:_CALIBRATION_FRAMES], seed=cell.seed,
+            packed, _, after = pack_update(
+                model, cell.budget_bytes, world.student, world.config.downlink.mode, known,
+                seed=cell.seed, device=world.device,
             )  # fmt: skip
             (folder / "update.eeu").write_bytes(packed.data)
             seconds = time.perf_counter() - began
-            decoded = unpack(packed.data, base=world.student)
-            losses = {
-                "before": student.record["losses"]["0.0"],
-                "after": held_back_loss(decoded, known.held_back, world.device),
-            }
+            losses = {"before": student.record["losses"]["0.0"], "after": after}
             return {
                 "update_bytes": len(packed.data), "params": packed.report.parameters,
                 "bits": packed.report.mean_bits, "prune": 1 - packed.report.kept,

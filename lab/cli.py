@@ -66,11 +66,18 @@ def _measure(a: argparse.Namespace) -> None:
         print(f"surface: {pipeline.measure_stage(_config(a), Path(a.out), progress)}")
 
 
+def _loop(a: argparse.Namespace) -> None:
+    from endedge.lab import loop_results
+
+    with _progress() as progress:
+        print(loop_results.loop_stage(_config(a), Path(a.out), a.prior, progress))
+
+
 def _job(a: argparse.Namespace) -> None:
     """One teacher (``train``) or one student (``distill``), kept like those of a sweep."""
     from endedge.lab.cell import Cell, Rounds
     from endedge.lab.store import Store
-    from endedge.lab.sweep import one_thread
+    from endedge.lab.workers import one_thread
     from endedge.lab.world import World
 
     config, out = _config(a), Path(a.out)
@@ -272,7 +279,7 @@ def _serve(a: argparse.Namespace) -> None:
 
 def _device(a: argparse.Namespace) -> None:
     from endedge.end.client import DeviceConfig, Outcome
-    from endedge.lab.remote import device
+    from endedge.lab.remote import day, device
 
     host, colon, port = a.edge.rpartition(":")
     if not colon or not port.isdigit():
@@ -286,16 +293,20 @@ def _device(a: argparse.Namespace) -> None:
             flush=True,
         )
 
+    mine = DeviceConfig(a.id, host, int(port), Path(a.out), bundle)
+    if a.day is not None:
+        day(_config(a), mine, number=a.day, policy=a.policy, on_outcome=say)
+        return
     device(
-        _config(a), DeviceConfig(a.id, host, int(port), Path(a.out), bundle),
-        rounds=a.rounds, frames=a.frames, budget_bytes=int(parse_quantity(a.budget, "B")),
-        seed=a.seed, on_outcome=say,
+        _config(a), mine, rounds=a.rounds, frames=a.frames, seed=a.seed, on_outcome=say,
+        budget_bytes=int(parse_quantity(a.budget, "B")),
     )  # fmt: skip
 
 
 _ACTIONS: dict[str, Action] = {
     "run": _run,
     "measure": _measure,
+    "loop": _loop,
     "fit": _fit,
     "bench": _bench,
     "report": _report,

@@ -6,7 +6,8 @@ import difflib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -163,6 +164,8 @@ class Link(_Section):
     apply_s: NonNegative = 0.0
     objective: Literal["average", "final"] = "average"
     captured_frames: Count | None = None  # that the device has in a period; None: any number
+    up: dict[str, Any] | None = None  # `endedge device` shapes its sockets so (docs/link.md),
+    down: dict[str, Any] | None = None  # both directions or none
 
 
 class Benchmark(_Section):
@@ -174,6 +177,89 @@ class Benchmark(_Section):
     step: Annotated[float, Field(gt=1, le=4, allow_inf_nan=False)] = 1.1
     studies: bool = True  # held-out cells and injected errors (lab/studies.py)
     error_draws: Count = 20  # wrong curves for each size of error
+
+
+class Edge(_Section):
+    """How `loop` and `serve` answer round after round: whose labels (``truth``, ``pseudo``, or
+    ``mix-N`` boxes drawn; see edge/labels.py), ``replay_frames`` of earlier rounds beside each
+    upload, ``memory_rounds`` whose frames and models are kept for each device."""
+
+    labels: Annotated[str, Field(pattern=r"^(truth|pseudo|mix-[0-9]+)$")] = "truth"
+    replay_frames: Annotated[int, Field(ge=0)] = 64
+    memory_rounds: Count = 8
+    least_frames: Annotated[int, Field(ge=4)] = 4  # fewer teach nothing: no update
+
+
+class Serve(_Section):
+    """What one device may ask of `endedge serve`: bytes of a batch, of all its batches averaged
+    over time (a second), of a package; frames of a batch; rounds stored and not ended; and how
+    many devices there may be."""
+
+    upload_bytes: Bytes = 256 * 2**20
+    upload_bytes_per_s: Positive | None = None  # None: as the link allows
+    update_bytes: Bytes = 256 * 2**20
+    frames: Count = 100_000
+    pending_rounds: Count = 2
+    devices: Count = 1000
+
+
+class Domain(_Section):
+    """What a device sees for a while (see data/stream.py): the shift of its camera, and class
+    weights by name (1 for those not named)."""
+
+    kind: Kind = "none"
+    severity: Annotated[int, Field(ge=1, le=5)] = 3
+    class_weights: dict[str, NonNegative] = {}
+
+
+class Segment(_Section):
+    """So many periods in one of the loop's ``domains``."""
+
+    domain: str
+    periods: Count
+    change: Literal["sudden", "gradual"] = "sudden"
+
+
+class Loop(_Section):
+    """The closed loop (see lab/loop.py). ``days``: one list of segments a device; all devices
+    share ``bandwidth_hz`` (TDD: one direction at a time) and one edge that is busy ``edge_s`` with
+    each update, on the virtual clock. ``lost``: rounds whose package never arrives."""
+
+    bandwidth_hz: Hertz
+    deadline_s: Seconds | None = None  # the last package is there by then; None: the period
+    edge_s: NonNegative = 5.0
+    latency_s: NonNegative = 0.03  # each way
+    domains: dict[str, Domain]
+    days: tuple[tuple[Segment, ...], ...]
+    frames_per_period: Count = 24  # captured; the most that can be uploaded in a round
+    eval_frames: Count = 100  # of each domain: the results
+    monitor_frames: Count = 100  # of each domain, others: what the adaptive policy may see
+    select: str = "random"  # rule of end/selection.py
+    redact: tuple[str, ...] = ("person",)  # classes blurred by policies that end in +redacted
+    policies: tuple[str, ...] = ("adaptive", "equal", "data-only", "model-only", "no-update")
+    prior: str | None = None  # results folder of an earlier `endedge run`, for the adaptive policy
+    half_life_rounds: Positive = 4.0  # of an observed round in the adaptive policy's fit
+    lost: tuple[Count, ...] = ()
+
+    @model_validator(mode="after")
+    def _known(self) -> Loop:
+        if not self.days or not self.policies or len(set(self.policies)) != len(self.policies):
+            raise ValueError("days and policies list at least one each, no policy twice")
+        for segment in (s for day in self.days for s in day):
+            if segment.domain not in self.domains:
+                raise ValueError(
+                    f"a day visits {segment.domain!r}; domains has {', '.join(self.domains)}"
+                )
+        if self.rounds < 1:
+            raise ValueError(
+                "a day lasts at least 2 periods: one is captured before the first round"
+            )
+        return self
+
+    @property
+    def rounds(self) -> int:
+        """Of the shortest day; the first period is only captured."""
+        return min(sum(s.periods for s in day) for day in self.days) - 1
 
 
 class Config(_Section):
@@ -195,6 +281,9 @@ class Config(_Section):
     link: Link = Link()
     benchmark: Benchmark = Benchmark()
     scenarios: dict[str, tuple[Any, ...]] = {}  # keys of link, each with values to try instead
+    edge: Edge = Edge()
+    serve: Serve = Serve()
+    loop: Loop | None = None
 
     @model_validator(mode="after")
     def _scenarios_of_the_link(self) -> Config:
@@ -301,6 +390,8 @@ def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     found = []
     for name, field in model.model_fields.items():
         found.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found += _keys(field.annotation, f"{prefix}{name}.")
+        optional = get_origin(field.annotation) is UnionType
+        for kind in get_args(field.annotation) if optional else (field.annotation,):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found += _keys(kind, f"{prefix}{name}.")
     return found

@@ -125,7 +125,7 @@ def self_test() -> dict[str, float]:
     from endedge.distill.package import pack, unpack
     from endedge.distill.training import Recipe, train
     from endedge.end.metric import evaluate
-    from endedge.lab.sweep import one_thread
+    from endedge.lab.workers import one_thread
     from endedge.lab.world import pick_device
 
     seconds: dict[str, float] = {}

@@ -36,7 +36,8 @@ from endedge.lab.results import Benchmark, Results
 from endedge.lab.standings import Standing, standings
 from endedge.lab.store import Store
 from endedge.lab.studies import FILES, Trial, held_out, injected_errors, scenarios
-from endedge.lab.sweep import Progress, grid, one_thread, surface_csv, sweep
+from endedge.lab.sweep import Progress, grid, surface_csv, sweep
+from endedge.lab.workers import one_thread
 from endedge.lab.world import World
 
 __all__ = [

@@ -36,7 +36,7 @@ from endedge.lab.style import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FIGURES", "draw", "plot"]
+__all__ = ["FIGURES", "draw", "drawn", "plot"]
 
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 8,
@@ -70,15 +70,20 @@ def plot(folder: Path, what: str, out: Path) -> Path:
     if kind == "tex":
         write_atomic(out, latex_table(results).encode())
         return out
+    write_atomic(out, drawn(lambda: FIGURES[what](results), kind))
+    return out
+
+
+def drawn(make: Callable[[], Figure], kind: str) -> bytes:
+    """The figure that ``make`` draws, in the style of all our figures, as a pdf, svg or png file:
+    the same figure gives the same bytes."""
     import matplotlib
 
-    figure = draw(results, what)
     with matplotlib.rc_context(_STYLE):
         stamp = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format=kind, metadata=stamp)
-    write_atomic(out, drawn.getvalue())
-    return out
+        file = io.BytesIO()
+        make().savefig(file, format=kind, metadata=stamp)
+    return file.getvalue()
 
 
 def draw(results: Results, what: str) -> Figure:

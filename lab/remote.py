@@ -1,87 +1,73 @@
-"""Edge and device as two processes: the same round as in the sweep, over a real socket."""
+"""Edge and device as two processes: the loop's rounds over a real socket.
+
+The edge's end is :class:`endedge.lab.exchange.EdgeEnd`, as in the simulated loop; a device walks
+through its day if the configuration has a loop, else through the pool in the order of a seed.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from endedge.data.coco import Frame
-from endedge.data.codec import Codec, Refused, decode_batch
-from endedge.data.frames import stack_frames
+from endedge.data.codec import Codec
+from endedge.data.link import read_link
 from endedge.data.units import BadInput
-from endedge.distill.model import DetectionModel, load_detector, save_detector
-from endedge.distill.package import pack, unpack
-from endedge.edge.adapt import adapt_teacher, distil_student, held_back_loss, split_upload
+from endedge.distill.model import load_detector, save_detector
+from endedge.distill.package import unpack
 from endedge.edge.main import serve_main
-from endedge.edge.service import Job, ServeConfig
+from endedge.edge.service import Job, Limits, ServeConfig
 from endedge.end.client import Capture, DeviceConfig, Outcome
 from endedge.end.main import device_main
 from endedge.end.metric import evaluate
 from endedge.lab.config import Config
+from endedge.lab.decisions import static
+from endedge.lab.exchange import DeviceEnd, EdgeEnd, loop_of
+from endedge.lab.player import air_of
+from endedge.lab.store import Store
 from endedge.lab.world import World
 
-__all__ = ["device", "serve"]
+__all__ = ["adapt", "day", "device", "serve"]
+
+Say = Callable[[Outcome], None]
 
 
 def serve(config: Config, service: ServeConfig) -> None:
     """Run the edge until it is stopped. Labels come from the pool's annotations, by image id."""
     torch.set_num_threads(1)
     world = World.of(config, service.folder)
+    asked = config.serve.model_dump()
+    asked["upload_bytes_per_s"] = asked["upload_bytes_per_s"] or math.inf
+    service = replace(service, limits=replace(Limits(), **asked))
     serve_main(service, lambda job: adapt(world, service.folder / "models", job))
 
 
 def adapt(world: World, models: Path, job: Job) -> bytes:
     """One job: the uploaded batch in, an update package out.
 
-    Depends on the job alone, so it may run again after a crash; the model that a device holds
-    after a round is kept in ``models``, for the delta of the next. Raises :class:`BadInput`
-    when the upload cannot be used, or the update would not help: the round is then missed.
+    Depends on the job and on the answers before it, which are kept in ``models``, so it may run
+    again after a crash. Raises :class:`BadInput` when the upload cannot be used, or the update
+    would not help: the round is then missed.
     """
-    annotated = {f.image_id: f for f in world.pool.frames}
-    frames: list[Frame] = []
-    pictures = {}
-    for item in decode_batch(job.batch):
-        if isinstance(item, Refused) or item[0] not in annotated:
-            continue  # one bad frame does not cost the batch
-        frames.append(annotated[item[0]])
-        pictures[item[0]] = item[1]
-    if len(frames) < 4:
-        raise BadInput(f"{len(frames)} usable frames; an update needs at least 4")
-    known = split_upload(
-        stack_frames(frames, world.side, lambda f: pictures[f.image_id]),
-        world.config.held_back.share,
-        world.config.held_back.most,
+    store = Store(models / job.device_id)
+    answers = {node.record["round"]: node for node in store.nodes("answer")}
+    known = {k: node for k, node in answers.items() if k < job.round_index}
+    if job.base_round and job.base_round not in known:
+        raise BadInput(f"the model of round {job.base_round} is not in {models} any more")
+    base = known.get(job.base_round)
+    past = [known[k] for k in sorted(known)][-world.config.edge.memory_rounds :]
+    answer = EdgeEnd(world, store, world.config.seeds[0]).answer(
+        job.device_id, job.round_index, job.batch, job.budget_bytes, base=base, past=past
     )
-    plan, shares = world.config, world.config.held_back.shares
-    held = _model_of(world, models, job.device_id, job.base_round)
-    teacher = adapt_teacher(
-        world.teacher, known, plan.teacher.recipe(len(frames), job.round_index), shares,
-        device=world.device,
-    )  # fmt: skip
-    gains = plan.distillation
-    student = distil_student(
-        held, teacher.model, known, plan.student.recipe(len(frames), job.round_index), shares,
-        gains=(gains.label_gain, gains.score_gain, gains.box_gain), device=world.device,
-    )  # fmt: skip
-    packed = pack(
-        student.model, job.budget_bytes,
-        base=None if plan.downlink.mode == "full" else held,
-        frames=known.trained.images[:32], mode=plan.downlink.mode,
-    )  # fmt: skip
-    decoded = unpack(packed.data, base=held)
-    after = held_back_loss(decoded, known.held_back, world.device)
-    if after >= student.losses[0.0]:
-        raise BadInput("the held-back frames show no improvement; nothing is sent")
-    save_detector(decoded, models / job.device_id / f"{job.round_index:08d}.safetensors")
-    return packed.data
-
-
-def _model_of(world: World, models: Path, device_id: str, round_index: int) -> DetectionModel:
-    if round_index == 0:
-        return world.student
-    return load_detector(models / device_id / f"{round_index:08d}.safetensors")
+    for node in answers.values():  # forgotten, or of a device that had this name before
+        if node not in (*past, base, answer):
+            store.remove(node.key)
+    if not answer.record["sent"]:
+        raise BadInput(answer.record["reason"])
+    return (answer.folder / "update.eeu").read_bytes()
 
 
 def device(
@@ -92,7 +78,7 @@ def device(
     frames: int,
     budget_bytes: int,
     seed: int,
-    on_outcome: Callable[[Outcome], None],
+    on_outcome: Say,
 ) -> list[Outcome]:
     """Run a device for ``rounds`` rounds of ``frames`` new frames each, its camera's stream in
     the order of ``seed``; mAP is measured on the evaluation frames after each update.
@@ -112,13 +98,54 @@ def device(
         new = stream[(round_index - 1) * frames : round_index * frames]
         return Capture(world.encoded(new, codec), len(new), budget_bytes)
 
+    def measure(model: Path) -> float:
+        frames, truth = world.evaluation_batch, world.evaluation
+        return evaluate(load_detector(model), frames, truth, world.device).map
+
+    return _run(world, device, capture, measure, on_outcome)
+
+
+def day(
+    config: Config, device: DeviceConfig, *, number: int, policy: str, on_outcome: Say
+) -> list[Outcome]:
+    """Run device ``number`` of a loop through its day, the air split by a fixed ``policy``; mAP is
+    that of each period's domain. The same rounds, bit for bit, as `endedge loop` plays them."""
+    torch.set_num_threads(1)
+    world = World.of(config, device.folder)
+    days = loop_of(config).days
+    if not 0 <= number < len(days):
+        raise BadInput(f"--day {number}; the loop has days 0 to {len(days) - 1}")
+    every = [DeviceEnd(world, i, config.seeds[0]) for i in range(len(days))]
+    split, who = static(policy, air_of(every)), every[number]
+
+    def capture(round_index: int, model: Path | None) -> Capture | None:
+        if round_index > loop_of(config).rounds or not split.sends:
+            return None
+        running = world.student if model is None else load_detector(model)
+        sent = who.capture(round_index - 1, running, split.upload_bytes)
+        return Capture(sent.batch, sent.frames, int(split.update_bytes))
+
+    def measure(model: Path) -> float:
+        round_index = int(model.stem.rpartition("-")[2])
+        return who.score(load_detector(model), who.periods[round_index].domain)
+
+    return _run(world, device, capture, measure, on_outcome)
+
+
+def _run(
+    world: World,
+    device: DeviceConfig,
+    capture: Callable[[int, Path | None], Capture | None],
+    measure: Callable[[Path], float],
+    on_outcome: Say,
+) -> list[Outcome]:
+    shape = {"up": world.config.link.up, "down": world.config.link.down}
+    given = {name: channel for name, channel in shape.items() if channel is not None}
+    if given:
+        device = replace(device, link=read_link(given))
+
     def install(package: bytes, base: Path | None, target: Path) -> None:
         held = world.student if base is None else load_detector(base)
         save_detector(unpack(package, base=held), target)
-
-    def measure(model: Path) -> float:
-        return evaluate(
-            load_detector(model), world.evaluation_batch, world.evaluation, world.device
-        ).map
 
     return device_main(device, capture, install, measure, on_outcome=on_outcome)

@@ -46,7 +46,10 @@ class Store:
 
     def find(self, stage: str, determinants: Mapping[str, Any]) -> Node | None:
         """The node if it is there and whole: every file listed in its record, unchanged."""
-        key = f"{stage}-{digest(determinants)}"
+        return self.open(f"{stage}-{digest(determinants)}")
+
+    def open(self, key: str) -> Node | None:
+        """The node of a known ``key``, if it is there and whole."""
         folder = self._nodes / key
         try:
             document = json.loads((folder / "record.json").read_text(encoding="utf-8"))
@@ -56,6 +59,15 @@ class Store:
             return Node(key, folder, document["record"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+
+    def nodes(self, stage: str) -> list[Node]:
+        """All whole nodes of a stage."""
+        keys = sorted(path.name for path in self._nodes.glob(f"{stage}-*"))
+        return [node for key in keys if (node := self.open(key)) is not None]
+
+    def remove(self, key: str) -> None:
+        """Forget a node; one that is not there is no error."""
+        shutil.rmtree(self._nodes / key, ignore_errors=True)
 
     def node(
         self,

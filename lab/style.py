@@ -12,11 +12,11 @@ from endedge.allocator import show
 from endedge.allocator.show import AXES, BLACK, BLUE, GREEN, GREY, RED, SKY
 
 __all__ = [
-    "BANDWIDTH", "BLACK", "BLUE", "DOWN", "FAMILIES", "GREY", "KNOWN", "LIGHT", "MAP", "RED",
-    "SHARE", "UP", "UPDATE", "UPLOAD", "Style", "style",
+    "BANDWIDTH", "BLACK", "BLUE", "DOWN", "FAMILIES", "GREEN", "GREY", "KNOWN", "LIGHT", "MAP",
+    "ORANGE", "PINK", "RED", "SHARE", "SKY", "UP", "UPDATE", "UPLOAD", "Style", "style",
 ]  # fmt: skip
 
-ORANGE, LIGHT = "#e69f00", "#e6e8eb"
+ORANGE, PINK, LIGHT = "#e69f00", "#cc79a7", "#e6e8eb"
 UP, DOWN = BLUE, ORANGE  # the two directions, wherever they appear
 
 UPLOAD, UPDATE, MAP = AXES["data"], AXES["model"], AXES["map"]

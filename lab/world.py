@@ -15,17 +15,15 @@ from endedge.configs import SHIPPED
 from endedge.data.coco import Dataset, Frame, fingerprint, load_coco, nested_subset, read_image
 from endedge.data.codec import (
     Codec,
-    EncodedFrame,
     Refused,
     decode_batch,
-    encode,
-    pack_batch,
 )
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.generated import generate
 from endedge.data.shift import Shift
 from endedge.data.units import BadInput
 from endedge.distill.model import DetectionModel, load_detector, model_hash
+from endedge.end.capture import encode_batch
 from endedge.lab.config import Config, Data
 
 __all__ = ["World", "find_weights", "pick_device"]
@@ -106,12 +104,8 @@ class World:
 
     def encoded(self, frames: Sequence[Frame], codec: Codec) -> bytes:
         """What crosses the uplink: the framed batch of the frames as the camera saw them."""
-        return pack_batch(
-            EncodedFrame(
-                f.image_id, encode(self.camera.apply(read_image(f.path), f.image_id), codec)
-            )
-            for f in frames
-        )
+        seen = ((f.image_id, self.camera.apply(read_image(f.path), f.image_id)) for f in frames)
+        return encode_batch(seen, codec)[0]
 
     def received(self, frames: Sequence[Frame], upload: bytes) -> Batch:
         """What the edge trains on: the frames decoded from ``upload`` with their annotations.
