@@ -77,9 +77,12 @@ def _drawn(frame: dict[str, Any], when: str) -> str:
         kind = "right" if one["right"] else "false"
         parts.append(_rectangle(one["box"], scale, kind, line))
         x, y = float(one["box"][0]) * scale, max(float(one["box"][1]) * scale, 6 * line)
+        anchor = ""
+        if x > 0.6 * width:  # else the label would leave the picture
+            x, anchor = x + float(one["box"][2]) * scale - 2 * line, ' text-anchor="end"'
         label = escape(f"{one['name']} {100 * float(one['score']):.0f}")
         parts.append(
-            f'<text class={kind} x="{x + line:.1f}" y="{y - line:.1f}" '
+            f'<text class={kind}{anchor} x="{x + line:.1f}" y="{y - line:.1f}" '
             f'font-size="{5.5 * line:.1f}" stroke-width="{1.2 * line:.1f}">{label}</text>'
         )
     label = escape(f"detections {when} the update")

@@ -218,7 +218,7 @@ def _examples(results: Results) -> list[str]:
     if seen is None:
         return []
     what = (
-        f"Detections of {float(seen['score']):.0%} and surer before and after the update of "
+        f"Detections of {share_of(float(seen['score']))} and surer before and after the update of "
         f"{seen.get('cell', 'the largest round')}, on evaluation frames as the device's camera "
         "sees them. Dashed: the objects. Blue: found (right class, IoU 0.5). Red: false. Chosen "
         f"by rank of the change in F1 among {int(seen['of'])} frames, the worst one included."

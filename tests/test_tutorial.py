@@ -17,7 +17,7 @@ import pytest
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
 
-RUNNER = """
+RUNNER = r"""
 import json, shlex, sys, time
 from pathlib import Path
 from endedge.lab.cli import main
@@ -30,7 +30,7 @@ for kind, title, text in json.loads(Path(sys.argv[1]).read_text()):
     elif kind == "python":
         exec(compile(text, "tutorial.md", "exec"), names)
     else:
-        for line in text.splitlines():
+        for line in text.replace("\\\n", " ").splitlines():
             program, *words = shlex.split(line)
             assert program == "endedge", line
             status = main(words)
