@@ -210,7 +210,11 @@ def best_point(
     points: Points, accuracy: NDArray[np.float64], budget: Budget
 ) -> tuple[int | None, float]:
     """The best measured operating point (row) that fits, by ``accuracy`` (n,), and its
-    objective: exact, by enumeration. None and the stale mAP when no point beats it."""
+    objective: exact, by enumeration. None and the stale mAP when no point beats it.
+
+    Of equal ones the one with the most bytes: a saturated curve says that they do not help, and
+    left unused they cannot.
+    """
     u, m = points.upload_bytes, points.update_bytes
     fresh = budget.fresh - budget.fresh_up * u - budget.fresh_down * m
     value = budget.stale + (accuracy - budget.stale) * fresh
@@ -218,7 +222,9 @@ def best_point(
     fits &= (u <= budget.upload.high * (1 + 1e-9)) & (m <= budget.update.high * (1 + 1e-9))
     if budget.reason or not fits.any():
         return None, budget.stale
-    best = int(np.argmax(np.where(fits, value, -np.inf)))
+    value = np.where(fits, value, -np.inf)
+    equal = value >= value.max() - 1e-12
+    best = int(np.argmax(np.where(equal, budget.up * u + budget.down * m, -1.0)))
     return (best, float(value[best])) if value[best] > budget.stale else (None, budget.stale)
 
 

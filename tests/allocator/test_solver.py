@@ -308,6 +308,13 @@ def test_discrete_points_by_hand() -> None:
     assert row is not None
     assert points.map[row] == 0.35
     assert value == pytest.approx(0.25)
+    # A saturated curve gives 3e3 and 4e3 bytes of model the same: what is left is used.
+    flat = table([(1e3, 1e3, 0.2), (1e3, 3e3, 0.3), (1e3, 4e3, 0.3)])
+    for hertz, update in ((3e3, 1e3), (4e3, 3e3), (5e3, 4e3)):
+        budget = Budget.of(Link(hertz, **ONE_HZ_A_BYTE), Rules(stale_map=0.1), known)
+        row, _ = best_point(flat, flat.map, budget)
+        assert row is not None
+        assert flat.update_bytes[row] == update
     # Nothing beats a stale model of 0.6.
     keep = Budget.of(Link(8e3, **ONE_HZ_A_BYTE), Rules(stale_map=0.6), known)
     assert best_point(points, points.map, keep) == (None, 0.6)
