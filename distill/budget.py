@@ -14,9 +14,10 @@ __all__ = ["first_guess", "fit_step"]
 
 T = TypeVar("T")
 
-_COARSEST, _FINEST = 2.0**12, 2.0**-10  # in typical weights: all zero, about 12 bits each
+_COARSEST, _FINEST = 12.0, -10.0  # log2 of typical weights: all zero, about 12 bits each
 _FILLED = 0.99  # of the budget: near enough to stop
-_TRIALS = 14
+_TRIALS = 28
+_NARROW = 2.0**-8  # a bracket of the log step: size jumps over the budget here
 
 
 def first_guess(mean_bits: float) -> float:
@@ -34,45 +35,48 @@ def fit_step(
 ) -> tuple[float, T]:
     """The smallest step whose coded size is at most ``budget_bytes``, and its result.
 
-    Size falls as the step grows; the root is bracketed from log2 step ``guess`` on and found by
-    interpolation of log size over log step, safeguarded. Never returns a result over the
-    budget. Raises :class:`BadInput` with the smallest reachable size if even the coarsest
-    step does not fit.
+    Size falls as the step grows. From log2 step ``guess`` on, strides that double find one
+    step that fits and one that does not; between them log size is interpolated linearly over
+    log step (Illinois: an end that stays counts half), and where that gains little, as beside
+    a plateau, the bracket is halved. Never returns a result over the budget. Raises
+    :class:`BadInput` with the smallest reachable size if even the coarsest step does not fit.
     """
-
-    def trial(log_step: float) -> tuple[float, float, T]:
-        step = float(np.float32(2.0**log_step))
-        result = code(step)
-        return math.log2(size_bytes(result) / budget_bytes), step, result
-
-    low, high = math.log2(_FINEST), math.log2(_COARSEST)
     best: tuple[float, T] | None = None
-    guess = min(high, max(low, guess))
-    over: tuple[float, float] | None = None  # (log step, log size excess) on each side
-    under: tuple[float, float] | None = None
-    last: tuple[float, float] | None = None
-    aim = 0.5 * math.log2(_FILLED)
+    over, under = math.nan, math.nan  # log steps of the bracket, over < under
+    excess_over, excess_under = 0.0, 0.0  # log2 of size over aim, there
+    aim = budget_bytes * math.sqrt(_FILLED)
+    at, stride, side, width = min(_COARSEST, max(_FINEST, guess)), 0.5, 0, math.inf
     for _ in range(_TRIALS):
-        excess, step, result = trial(guess)
-        if excess <= 0:
-            best, under = (step, result), (guess, excess)
-            if excess >= math.log2(_FILLED) or guess <= low:
-                return best
+        step = float(np.float32(2.0**at))
+        result = code(step)
+        size = size_bytes(result)
+        excess = math.log2(size / aim)
+        if size <= budget_bytes:
+            best, under, excess_under = (step, result), at, excess
+            if size >= _FILLED * budget_bytes or at == _FINEST:
+                break
+            excess_over *= 0.5 if side < 0 else 1.0
+            side = -1
         else:
-            over = (guess, excess)
-            if guess >= high:
+            over, excess_over = at, excess
+            if at == _COARSEST:
                 raise BadInput(
                     f"a budget of {budget_bytes} bytes is too small for this model: "
-                    f"the smallest package is {size_bytes(result)} bytes"
+                    f"the smallest package is {size} bytes"
                 )
-        slope = -1.0 if last is None or last[0] == guess else (excess - last[1]) / (guess - last[0])
-        last = (guess, excess)
-        move = (aim - excess) / min(-0.25, max(-4.0, slope))  # log size per log step
-        guess = min(high, max(low, guess + move))
-        if over is not None and under is not None:  # stay well inside the bracket
-            margin = 0.03 * (under[0] - over[0])
-            guess = min(under[0] - margin, max(over[0] + margin, guess))
-        elif guess > 6:
-            guess = high
+            excess_under *= 0.5 if side > 0 else 1.0
+            side = 1
+        if math.isnan(under) or math.isnan(over):
+            move = max(-4.0, min(4.0, excess))  # about one bit a bit, if nothing else is known
+            at += math.copysign(max(stride, 1.1 * abs(move)), excess)
+            at, stride = min(_COARSEST, max(_FINEST, at)), min(3.0, 2 * stride)
+            continue
+        if under - over < _NARROW:
+            break
+        share = excess_over / (excess_over - excess_under)
+        if under - over > 0.6 * width:
+            share = 0.5
+        width = under - over
+        at = over + min(0.97, max(0.03, share)) * width
     assert best is not None
     return best

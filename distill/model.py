@@ -164,9 +164,9 @@ def _load_safetensors(path: Path) -> DetectionModel:
         raise BadInput(f"{path} is not an endedge detector (no '{_FORMAT}' in its metadata)")
     try:
         model = build_detector(json.loads(metadata["spec"]))
-        model.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-        )
+        _fill(model, {k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    except BadInput as error:
+        raise BadInput(f"corrupt weights {path}: {error}") from None
     except (KeyError, TypeError, AttributeError, RuntimeError, json.JSONDecodeError) as error:
         raise BadInput(f"corrupt weights {path}: {str(error).splitlines()[0]}") from None
     return model
@@ -196,12 +196,28 @@ def _load_pickle(path: Path) -> DetectionModel:
         )
     fresh = build_detector(spec_of(model))  # layers of this version, weights of that file
     try:
-        fresh.load_state_dict(model.float().state_dict())
-    except RuntimeError as error:
+        _fill(fresh, model.float().state_dict())
+    except (BadInput, KeyError, RuntimeError) as error:
         raise BadInput(
             f"{path} does not fit its own description: {str(error).splitlines()[0]}"
         ) from None
     return fresh
+
+
+def _fill(model: DetectionModel, state: dict[str, torch.Tensor]) -> None:
+    """Load ``state`` into ``model``, narrowed to it first: a pruned detector has the description
+    of the whole one, and the shapes of its tensors say what is left."""
+    from endedge.distill.structure import layers, set_widths  # which builds upon this module
+
+    wanted = {}
+    for layer in layers(model):
+        conv = layer.conv
+        n_out, n_in = state[f"{layer.name}.weight"].shape[:2]
+        if conv.groups > 1:  # depthwise: as many inputs go as outputs
+            n_in = conv.in_channels - conv.out_channels + n_out
+        wanted[layer.name] = (n_out, n_in)
+    set_widths(model, wanted)
+    model.load_state_dict(state)
 
 
 def _layer_class(path: Path, name: str) -> Any:

@@ -134,11 +134,12 @@ def _pack_one(
 
     overhead = _HEADER.size + len(spec)
     n_weights = sum(goal.weights.size for goal in goals)
+    live = sum(int(g.weights.any(axis=2).any(axis=1).sum()) * g.weights[0].size for g in goals)
     step, (coded, stream) = fit_step(
         code,
         lambda result: overhead + len(result[1]),
         budget_bytes,
-        first_guess(8 * (budget_bytes - overhead) / n_weights),
+        first_guess(8 * (budget_bytes - overhead) / max(1, live)),
     )
     decoded = clone(base) if base is not None else skeleton
     apply_coded(decoded, coded, step, base)

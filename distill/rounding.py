@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from endedge.data.units import BadInput
@@ -105,7 +106,18 @@ def quantize(target: Target, grid: Grid, step: float) -> Coded:
     if shift is not None:
         error = target.weights - integers * steps
         shift = shift + target.gain * (error.reshape(n_out, -1) * grid.mean).sum(axis=1)
-    return complete(target, grid.rows, grid.columns, integers, shift)
+    rows = _quiet(grid.rows, integers.any(axis=(1, 2)))
+    columns = _quiet(grid.columns, integers.any(axis=(0, 2)))
+    return complete(target, rows, columns, integers, shift)
+
+
+def _quiet(exponents: Ints, used: NDArray[np.bool_]) -> Ints:
+    """Step exponents with those of all-zero slices where they cost least: at the median.
+
+    Most of a small delta would else be steps of weights that do not change.
+    """
+    middle = int(np.median(exponents[used])) if used.any() else 0
+    return np.where(used, exponents, middle).astype(np.int32)
 
 
 def inverse_factor(moment: Floats, damping: float = _DAMPING) -> Floats:

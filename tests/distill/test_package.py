@@ -240,3 +240,17 @@ def test_without_frames_the_packer_makes_up_its_own(model: DetectionModel) -> No
     packed = package.pack(model, 30_000)
     want = output(model)
     assert (output(unpack(packed.data)) - want).abs().mean() < 0.1 * want.abs().mean()
+
+
+@pytest.mark.parametrize("budget", [1_100, 1_500, 2_500])
+def test_a_change_of_few_layers_is_not_paid_for_in_all(model: DetectionModel, budget: int) -> None:
+    adapted = clone(model)
+    torch.manual_seed(4)
+    for layer in layers(adapted)[:3]:
+        layer.conv.weight.data += 0.1 * layer.conv.weight.std() * torch.randn_like(layer.conv.weight)
+    packed = pack(adapted, budget, base=model, mode="delta")
+    assert 0.97 * budget <= len(packed.data) <= budget
+    received = unpack(packed.data, base=model)
+    assert (output(received) - output(adapted)).abs().mean() < (
+        output(model) - output(adapted)
+    ).abs().mean()
