@@ -1,10 +1,12 @@
 """Random and mutated update packages for a bounded time: nothing but BadInput may come out.
 
-    python benchmarks/fuzz_packages.py --seconds 60
+    python benchmarks/fuzz_packages.py --packages 1000000 --seconds 3600
 
-Half the mutants get a valid checksum, so that they reach the description and the coded
-integers. Prints how many were refused, how many decoded to exactly the packed model, the
-slowest one and the peak memory; any other outcome ends the run with its seed.
+A share of the mutants gets a valid checksum, so that they reach the description and the coded
+integers; the others must fail at the checksum. Prints how many were refused, how many decoded to
+exactly the packed model, the slowest one and the peak memory; any other outcome, a package that
+takes over ten seconds, or more than twice the memory that the format's limit on parameters
+allows for, ends the run with its seed.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import torch
 
 from endedge.data.units import BadInput
 from endedge.distill.model import build_detector, model_hash
-from endedge.distill.package import inspect, pack, unpack
+from endedge.distill.package import PARAMETERS_PER_BYTE, inspect, pack, unpack
 
 _SPEC = {
     "names": {0: "a", 1: "b"},
@@ -33,8 +35,12 @@ _SPEC = {
 }
 
 
-def mutant(good: bytes, rng: np.random.Generator) -> bytes:
-    """Noise, or ``good`` with some bytes changed, lost, repeated or a length field replaced."""
+_LONGEST_S = 10.0
+
+
+def mutant(good: bytes, rng: np.random.Generator, forged: float) -> bytes:
+    """Noise, or ``good`` with some bytes changed, lost, repeated or a length field replaced; with
+    chance ``forged`` under a valid checksum."""
     kind = rng.integers(5)
     if kind == 0:
         return rng.bytes(int(rng.integers(0, 400)))
@@ -53,7 +59,7 @@ def mutant(good: bytes, rng: np.random.Generator) -> bytes:
                 struct.pack_into("<I", body, at, int(rng.integers(2**32)))
         if len(body) < 64:
             break
-    if rng.random() < 0.5 and len(body) > 21:
+    if rng.random() < forged and len(body) > 21:
         body[:4] = good[:4]
         body[5:21] = hashlib.sha256(bytes(body[:5]) + bytes(body[21:])).digest()[:16]
     return bytes(body)
@@ -63,6 +69,8 @@ def main() -> None:
     """Run for the given time and print what happened."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--packages", type=int, default=10**6)
+    parser.add_argument("--forged", type=float, default=0.1, help="share with a valid checksum")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -71,14 +79,15 @@ def main() -> None:
     good = pack(build_detector(_SPEC).eval(), 9_000, frames=frames).data
     want = model_hash(unpack(good))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    allowed = 2 * 4 * PARAMETERS_PER_BYTE * (len(good) + 64)  # bytes: twice its float32
     refused = same = 0
     slowest = 0.0
     end = time.monotonic() + args.seconds
     seed = args.seed
-    while time.monotonic() < end:
+    while time.monotonic() < end and refused + same < args.packages:
         seed += 1
-        data = mutant(good, np.random.default_rng(seed))
-        start = time.monotonic()
+        data = mutant(good, np.random.default_rng(seed), args.forged)
+        start = time.process_time()
         try:
             inspect(data)
             if model_hash(unpack(data)) != want:
@@ -88,10 +97,14 @@ def main() -> None:
             refused += 1
         except Exception as error:
             raise SystemExit(f"seed {seed}: {type(error).__name__}: {error}") from error
-        slowest = max(slowest, time.monotonic() - start)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
-    print(f"{refused} refused, {same} decoded to the same model; slowest {slowest:.2f} s, ", end="")
-    print(f"peak memory {grown / 1024:.0f} MiB above that of one honest package")
+        took = time.process_time() - start
+        slowest = max(slowest, took)
+        grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory)
+        if took > _LONGEST_S or grown > allowed:
+            raise SystemExit(f"seed {seed}: {took:.1f} s, {grown / 1e6:.0f} MB more memory")
+    print(f"{refused + same:,} packages: {refused:,} refused, {same:,} decoded to the same model")
+    print(f"slowest {slowest:.2f} s; {grown / 1e6:.0f} MB above one honest package", end="")
+    print(f" ({allowed / 1e6:.0f} MB allowed)")
 
 
 if __name__ == "__main__":

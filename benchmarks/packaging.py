@@ -1,58 +1,101 @@
-"""mAP against bytes: update packages beside simpler schemes, every model decoded from its bytes.
+"""mAP against bytes: update packages beside other schemes, every model decoded from its bytes.
 
-    python benchmarks/packaging.py --weights yolov8n.pt --coco coco/ --json packaging.json
+    python benchmarks/packaging.py --weights yolov8n.pt --coco coco/ --out packaging/
+    python benchmarks/packaging.py --out packaging/ --report docs/results/packaging
 
 ``--coco`` holds annotations/instances_eval.json, images/eval, and images/pool with
-annotations/instances_pool.json, whose first frames calibrate. Seconds are CPU seconds of one
-thread. Peers: fp16 in a zip; int8 per channel with lzma; round-to-nearest at b bits with lzma;
-magnitude mask, fp16, gzip (AMS: Khani et al., 2021). NNCodec needs its own environment and is
-not run here.
+annotations/instances_pool.json, whose first frames calibrate. Each point is one file of
+``--out``: killed, the same command goes on; run by another Python, it adds the peers that are
+installed there. Beside every peer stands ours at 85 % of its bytes. ``--report`` writes the
+table (.md), the rows (.json) and the plot (.svg). Seconds are CPU seconds of one thread.
+
+Peers: fp16 in a zip; b bits per output channel, rounded to nearest, zstd-19; magnitude mask,
+fp16, gzip (AMS: Khani et al., ICCV 2021); ONNX Runtime static int8 (QDQ, per channel), the file
+zipped; NNCodec's ``qp`` mode (ISO/IEC 15938-17; Clear BSD licence, no patent rights; it needs
+NumPy 1, hence an environment of its own); NNCF int8 for OpenVINO, .bin and .xml zipped.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import gzip
+import importlib.util
+import io
 import json
-import lzma
+import sys
+import tempfile
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from endedge.data.coco import Frame, load_coco, nested_subset, read_image
-from endedge.data.frames import stack_frames
+from endedge.data.coco import Dataset, Frame, load_coco, nested_subset, read_image
+from endedge.data.frames import Batch, stack_frames
+from endedge.data.storage import write_atomic
+from endedge.distill.candidates import divergence
 from endedge.distill.model import DetectionModel, clone, load_detector
 from endedge.distill.package import pack, unpack
 from endedge.distill.structure import layers
 from endedge.end.metric import evaluate
 
-_BUDGETS = [2_200_000, 1_600_000, 1_100_000, 700_000]
+BUDGETS = [2_200_000, 1_800_000, 1_600_000, 1_100_000, 900_000, 700_000, 450_000]
+TARGETS = {2_200_000: 0.3, 1_600_000: 1.0, 1_100_000: 3.0, 700_000: 8.0}  # most points lost
+QPS = (-40, -38, -36, -34, -32, -30, -28)  # of NNCodec: a step halves every 4 or so
 
 
-def _halves(model: DetectionModel) -> bytes:
+@dataclass(frozen=True)
+class Point:
+    """``make`` gives the bytes on the wire, what runs on the device, and remarks."""
+
+    name: str
+    scheme: str
+    make: Callable[[], tuple[int, Any, dict[str, Any]]]
+    needs: str = ""  # a module
+
+
+# --- schemes ------------------------------------------------------------------------------
+
+
+def ours(model: DetectionModel, budget: int, frames: Tensor, seed: int) -> Any:
+    """A full package, and how far its predictions are from the model's, in nats a frame."""
+    start = time.process_time()
+    packed = pack(model, budget, frames=frames, seed=seed)
+    middle = time.process_time()
+    decoded = unpack(packed.data)
+    about = {"encode_s": middle - start, "decode_s": time.process_time() - middle}
+    about |= {"nats": divergence(model, decoded, frames[:32]), "seed": seed, "budget": budget}
+    return len(packed.data), decoded, about | {"mean_bits": packed.report.mean_bits}
+
+
+def _rest(model: DetectionModel) -> bytes:
     """Everything but convolution weights, as fp16."""
     convs = {f"{x.name}.weight" for x in layers(model)}
     rest = [v.half().numpy().tobytes() for k, v in model.state_dict().items() if k not in convs]
     return b"".join(rest)
 
 
-def fp16_zip(model: DetectionModel) -> tuple[int, DetectionModel]:
+def fp16_zip(model: DetectionModel) -> Any:
     """All tensors as fp16, deflated."""
     twin = clone(model).half().float()
     blob = b"".join(v.half().numpy().tobytes() for v in model.state_dict().values())
-    return len(zlib.compress(blob, 9)), twin
+    return len(zlib.compress(blob, 9)), twin, {}
 
 
-def rounded(model: DetectionModel, bits: int) -> tuple[int, DetectionModel]:
-    """Round to nearest, one step a row from its largest magnitude; lzma; the rest fp16."""
+def rounded(model: DetectionModel, bits: int) -> Any:
+    """Round to nearest, one step a row from its largest magnitude; zstd; the rest fp16."""
+    import zstandard
+
     twin = clone(model)
-    codes = [_halves(model)]
+    codes = [_rest(model)]
     for layer in layers(twin):
         weight = layer.conv.weight.data.flatten(1)
         step = weight.abs().amax(1, keepdim=True).clamp(min=1e-12).half().float()
@@ -60,10 +103,10 @@ def rounded(model: DetectionModel, bits: int) -> tuple[int, DetectionModel]:
         q = (weight / step).round()
         layer.conv.weight.data = (q * step).view_as(layer.conv.weight)
         codes += [q.to(torch.int8).numpy().tobytes(), step.half().numpy().tobytes()]
-    return len(lzma.compress(b"".join(codes), preset=9)), twin
+    return len(zstandard.compress(b"".join(codes), 19)), twin, {}
 
 
-def masked(model: DetectionModel, share: float) -> tuple[int, DetectionModel]:
+def masked(model: DetectionModel, share: float) -> Any:
     """Keep the largest ``share`` of all weights as fp16 behind a bit mask, gzipped."""
     twin = clone(model)
     every = torch.cat([x.conv.weight.data.abs().flatten() for x in layers(twin)])
@@ -76,83 +119,278 @@ def masked(model: DetectionModel, share: float) -> tuple[int, DetectionModel]:
         masks.append(mask.flatten().numpy())
         values.append(weight[mask].half().numpy())
     blob = np.packbits(np.concatenate(masks)).tobytes() + np.concatenate(values).tobytes()
-    return len(gzip.compress(blob + _halves(model), 9)), twin
+    return len(gzip.compress(blob + _rest(model), 9)), twin, {}
 
 
-def schemes(
-    model: DetectionModel, budgets: list[int], frames: torch.Tensor, seeds: int
-) -> Iterator[tuple[str, Callable[[], tuple[int, DetectionModel, dict[str, Any]]]]]:
-    """Name and maker of every point of the table."""
+def nncodec(model: DetectionModel, qp: int) -> Any:
+    """NNCodec with dependent quantization; it codes everything, batch norms too."""
+    from nncodec.nn import decode, encode
 
-    def plain(make: Callable[[], tuple[int, DetectionModel]]) -> Any:
-        return lambda: (*make(), {})
+    twin = clone(model)
+    state = {k: v.numpy() for k, v in twin.state_dict().items() if v.is_floating_point()}
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.process_time()
+        stream = encode(state, args={"qp": qp, "use_dq": True, "results": folder, "verbose": False})
+        middle = time.process_time()
+        back = decode(stream)
+    about = {"encode_s": middle - start, "decode_s": time.process_time() - middle, "qp": qp}
+    found = {
+        k: torch.as_tensor(np.asarray(v)).view_as(twin.state_dict()[k]) for k, v in back.items()
+    }
+    twin.load_state_dict({**twin.state_dict(), **found})
+    return len(stream), twin, about
 
-    def ours(budget: int, seed: int, with_frames: bool) -> Any:
-        def make() -> tuple[int, DetectionModel, dict[str, Any]]:
-            start = time.process_time()
-            packed = pack(model, budget, frames=frames if with_frames else None, seed=seed)
-            middle = time.process_time()
-            decoded = unpack(packed.data)
-            seconds = {"encode_s": middle - start, "decode_s": time.process_time() - middle}
-            return len(packed.data), decoded, {**seconds, **vars(packed.report), "seed": seed}
 
-        return make
+class Runtime(nn.Module):
+    """A network that another runtime executes, in the place of a detector."""
 
-    for budget in budgets:
-        for seed in range(seeds):
-            yield f"endedge {budget / 1e6:.2f} MB", ours(budget, seed, True)
-        yield f"endedge {budget / 1e6:.2f} MB, no frames", ours(budget, 0, False)
-    yield "fp16 zip", plain(partial(fp16_zip, model))
+    def __init__(self, run: Callable[[Any], Any], stride: Tensor) -> None:
+        super().__init__()
+        self.run, self.stride = run, stride
+
+    def __deepcopy__(self, memo: Any) -> Runtime:
+        return self
+
+    def fuse(self, verbose: bool = False) -> Runtime:
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (torch.from_numpy(np.ascontiguousarray(self.run(images.numpy()))),)
+
+
+def _onnx(model: DetectionModel, file: Path) -> None:
+    twin = copy.deepcopy(model).fuse(verbose=False).eval()
+    twin.model[-1].export, twin.model[-1].dynamic, twin.model[-1].format = True, True, "onnx"
+    axes = {"images": {0: "batch", 2: "height", 3: "width"}, "output0": {0: "batch", 2: "anchors"}}
+    torch.onnx.export(
+        twin, (torch.zeros(1, 3, 320, 320),), str(file), dynamo=False, opset_version=17,
+        input_names=["images"], output_names=["output0"], dynamic_axes=axes,
+    )  # fmt: skip
+
+
+def _zipped(*files: Path) -> int:
+    blob = io.BytesIO()
+    with zipfile.ZipFile(blob, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for file in files:
+            archive.write(file, file.name)
+    return len(blob.getvalue())
+
+
+def onnxruntime_int8(model: DetectionModel, frames: Tensor) -> Any:
+    """Static QDQ int8, weights per channel, activations calibrated; the file zipped. The head's
+    last concatenations stay in float: in int8, boxes and scores would share one scale."""
+    import onnxruntime
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(frames[:64])
+
+        def get_next(self) -> Any:
+            image = next(self.left, None)
+            return None if image is None else {"images": image[None].float().numpy() / 255}
+
+    with tempfile.TemporaryDirectory() as name:
+        whole, clean, small = (Path(name) / f"{x}.onnx" for x in ("whole", "clean", "int8"))
+        _onnx(model, whole)
+        quant_pre_process(str(whole), str(clean), skip_symbolic_shape=True)
+        session = onnxruntime.InferenceSession(str(clean), providers=["CPUExecutionProvider"])
+        del session  # it loads: a bad export shows here
+        quantize_static(
+            str(clean), str(small), Reader(), per_channel=True, weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv"],
+        )  # fmt: skip
+        size = _zipped(small)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(small.read_bytes(), options)
+    return size, Runtime(lambda x: session.run(None, {"images": x})[0], model.stride), {}
+
+
+def openvino_int8(model: DetectionModel, frames: Tensor) -> Any:
+    """NNCF's post-training int8; weights and description zipped."""
+    import nncf
+    import openvino
+
+    with tempfile.TemporaryDirectory() as name:
+        whole, small = Path(name) / "whole.onnx", Path(name) / "int8.xml"
+        _onnx(model, whole)
+        pictures = [image[None].float().numpy() / 255 for image in frames[:64]]
+        quantized = nncf.quantize(
+            openvino.Core().read_model(whole), nncf.Dataset(pictures),
+            ignored_scope=nncf.IgnoredScope(patterns=[r".*/model\.22/(dfl|Sub|Add|Mul|Div).*"],
+                validate=False),
+        )  # fmt: skip
+        openvino.save_model(quantized, small, compress_to_fp16=True)
+        size = _zipped(small, small.with_suffix(".bin"))
+        compiled = openvino.compile_model(quantized, "CPU")
+    return size, Runtime(lambda x: compiled(x)[0], model.stride), {}
+
+
+def points(model: DetectionModel, frames: list[Tensor]) -> Iterator[Point]:
+    """Ours at :data:`BUDGETS` for every seed's calibration ``frames``, and the peers."""
+    for seed, some in enumerate(frames):
+        for budget in BUDGETS if seed == 0 else TARGETS:
+            yield Point(
+                f"endedge-{budget}-s{seed}", "endedge", partial(ours, model, budget, some, seed)
+            )
+    yield Point("fp16", "fp16 zip", partial(fp16_zip, model))
     for bits in (8, 6, 5, 4):
-        yield f"int{bits} lzma", plain(partial(rounded, model, bits))
+        make = partial(rounded, model, bits)
+        yield Point(f"int{bits}", f"int{bits} per channel + zstd", make, "zstandard")
     for share in (0.5, 0.3):
-        yield f"mask {share:.0%} fp16 gzip", plain(partial(masked, model, share))
+        yield Point(f"mask{share}", f"mask {share:.0%}, fp16, gzip", partial(masked, model, share))
+    ort = partial(onnxruntime_int8, model, frames[0])
+    yield Point("onnxruntime", "ONNX Runtime int8, zip", ort, "onnx")
+    yield Point(
+        "openvino", "OpenVINO int8 (NNCF), zip", partial(openvino_int8, model, frames[0]), "nncf"
+    )
+    for qp in QPS:
+        yield Point(f"nncodec{qp}", "NNCodec", partial(nncodec, model, qp), "nncodec")
+
+
+# --- measuring ----------------------------------------------------------------------------
+
+
+def measure(out: Path, some: Iterator[Point], eyes: Batch, truth: Dataset, only: str) -> None:
+    """Make, decode, evaluate and file every point that ``out`` does not hold yet."""
+    for point in some:
+        file = out / f"{point.name}.json"
+        if file.exists() or not point.name.startswith(only):
+            continue
+        if point.needs and importlib.util.find_spec(point.needs) is None:
+            print(f"{point.name}: not measured, this Python has no {point.needs}", flush=True)
+            continue
+        size, device, about = point.make()
+        score = evaluate(device, eyes, truth)
+        row = {"name": point.name, "scheme": point.scheme, "bytes": size, "map": score.map}
+        row |= {"map50": score.map50, "images": score.images, **about}
+        write_atomic(file, json.dumps(row, indent=1).encode())
+        print(f"{point.name}: {size:,} bytes, mAP {100 * score.map:.2f}", flush=True)
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    """What ``out`` holds, most bytes first."""
+    rows = [json.loads(f.read_text()) for f in sorted(out.glob("*.json"))]
+    return sorted(rows, key=lambda r: -r["bytes"])
+
+
+def beside(model: DetectionModel, frames: Tensor, out: Path) -> Iterator[Point]:
+    """Ours at 85 % of the bytes of every peer that was measured."""
+    for row in rows_of(out):
+        if row["scheme"] not in ("endedge", "fp32"):
+            budget = int(0.85 * row["bytes"])
+            make = partial(ours, model, budget, frames, 0)
+            yield Point(f"endedge-{budget}-beside-{row['name']}", "endedge", make)
+
+
+# --- reporting ----------------------------------------------------------------------------
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: every scheme, and ours at 85 % of a peer's bytes on the peer's line."""
+    full = next(r["map"] for r in rows if r["scheme"] == "fp32")
+    rivals = {r["name"].split("-beside-")[1]: r for r in rows if "-beside-" in r["name"]}
+    lines = [
+        f"fp32: {100 * full:.2f} mAP.", "",
+        "| scheme | bytes | mAP | lost | encode, decode (s) | ours in at most 85 % of the bytes |",
+        "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for r in rows:
+        if r["scheme"] == "fp32" or "-beside-" in r["name"]:
+            continue
+        rival, other = rivals.get(r["name"]), ""
+        if rival:
+            other = f"{rival['bytes']:,} B: {100 * rival['map']:.2f}"
+            other += "" if rival["map"] >= r["map"] else " (less)"
+        label = f"**endedge**, seed {r['seed']}" if r["scheme"] == "endedge" else r["scheme"]
+        times = f"{r['encode_s']:.1f}, {r['decode_s']:.2f}" if "encode_s" in r else ""
+        lines.append(
+            f"| {label} | {r['bytes']:,} | {100 * r['map']:.2f} | {100 * (full - r['map']):.2f} "
+            f"| {times} | {other} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows: list[dict[str, Any]], file: Path) -> None:
+    """mAP over bytes, one line or mark a scheme."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    full = next(r["map"] for r in rows if r["scheme"] == "fp32")
+    axes.axhline(100 * full, color="0.6", lw=1, ls=":", label="fp32")
+    families = {"int": "b bits + zstd", "mas": "mask + fp16 + gzip"}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for r in (r for r in rows if r["scheme"] != "fp32"):
+        groups.setdefault(families.get(r["name"][:3], r["scheme"]), []).append(r)
+    for marker, (name, some) in zip("osv^DPX*", groups.items(), strict=False):
+        style = {"lw": 2.2, "color": "#d55e00"} if name == "endedge" else {"lw": 1.0}
+        x, y = [r["bytes"] / 1e6 for r in some], [100 * r["map"] for r in some]
+        axes.plot(x, y, marker=marker, ms=4, label=name, **style)
+    axes.set_xscale("log")
+    axes.set(xlabel="package (MB)", ylabel="mAP50-95 of the decoded model (%)", ylim=(0, None))
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.savefig(file, metadata={"Date": None})
+
+
+def report(out: Path, stem: Path) -> None:
+    """Write STEM.md, .json and .svg from the points in ``out`` and print the table."""
+    rows = rows_of(out)
+    if not any(r["scheme"] == "fp32" for r in rows):
+        raise SystemExit(f"{out} holds no fp32.json; measure first")
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    stem.with_suffix(".md").write_text(table(rows))
+    stem.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+    plot(rows, stem.with_suffix(".svg"))
+    print(table(rows))
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Measure what is missing; then, where asked, report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--coco", type=Path, required=True)
-    parser.add_argument(
-        "--budgets", type=int, nargs="*", default=[2200000, 1600000, 1100000, 700000]
-    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of points")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--coco", type=Path)
     parser.add_argument("--calibration", type=int, default=64, help="frames from the pool")
     parser.add_argument("--every", type=int, default=1, help="use every n-th evaluation frame")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3, help="calibration seeds at the targets")
     parser.add_argument("--imgsz", type=int, default=320)
-    parser.add_argument("--only", default="", help="only schemes whose name ends with this")
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--only", default="", help="only points whose name starts with this")
+    parser.add_argument("--report", type=Path, metavar="STEM")
     args = parser.parse_args()
+    # this file's own folder is on the path, and "packaging" is also a library that others need
+    sys.path[:] = [
+        p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent
+    ]
     torch.set_num_threads(1)
+    if args.weights and args.coco:
 
-    def look(frame: Frame) -> Any:
-        return read_image(frame.path)
+        def look(frame: Frame) -> Any:
+            return read_image(frame.path)
 
-    truth = load_coco(args.coco / "annotations/instances_eval.json", args.coco / "images/eval")
-    truth = truth.take(range(0, len(truth), args.every))
-    pool = load_coco(args.coco / "annotations/instances_pool.json", args.coco / "images/pool")
-    some = pool.take(nested_subset(len(pool), 0)[: args.calibration])
-    frames = stack_frames(some.frames, args.imgsz, look).images
-    pictures = stack_frames(truth.frames, args.imgsz, look)
-    model = load_detector(args.weights)
-    full = evaluate(model, pictures, truth)
-    rows: list[dict[str, Any]] = [{"scheme": "fp32", "map": full.map, "map50": full.map50}]
-    print(f"{'scheme':<28}{'bytes':>10}{'mAP':>8}{'loss':>7}{'encode':>9}{'decode':>8}")
-    print(f"{'fp32':<28}{'':>10}{100 * full.map:>8.2f}", flush=True)
-    for name, make in schemes(model, args.budgets, frames, args.seeds):
-        if not name.endswith(args.only):
-            continue
-        size, decoded, about = make()
-        score = evaluate(decoded, pictures, truth)
-        rows.append(
-            {"scheme": name, "bytes": size, "map": score.map, "map50": score.map50, **about}
-        )
-        times = f"{about['encode_s']:>8.1f}s{about['decode_s']:>7.2f}s" if about else ""
-        loss = 100 * (full.map - score.map)
-        print(f"{name:<28}{size:>10,}{100 * score.map:>8.2f}{loss:>7.2f}{times}", flush=True)
-        if args.json:
-            args.json.write_text(json.dumps({"frames": len(truth), "rows": rows}, indent=1) + "\n")
+        args.out.mkdir(parents=True, exist_ok=True)
+        truth = load_coco(args.coco / "annotations/instances_eval.json", args.coco / "images/eval")
+        truth = truth.take(range(0, len(truth), args.every))
+        pool = load_coco(args.coco / "annotations/instances_pool.json", args.coco / "images/pool")
+        frames = [
+            stack_frames(
+                pool.take(nested_subset(len(pool), seed)[: args.calibration]).frames,
+                args.imgsz,
+                look,
+            ).images
+            for seed in range(args.seeds)
+        ]
+        eyes = stack_frames(truth.frames, args.imgsz, look)
+        model = load_detector(args.weights)
+        whole = Point("fp32", "fp32", lambda: (args.weights.stat().st_size, model, {}))
+        measure(args.out, iter([whole]), eyes, truth, args.only and "fp32")
+        measure(args.out, points(model, frames), eyes, truth, args.only)
+        measure(args.out, beside(model, frames[0], args.out), eyes, truth, args.only)
+    if args.report:
+        report(args.out, args.report)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from endedge.data.coco import Frame
 
-__all__ = ["Batch", "join", "letterbox", "stack_frames"]
+__all__ = ["Batch", "join", "letterbox", "stack_frames", "unlabelled"]
 
 _PAD_GREY = 114
 
@@ -62,6 +62,15 @@ def join(parts: Sequence[Batch]) -> Batch:
         tuple(b for p in parts for b in p.boxes), tuple(n for p in parts for n in p.labels),
         np.concatenate([p.scale for p in parts]), np.concatenate([p.offset for p in parts]),
         np.concatenate([p.size for p in parts]), np.concatenate([p.image_ids for p in parts]),
+    )  # fmt: skip
+
+
+def unlabelled(images: Tensor) -> Batch:
+    """Pictures (n, 3, s, s) uint8 of which nothing else is known, as a batch."""
+    n, side = len(images), images.shape[-1]
+    return Batch(
+        images, (torch.zeros(0, 4),) * n, (torch.zeros(0, dtype=torch.int64),) * n,
+        np.ones(n), np.zeros((n, 2)), np.full((n, 2), side), np.arange(n),
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from endedge.data.units import BadInput
 from endedge.distill.model import DetectionModel
-from endedge.distill.package import Packed, pack, unpack
+from endedge.distill.package import Packed, Watch, pack, unpack
+from endedge.distill.sensitivity import synthetic_frames
 
 __all__ = ["divergence", "pack_best"]
 
@@ -30,15 +31,16 @@ def divergence(reference: DetectionModel, model: DetectionModel, frames: Tensor)
         want, got = (_head(m.eval()(images)[1]) for m in (reference, model))
         p, q = want["scores"], got["scores"]
         probability = p.sigmoid()
-        classes = F.binary_cross_entropy_with_logits(q, probability, reduction="sum")
-        classes -= F.binary_cross_entropy_with_logits(p, probability, reduction="sum")
+        classes = F.binary_cross_entropy_with_logits(q, probability, reduction="none")
+        classes -= F.binary_cross_entropy_with_logits(p, probability, reduction="none")
         a, b = (x["boxes"].reshape(len(images), 4, -1, p.shape[2]) for x in (want, got))
         if a.shape[2] == 1:  # plain regression in cells: unit variance
             sides = (a - b).square().sum((1, 2)) / 2
         else:
             log_a, log_b = a.log_softmax(2), b.log_softmax(2)
             sides = (log_a.exp() * (log_a - log_b)).sum((1, 2))
-        total += float(classes) + float((sides * probability.amax(1)).sum())
+        total += float(classes.clamp(min=0).sum())
+        total += float((sides.clamp(min=0) * probability.amax(1)).sum())
     return total / len(frames)
 
 
@@ -52,26 +54,44 @@ def pack_best(
     candidates: Sequence[DetectionModel],
     budget_bytes: int,
     *,
-    reference: DetectionModel,
-    frames: Tensor,
+    frames: Tensor | None,
+    unseen: Tensor | None = None,
     base: DetectionModel | None = None,
     seed: int = 0,
+    mode: str = "auto",
+    watch: Watch | None = None,
 ) -> Packed:
-    """The package, among those of all ``candidates``, whose decoded model comes closest to
-    ``reference`` on ``frames``: say the whole model, and ones pruned and recovered.
+    """The package, among those of all ``candidates``, whose decoded model comes closest to the
+    first candidate: say the whole model, and ones pruned and recovered.
 
-    Candidates that do not fit the budget are passed over; :class:`BadInput` if none fits.
+    All are packed with ``frames`` (see :func:`pack`); they are compared on ``unseen`` ones, if
+    given, for a recovered model is at home on those it was trained on. Candidates that do not
+    fit the budget are passed over; :class:`BadInput` if none fits.
     """
+    if len(candidates) == 1:
+        return pack(
+            candidates[0], budget_bytes, base=base, frames=frames, seed=seed, mode=mode, watch=watch
+        )
+    judges = unseen if unseen is not None else frames
+    if judges is None:
+        judges = synthetic_frames(seed=seed)
     found: list[tuple[float, Packed]] = []
     refused = BadInput("no candidate models were given")
-    for model in candidates:
+    for i, model in enumerate(candidates):
+
+        def part(share: float, message: str, done: int = i) -> None:
+            if watch is not None:
+                watch((done + share) / len(candidates), message)
+
         try:
-            packed = pack(model, budget_bytes, base=base, frames=frames, seed=seed)
+            packed = pack(
+                model, budget_bytes, base=base, frames=frames, seed=seed, mode=mode, watch=part
+            )
         except BadInput as error:
             refused = error
             continue
         decoded = unpack(packed.data, base=base)
-        found.append((divergence(reference, decoded, frames), packed))
+        found.append((divergence(candidates[0], decoded, judges), packed))
     if not found:
         raise refused
     return min(found, key=lambda x: x[0])[1]

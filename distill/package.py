@@ -12,7 +12,7 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from endedge.distill.sensitivity import Sensitivity, measure, synthetic_frames
 from endedge.distill.spec_dictionary import SPEC_DICTIONARY
 from endedge.distill.structure import Layer, build_checked, layers, set_widths, widths
 
-__all__ = ["Packed", "Report", "inspect", "pack", "unpack"]
+__all__ = ["PARAMETERS_PER_BYTE", "Packed", "Report", "Watch", "inspect", "pack", "unpack"]
 
 _MAGIC = b"EEU1"
 _HEADER = struct.Struct("<4sB16s16s16sfI")  # magic, mode, checksum, result, base, step, spec bytes
@@ -37,7 +37,8 @@ _CHECKED_FROM = 4 + 1 + 16  # the checksum covers the mode byte and all that fol
 _FULL, _DELTA = 0, 1
 _MAX_SPEC_BYTES = 1 << 20
 _MOST_FRAMES = 128  # more tell the packer little and cost seconds
-_PARAMETERS_PER_BYTE = 4096  # a full package of n bytes may describe this many times n parameters
+Watch = Callable[[float, str], None]
+PARAMETERS_PER_BYTE = 4096  #: a full package of n bytes may describe this many times n parameters
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,15 @@ def pack(
     frames: torch.Tensor | None = None,
     seed: int = 0,
     mode: str = "auto",
+    watch: Watch | None = None,
 ) -> Packed:
     """Code ``model`` in at most ``budget_bytes``, as accurately as that allows.
 
     ``base`` is the model the device holds already: then a delta against it competes with a
     full package (``mode`` ``"auto"``; ``"full"`` and ``"delta"`` decide). ``frames`` (N, 3, S, S)
-    uint8 need no labels; they tell the packer which weights matter (128 are used). No
-    training happens. Raises :class:`BadInput` if the budget is below the smallest reachable
-    size, and says it.
+    uint8 need no labels; they tell the packer which weights matter (128 are used).
+    ``watch(share, message)`` hears of progress. No training happens. Raises :class:`BadInput`
+    if the budget is below the smallest reachable size, and says it.
     """
     if mode not in ("auto", "full", "delta"):
         raise BadInput(f"mode {mode!r}; choose auto, full or delta")
@@ -93,7 +95,10 @@ def pack(
     if mode == "delta" and not fits:
         raise BadInput("mode 'delta' needs a base model of the same layers, widths and classes")
     pictures = synthetic_frames(seed=seed) if frames is None else frames[:_MOST_FRAMES]
-    measured = measure(model, pictures, seed)
+    say: Watch = watch or (lambda share, message: None)
+    measured = measure(
+        model, pictures, seed, lambda share: say(0.7 * share, "which weights matter")
+    )
     packed: list[Packed] = []
     refused: list[BadInput] = []
     references: list[DetectionModel | None] = []
@@ -103,7 +108,7 @@ def pack(
         references.append(base)
     for reference in references:
         try:
-            packed.append(_pack_one(model, budget_bytes, reference, measured))
+            packed.append(_pack_one(model, budget_bytes, reference, measured, say))
         except BadInput as error:
             refused.append(error)
     if not packed:
@@ -121,6 +126,7 @@ def _pack_one(
     budget_bytes: int,
     base: DetectionModel | None,
     measured: Mapping[str, Sensitivity],
+    say: Watch,
 ) -> Packed:
     goals = targets(model, base)
     grids = [make_grid(goal, measured[goal.name]) for goal in goals]
@@ -130,11 +136,14 @@ def _pack_one(
     def code(step: float) -> tuple[list[Coded], bytes]:
         step = float(np.float32(step))
         coded = [quantize(goal, grid, step) for goal, grid in zip(goals, grids, strict=True)]
-        return coded, encode_arrays(_wire_arrays(coded))
+        stream = encode_arrays(_wire_arrays(coded))
+        kind = "full" if base is None else "delta"
+        say(0.8, f"{kind} package of {overhead + len(stream):,} bytes for {budget_bytes:,}")
+        return coded, stream
 
     overhead = _HEADER.size + len(spec)
     n_weights = sum(goal.weights.size for goal in goals)
-    live = sum(int(g.weights.any(axis=2).any(axis=1).sum()) * g.weights[0].size for g in goals)
+    live = sum(int(np.count_nonzero(g.weights.any(axis=(1, 2)))) * g.weights[0].size for g in goals)
     step, (coded, stream) = fit_step(
         code,
         lambda result: overhead + len(result[1]),
@@ -304,7 +313,7 @@ def unpack(data: bytes, *, base: DetectionModel | None = None) -> DetectionModel
         model = clone(base)
     else:
         base = None
-        model = _skeleton(spec, _PARAMETERS_PER_BYTE * len(data))[1]
+        model = _skeleton(spec, PARAMETERS_PER_BYTE * len(data))[1]
     found = layers(model)
     coded = _from_wire(decode_arrays(stream, _wire_shapes(found)), found)
     apply_coded(model, coded, step, base)

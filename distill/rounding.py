@@ -106,8 +106,8 @@ def quantize(target: Target, grid: Grid, step: float) -> Coded:
     if shift is not None:
         error = target.weights - integers * steps
         shift = shift + target.gain * (error.reshape(n_out, -1) * grid.mean).sum(axis=1)
-    rows = _quiet(grid.rows, integers.any(axis=(1, 2)))
-    columns = _quiet(grid.columns, integers.any(axis=(0, 2)))
+    rows = _quiet(grid.rows, np.asarray(integers.any(axis=(1, 2))))
+    columns = _quiet(grid.columns, np.asarray(integers.any(axis=(0, 2))))
     return complete(target, rows, columns, integers, shift)
 
 

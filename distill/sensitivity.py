@@ -10,6 +10,7 @@ the model itself, so no annotation is needed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,14 +57,20 @@ def synthetic_frames(n: int = 32, side: int = 320, seed: int = 0) -> Tensor:
     return torch.from_numpy((118 + 58 * mixed).clip(0, 255).astype(np.uint8))
 
 
-def measure(model: DetectionModel, frames: Tensor, seed: int = 0) -> dict[str, Sensitivity]:
-    """Sensitivity of every convolution of ``model`` on ``frames`` (N, 3, S, S) uint8."""
+def measure(
+    model: DetectionModel,
+    frames: Tensor,
+    seed: int = 0,
+    on_share: Callable[[float], None] | None = None,
+) -> dict[str, Sensitivity]:
+    """Sensitivity of every convolution of ``model`` on ``frames`` (N, 3, S, S) uint8;
+    ``on_share`` hears how much of the work is done, 0 to 1."""
     if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8 or not len(frames):
         raise BadInput(f"frames must be uint8 of shape (N, 3, S, S), not {tuple(frames.shape)}")
     model = clone(model).cpu().float().eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     collectors = {x.name: _Collector(x.conv, generator) for x in layers(model)}
-    _propagate(model, frames, generator)
+    _propagate(model, frames, generator, on_share)
     return {name: c.result(len(frames)) for name, c in collectors.items()}
 
 
@@ -96,7 +103,12 @@ def gate_scores(model: DetectionModel, frames: Tensor, seed: int = 0) -> dict[st
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def _propagate(model: DetectionModel, frames: Tensor, generator: torch.Generator) -> None:
+def _propagate(
+    model: DetectionModel,
+    frames: Tensor,
+    generator: torch.Generator,
+    on_share: Callable[[float], None] | None = None,
+) -> None:
     """Forward and backward over the frames, for the hooks of ``model``."""
     for start in range(0, len(frames), _BATCH):
         images = frames[start : start + _BATCH].cpu().float() / 255
@@ -105,6 +117,8 @@ def _propagate(model: DetectionModel, frames: Tensor, generator: torch.Generator
         outputs = [h for h in (raw.get("one2one"), raw.get("one2many"), raw) if h and "scores" in h]
         loss: Any = sum(_sampled_score(h, generator) for h in outputs)
         loss.backward()
+        if on_share is not None:
+            on_share(min(1.0, (start + _BATCH) / len(frames)))
 
 
 def _sampled_score(head: dict[str, Tensor], generator: torch.Generator) -> Tensor:

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from endedge.data.units import BadInput
+from endedge.distill.candidates import pack_best
 from endedge.distill.model import DetectionModel
 from endedge.distill.package import Packed, pack, unpack
 from endedge.distill.training import Recipe
 from endedge.edge.adapt import Adapted, Upload, adapt_teacher, distil_student, held_back_loss
 
-__all__ = ["Plan", "Update", "make_update", "pack_for", "pack_update"]
+__all__ = ["CALIBRATION_FRAMES", "Plan", "Update", "make_update", "pack_for", "pack_update"]
 
-_CALIBRATION_FRAMES = 32
+CALIBRATION_FRAMES = 32  #: of an upload, on which the packer looks
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,23 @@ def pack_update(
     mode: str,
     known: Upload,
     *,
+    pruned: Sequence[DetectionModel] = (),
     certain: bool = True,
     seed: int,
     device: str,
 ) -> tuple[Packed, DetectionModel, float]:
-    """The package, what a device decodes from it, and that model's held-back loss."""
-    frames = known.trained.images[:_CALIBRATION_FRAMES]
-    packed = pack_for(student, budget_bytes, base, mode, certain=certain, frames=frames, seed=seed)
+    """The package, what a device decodes from it, and that model's held-back loss. Students
+    ``pruned`` from the one given compete with it; a package of theirs is a full one."""
+    frames = known.trained.images[:CALIBRATION_FRAMES]
+    if pruned:
+        packed = pack_best(
+            [student, *pruned], budget_bytes, base=base if certain and mode != "full" else None,
+            frames=frames, unseen=known.held_back.images, seed=seed,
+        )  # fmt: skip
+    else:
+        packed = pack_for(
+            student, budget_bytes, base, mode, certain=certain, frames=frames, seed=seed
+        )
     decoded = unpack(packed.data, base=base)
     return packed, decoded, held_back_loss(decoded, known.held_back, device)
 

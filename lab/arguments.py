@@ -136,6 +136,11 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("-o", "--output", required=True, metavar="FILE.eeu")
     sub.add_argument("--base", help="what the device holds: allows a delta")
     sub.add_argument("--frames", metavar="DIR", help="unlabelled frames to calibrate on")
+    sub.add_argument("--keep", default="1", metavar="SHARES",
+        help="shares of the parameters to choose from, e.g. 1,0.7: below 1 the model is pruned and "
+        "distilled from the whole one on --frames, which takes minutes (default 1)",
+    )  # fmt: skip
+    sub.add_argument("--steps", type=int, default=200, help="of that distillation (default 200)")
     sub.add_argument("--imgsz", type=int, default=320, help="px (default 320)")
     sub.add_argument("--json", action="store_true", help="print JSON")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +19,9 @@ from endedge.data.coco import Frame
 from endedge.data.codec import Codec
 from endedge.distill.model import DetectionModel, load_detector, save_detector
 from endedge.distill.package import unpack
+from endedge.distill.recovery import pruned_and_recovered
 from endedge.edge.adapt import Upload, adapt_teacher, distil_student, split_upload
-from endedge.edge.update import pack_update
+from endedge.edge.update import CALIBRATION_FRAMES, pack_update
 from endedge.end.metric import evaluate
 from endedge.lab.examples import compared
 from endedge.lab.store import Node, Store
@@ -35,7 +36,8 @@ VERSIONS = {
     "upload": 1,
     "teacher": 3,
     "student": 3,
-    "package": 2,
+    "pruned": 1,
+    "package": 3,
     "cell": 1,
     "examples": 1,
 }
@@ -71,7 +73,9 @@ class Rounds:
         upload = self.upload(cell)  # end → data: the device encodes what fits
         teacher = self.teacher(cell, upload)  # edge: the large model learns the frames
         student = self.student(cell, upload, teacher)  # distill: the small one learns from it
-        package = self.package(cell, upload, student)  # distill: pruned, quantized, coded
+        shares = [kept for kept in self.world.config.downlink.keep if kept < 1]
+        students = [student, *(self.pruned(cell, student, kept) for kept in shares)]
+        package = self.package(cell, upload, students)  # distill: chosen, quantized, coded
         applied = self.applied(package, start)  # end: decoded on the device, evaluated
         sent = bool(package.record["sent"])
         on_device = applied if sent else start
@@ -90,7 +94,7 @@ class Rounds:
             "teacher_map": teacher.record["map"],
             "decoded_map": applied.record["map"],
             "seconds_teacher": teacher.record["seconds"],
-            "seconds_student": student.record["seconds"],
+            "seconds_student": sum(s.record["seconds"] for s in students),
             "seconds_pack": package.record["seconds"],
             "seconds_eval": applied.record["seconds"],
             "sent": int(sent),
@@ -184,19 +188,40 @@ class Rounds:
         }  # fmt: skip
         return self._node("student", determinants, make)
 
-    def package(self, cell: Cell, upload: Node, student: Node) -> Node:
-        """The update in at most the cell's budget, and whether the edge would send it: only
-        when the decoded package beats what the device has on the held-back frames."""
-        world = self.world
+    def pruned(self, cell: Cell, student: Node, kept: float) -> Node:
+        """The student with only the share ``kept`` of its parameters: cut by what the uploaded
+        frames show, then taught by the whole one."""
+        world, recipe = self.world, self.world.config.recovery.recipe(cell.frames, cell.seed)
+
+        def make(folder: Path) -> dict[str, Any]:
+            self.say(f"prune the student of {cell.frames} frames to {kept:.0%}")
+            began = time.perf_counter()
+            frames = self._inbox(cell).upload.trained
+            small = pruned_and_recovered(
+                load_detector(student.folder / "student.safetensors"), kept, frames, recipe,
+                calibration=frames.images[:CALIBRATION_FRAMES], device=world.device,
+                on_step=self._steps(f"student of {kept:.0%}", recipe.steps),
+            )  # fmt: skip
+            save_detector(small, folder / "student.safetensors")
+            return {"steps": recipe.steps, "seconds": time.perf_counter() - began}
+
+        determinants = {"student": student.key, "kept": kept, "recipe": asdict(recipe)}
+        return self._node("pruned", determinants, make)
+
+    def package(self, cell: Cell, upload: Node, students: Sequence[Node]) -> Node:
+        """The update in at most the cell's budget, of the student among ``students`` (the whole
+        one first) that survives it best, and whether the edge would send it: only when the
+        decoded package beats what the device has on the held-back frames."""
+        world, student = self.world, students[0]
 
         def make(folder: Path) -> dict[str, Any]:
             self.say(f"pack {cell}")
             began = time.perf_counter()
             known = self._inbox(cell).upload
-            model = load_detector(student.folder / "student.safetensors")
+            whole, *pruned = (load_detector(s.folder / "student.safetensors") for s in students)
             packed, _, after = pack_update(
-                model, cell.budget_bytes, world.student, world.config.downlink.mode, known,
-                seed=cell.seed, device=world.device,
+                whole, cell.budget_bytes, world.student, world.config.downlink.mode, known,
+                pruned=pruned, seed=cell.seed, device=world.device,
             )  # fmt: skip
             (folder / "update.eeu").write_bytes(packed.data)
             seconds = time.perf_counter() - began
@@ -209,7 +234,7 @@ class Rounds:
             }  # fmt: skip
 
         determinants = {
-            "student": student.key, "base": world.hashes["student"],
+            "students": [s.key for s in students], "base": world.hashes["student"],
             "budget": cell.budget_bytes, "mode": world.config.downlink.mode,
         }  # fmt: skip
         return self._node("package", determinants, make)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,18 +147,57 @@ def _allocate(a: argparse.Namespace) -> None:
 
 
 def _pack(a: argparse.Namespace) -> None:
+    _one_thread()
+    from endedge.data.frames import unlabelled
     from endedge.data.storage import write_atomic
-    from endedge.distill.package import pack
+    from endedge.distill.candidates import divergence, pack_best
+    from endedge.distill.package import unpack
+    from endedge.distill.recovery import pruned_and_recovered
+    from endedge.distill.sensitivity import synthetic_frames
+    from endedge.distill.training import Recipe
 
     model = _detector(a.checkpoint)
     base = _detector(a.base) if a.base else None
     frames = _calibration(Path(a.frames), a.imgsz) if a.frames else None
     budget = int(parse_quantity(a.budget, "B"))
-    packed = pack(model, budget, base=base, frames=frames)
+    candidates = [model]
+    with _progress() as progress:
+        for share in _shares(a.keep):
+            if frames is None:
+                raise BadInput("--keep below 1 needs --frames to learn from")
+            recipe = Recipe(steps=a.steps, lr=2e-4, layers=None, train_norm=True)
+
+            def heard(step: int, loss: float, share: float = share) -> None:
+                progress(step, a.steps, f"a student of {share:.0%}")
+
+            candidates.append(
+                pruned_and_recovered(
+                    model, share, unlabelled(frames), recipe, calibration=frames[:32],
+                    on_step=heard,
+                )
+            )  # fmt: skip
+        packed = pack_best(
+            candidates, budget, base=base, frames=frames,
+            watch=lambda share, message: progress(round(100 * share), 100, message),
+        )  # fmt: skip
+        progress(100, 100, "decode and compare")
+        judges = synthetic_frames() if frames is None else frames
+        nats = divergence(model, unpack(packed.data, base=base), judges[:32])
     write_atomic(Path(a.output), packed.data)
     report = {"file": a.output, "bytes": len(packed.data), "budget_bytes": budget}
-    report |= vars(packed.report)
+    report |= {**vars(packed.report), "divergence_nats": nats}
     _show(report, a.json)
+
+
+def _shares(text: str) -> list[float]:
+    """The shares below 1 of a list like ``1,0.7``."""
+    try:
+        shares = [float(part) for part in text.split(",")]
+    except ValueError:
+        shares = [0.0]
+    if not all(0 < share <= 1 for share in shares):
+        raise BadInput(f"--keep {text}: shares of the parameters in (0, 1], e.g. 1,0.7")
+    return [share for share in shares if share < 1]
 
 
 def _inspect(a: argparse.Namespace) -> None:
@@ -167,6 +207,7 @@ def _inspect(a: argparse.Namespace) -> None:
 
 
 def _eval(a: argparse.Namespace) -> None:
+    _one_thread()
     from endedge.data.coco import load_coco, read_image
     from endedge.data.frames import stack_frames
     from endedge.data.shift import Shift
@@ -328,6 +369,12 @@ _ACTIONS: dict[str, Action] = {
 
 
 # Helpers ------------------------------------------------------------------------------------
+
+
+def _one_thread() -> None:
+    """Unless the user says otherwise: several threads stall each other on a shared machine.
+    Before NumPy and PyTorch are loaded, which read this once."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def _config(a: argparse.Namespace) -> Any:

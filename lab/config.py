@@ -137,10 +137,21 @@ class Uplink(_Section):
 
 class Downlink(_Section):
     """Model budgets (bytes) of the grid; ``mode``: ``full`` packages, a ``delta`` against the
-    model that the device holds, or whichever is expected to detect better (``auto``)."""
+    model that the device holds, or whichever is expected to detect better (``auto``). ``keep``:
+    shares of the parameters at which the student competes, pruned and recovered, with itself
+    (1.0) for every budget; a pruned one travels in full."""
 
     budgets_bytes: tuple[Bytes, ...]
     mode: Literal["auto", "full", "delta"] = "auto"
+    keep: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0,)
+
+    @model_validator(mode="after")
+    def _whole_too(self) -> Downlink:
+        if 1.0 not in self.keep or len(set(self.keep)) != len(self.keep):
+            raise ValueError("keep: must list 1.0 (the whole model), and no share twice")
+        if len(self.keep) > 1 and self.mode == "delta":
+            raise ValueError("keep: a delta carries no pruned model; use mode full or auto")
+        return self
 
 
 class Link(_Section):
@@ -276,6 +287,7 @@ class Config(_Section):
     teacher: Training
     student: Training
     distillation: Distillation = Distillation()
+    recovery: Training = Training(steps=100, epochs=10, lr=5e-4, train_norm=True)  # once pruned
     held_back: HeldBack = HeldBack()
     downlink: Downlink
     link: Link = Link()

@@ -62,9 +62,7 @@ def test_at_a_cliff_the_last_step_that_fits_is_found(budget: int, guess: float) 
     st.integers(1_000, 60_000),
     st.floats(-10, 12),
 )
-def test_no_finer_step_would_fit(
-    jumps: list[tuple[float, int]], budget: int, guess: float
-) -> None:
+def test_no_finer_step_would_fit(jumps: list[tuple[float, int]], budget: int, guess: float) -> None:
     def size(step: float) -> int:
         return 1_000 + sum(n for at, n in jumps if math.log2(step) < at)
 

@@ -9,8 +9,9 @@ import torch
 
 from endedge.data.units import BadInput
 from endedge.distill.candidates import divergence, pack_best
-from endedge.distill.model import DetectionModel, build_detector, clone
+from endedge.distill.model import DetectionModel, build_detector, clone, count_parameters
 from endedge.distill.package import pack
+from endedge.distill.pruning import prune
 from endedge.distill.structure import layers
 
 FRAMES = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
@@ -45,17 +46,29 @@ def test_divergence_is_zero_for_itself_and_grows_with_damage() -> None:
     assert 0 < small < large
 
 
-def test_the_closest_candidate_is_chosen_in_any_order() -> None:
+def test_the_closest_to_the_first_is_chosen_on_frames_that_none_was_trained_on() -> None:
     model = tiny(0)
     near, far = shaken(model, 0.02), shaken(model, 1.0)
-    best = pack(near, 12_000, frames=FRAMES).data
-    for candidates in ([near, far], [far, near]):
-        chosen = pack_best(candidates, 12_000, reference=model, frames=FRAMES)
-        assert chosen.data == best
+    best = pack(model, 12_000, frames=FRAMES).data
+    for candidates in ([model, far], [model, far, near]):
+        for unseen in (None, FRAMES[:1]):
+            chosen = pack_best(candidates, 12_000, frames=FRAMES, unseen=unseen)
+            assert chosen.data in (best, pack(near, 12_000, frames=FRAMES).data)
+
+
+def test_candidates_that_do_not_fit_are_passed_over() -> None:
+    """The list of widths makes the smallest package of the pruned one the larger of the two."""
+    model = tiny(0)
+    small = prune(model, 0.5, FRAMES, rounds=1)
+    for budget, chosen in ((300, model), (9_000, small)):
+        report = pack_best([small, model], budget, frames=FRAMES).report
+        assert report.parameters == count_parameters(chosen)
+        assert report.kept == pytest.approx(count_parameters(chosen) / count_parameters(model))
 
 
 def test_nothing_that_fits_is_bad_input() -> None:
-    with pytest.raises(BadInput, match="smallest package"):
-        pack_best([tiny(0)], 50, reference=tiny(0), frames=FRAMES)
+    for candidates in ([tiny(0)], [tiny(0), tiny(1)]):
+        with pytest.raises(BadInput, match="smallest package"):
+            pack_best(candidates, 50, frames=FRAMES)
     with pytest.raises(BadInput, match="no candidate"):
-        pack_best([], 5_000, reference=tiny(0), frames=FRAMES)
+        pack_best([], 5_000, frames=FRAMES)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from endedge.distill.model import (
     save_detector,
     spec_of,
 )
+from endedge.distill.package import pack, unpack
+from endedge.distill.pruning import prune
 
 
 def test_saved_and_loaded_is_the_same(tiny: DetectionModel, tmp_path: Path) -> None:
@@ -36,6 +39,32 @@ def test_half_is_half(tiny: DetectionModel, tmp_path: Path) -> None:
     assert sizes[0] < 0.6 * sizes[1]
     loaded = load_detector(tmp_path / "half.safetensors")
     assert all(p.dtype == torch.float32 for p in loaded.parameters())
+
+
+def test_a_pruned_detector_is_saved_loaded_and_packed(tiny: DetectionModel, tmp_path: Path) -> None:
+    frames = torch.randint(0, 256, (2, 3, 64, 64)).byte()
+    small = prune(tiny, 0.6, frames, rounds=1)
+    save_detector(small, tmp_path / "m.safetensors")
+    loaded = load_detector(tmp_path / "m.safetensors")
+    assert model_hash(loaded) == model_hash(small)
+    packed = pack(loaded, 60_000, frames=frames)
+    assert packed.report.kept == pytest.approx(count_parameters(small) / count_parameters(tiny))
+    received = unpack(packed.data)
+    assert {k: v.shape for k, v in received.state_dict().items()} == {
+        k: v.shape for k, v in small.state_dict().items()
+    }
+
+
+def test_a_checkpoint_wider_than_its_description_is_refused(
+    tiny: DetectionModel, tmp_path: Path
+) -> None:
+    state = tiny.state_dict()
+    name = next(k for k, v in state.items() if v.ndim == 4)
+    state[name] = torch.zeros(state[name].shape[0] + 1, *state[name].shape[1:])
+    metadata = {"format": "endedge-detector-1", "spec": json.dumps(spec_of(tiny))}
+    save_file(state, tmp_path / "wide.safetensors", metadata)
+    with pytest.raises(BadInput, match=r"corrupt weights .* must lie within"):
+        load_detector(tmp_path / "wide.safetensors")
 
 
 def test_ultralytics_checkpoints_load_without_running_anything(shared: Path) -> None:

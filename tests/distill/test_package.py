@@ -247,7 +247,8 @@ def test_a_change_of_few_layers_is_not_paid_for_in_all(model: DetectionModel, bu
     adapted = clone(model)
     torch.manual_seed(4)
     for layer in layers(adapted)[:3]:
-        layer.conv.weight.data += 0.1 * layer.conv.weight.std() * torch.randn_like(layer.conv.weight)
+        noise = torch.randn_like(layer.conv.weight)
+        layer.conv.weight.data += 0.1 * layer.conv.weight.std() * noise
     packed = pack(adapted, budget, base=model, mode="delta")
     assert 0.97 * budget <= len(packed.data) <= budget
     received = unpack(packed.data, base=model)

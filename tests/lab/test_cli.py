@@ -105,6 +105,20 @@ def test_pack_inspect_eval(place: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert 0 <= answer["map"] <= 1
 
 
+def test_pack_chooses_between_shares(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["pack", str(place / "student.safetensors"), "-o", str(place / "u.eeu"), "--json"]
+    frames = ["--frames", str(place / "field-eval"), "--imgsz", "64", "--steps", "1"]
+    assert main([*command, "--budget", "12kB", "--keep", "1,0.6", *frames]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["bytes"] <= 12_000
+    assert answer["divergence_nats"] >= 0
+    assert answer["kept"] == 1 or answer["kept"] <= 0.6
+    for wrong in (["--keep", "0.6"], ["--keep", "2", *frames], ["--keep", "much", *frames]):
+        assert main([*command, "--budget", "12kB", *wrong]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert sum("--keep" in line for line in errors) == 3
+
+
 def test_eval_of_something_else(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frames = [
         "--annotations",

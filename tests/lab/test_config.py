@@ -76,6 +76,8 @@ BAD = {
     "a seed twice": (["seeds=[1,1]"], "none of them twice"),
     "codec": (["uplink.codecs=[gif-q3-64]"], "codec format 'gif'"),
     "device": (["device=tpu"], "device: "),
+    "pruned alone": (["downlink.keep=[0.5]"], "keep: must list 1.0"),
+    "pruned delta": (["downlink.keep=[1.0,0.5]", "downlink.mode=delta"], "carries no pruned"),
     "not key=value": (["seeds"], "is not key=value"),
     "not YAML": (["seeds=[1"], "the value is not YAML"),
     "not a section": (["name.x=1"], "name is not a section"),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from endedge.distill.model import load_detector
+from endedge.distill.model import count_parameters, load_detector
 from endedge.lab.cli import main
 
 FILES = (
@@ -60,6 +60,18 @@ def test_the_main_job(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new = {p.parent.name.split("-")[0] for p in after.keys() - before.keys()}
     assert new == {"package", "cell"}
     assert len(_surface(out)) == 4 * 3
+
+
+def test_pruned_students_are_shared_by_all_budgets(place: Path) -> None:
+    out = place / "out"
+    wanted = ["uplink.frames=[6]", "downlink.mode=full", "downlink.keep=[1.0,0.6]"]
+    budgets = "downlink.budgets_bytes=[7000,60000]"
+    assert main(["measure", str(place / "c.yaml"), "--out", str(out), *wanted, budgets]) == 0
+    assert len(list((out / "nodes").glob("pruned-*"))) == 1
+    whole = count_parameters(load_detector(place / "student.safetensors"))
+    for row in _surface(out):
+        assert float(row["prune"]) == 0 or 0.4 <= float(row["prune"]) < 0.5
+        assert int(row["params"]) == pytest.approx(whole * (1 - float(row["prune"])), abs=1)
 
 
 @pytest.mark.slow

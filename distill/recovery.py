@@ -1,0 +1,38 @@
+"""A pruned detector that has learned again from the whole one, on frames without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from endedge.data.frames import Batch
+from endedge.distill.losses import TeacherCache, distillation
+from endedge.distill.model import DetectionModel
+from endedge.distill.pruning import prune
+from endedge.distill.training import Recipe, train
+
+__all__ = ["pruned_and_recovered"]
+
+
+def pruned_and_recovered(
+    model: DetectionModel,
+    kept: float,
+    frames: Batch,
+    recipe: Recipe,
+    *,
+    calibration: Tensor,
+    device: str = "cpu",
+    on_step: Callable[[int, float], None] | None = None,
+) -> DetectionModel:
+    """``model`` cut to the share ``kept`` of its parameters, then distilled from itself.
+
+    The cut is measured and repaired on ``calibration`` (N, 3, S, S) uint8; ``recipe`` then trains
+    towards the class scores and box distributions of ``model`` on ``frames``, whose labels are
+    not used: what the uncut model says is the goal. ``model`` is untouched.
+    """
+    small = prune(model, kept, calibration, seed=recipe.seed)
+    if recipe.steps == 0:
+        return small
+    goal = distillation(TeacherCache(model, device), label_gain=0.0)
+    return train(small, frames, goal, recipe, device=device, on_step=on_step)
