@@ -72,9 +72,7 @@ class Rounds:
         start = self.start()
         upload = self.upload(cell)  # end → data: the device encodes what fits
         teacher = self.teacher(cell, upload)  # edge: the large model learns the frames
-        student = self.student(cell, upload, teacher)  # distill: the small one learns from it
-        shares = [kept for kept in self.world.config.downlink.keep if kept < 1]
-        students = [student, *(self.pruned(cell, student, kept) for kept in shares)]
+        students = self.students(cell, upload, teacher)  # distill: the small one learns from it
         package = self.package(cell, upload, students)  # distill: chosen, quantized, coded
         applied = self.applied(package, start)  # end: decoded on the device, evaluated
         sent = bool(package.record["sent"])
@@ -188,6 +186,12 @@ class Rounds:
         }  # fmt: skip
         return self._node("student", determinants, make)
 
+    def students(self, cell: Cell, upload: Node, teacher: Node) -> list[Node]:
+        """The distilled student, and those pruned from it to the shares of ``downlink.keep``."""
+        whole = self.student(cell, upload, teacher)
+        shares = [kept for kept in self.world.config.downlink.keep if kept < 1]
+        return [whole, *(self.pruned(cell, whole, kept) for kept in shares)]
+
     def pruned(self, cell: Cell, student: Node, kept: float) -> Node:
         """The student with only the share ``kept`` of its parameters: cut by what the uploaded
         frames show, then taught by the whole one."""
@@ -200,7 +204,7 @@ class Rounds:
             small = pruned_and_recovered(
                 load_detector(student.folder / "student.safetensors"), kept, frames, recipe,
                 calibration=frames.images[:CALIBRATION_FRAMES], device=world.device,
-                on_step=self._steps(f"student of {kept:.0%}", recipe.steps),
+                on_step=self._steps(f"pruned-{kept:.0%}", cell, recipe.steps),
             )  # fmt: skip
             save_detector(small, folder / "student.safetensors")
             return {"steps": recipe.steps, "seconds": time.perf_counter() - began}
@@ -253,7 +257,8 @@ class Rounds:
         """Detections before and after the update of ``cell`` on a few evaluation frames, as
         ``examples.json`` of the node; None when the update was not sent."""
         upload = self.upload(cell)
-        package = self.package(cell, upload, self.student(cell, upload, self.teacher(cell, upload)))
+        students = self.students(cell, upload, self.teacher(cell, upload))
+        package = self.package(cell, upload, students)
         if not package.record["sent"]:
             return None
 

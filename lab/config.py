@@ -287,7 +287,7 @@ class Config(_Section):
     teacher: Training
     student: Training
     distillation: Distillation = Distillation()
-    recovery: Training = Training(steps=100, epochs=10, lr=5e-4, train_norm=True)  # once pruned
+    recovery: Training = Training(steps=100, epochs=10, lr=2e-4)  # of a pruned student
     held_back: HeldBack = HeldBack()
     downlink: Downlink
     link: Link = Link()

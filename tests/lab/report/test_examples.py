@@ -90,7 +90,7 @@ def test_only_an_update_that_was_sent_is_drawn(
     cell = Cell(0, 6, "jpeg-q75-64", 50_000)
     sent = rounds.package(
         cell, rounds.upload(cell),
-        rounds.student(cell, rounds.upload(cell), rounds.teacher(cell, rounds.upload(cell))),
+        rounds.students(cell, rounds.upload(cell), rounds.teacher(cell, rounds.upload(cell))),
     ).record["sent"]  # fmt: skip
     assert (rounds.examples(cell) is not None) == sent
     monkeypatch.setattr(Rounds, "examples", lambda *_: None)
