@@ -115,7 +115,7 @@ def allocate_fleet(
         nothing, idle = np.zeros(len(fleet)), float(fleet.idle.sum())
         return FleetAllocation(nothing, nothing, fleet.m0[column], idle, math.inf, idle, 0.0)
     market = Market(fleet, bandwidth_hz)
-    _clear(market)
+    _clear(market, 1e-6 if len(fleet) <= 100 else 3e-4)
     served = _serve(market)
     n_bytes = np.where(served[:, None], market.bytes, 0.0)
     reached = np.where(served, market.value(), fleet.idle)
@@ -133,18 +133,18 @@ def allocate_fleet(
     )
 
 
-def _clear(market: Market) -> None:
+def _clear(market: Market, tolerance: float) -> None:
     """Find the price of the band, every device free to take an update or not."""
     fleet = market.fleet
     if len(fleet) <= _SAMPLED:
         everything = (fleet.rate * fleet.high).sum(axis=1)
         price = float(np.median(fleet.weight / everything)) * 0.1
-    else:  # a few hundred of them tell the price nearly
+    else:  # a few hundred of them tell the price nearly, to a few hundredths
         sample = fleet.sample(500)
         few = Market(sample, market.band * len(sample) / len(fleet))
-        _clear(few)
-        price = few.price
-    market.root(price, None, 1e-6 if len(fleet) <= 100 else 3e-4)
+        _clear(few, 1e-2)
+        price, market.slope = few.price, few.slope
+    market.root(price, None, tolerance)
 
 
 def _serve(market: Market) -> Bools:

@@ -82,6 +82,7 @@ class Market:
         self.bytes = np.maximum(fleet.low, 1.0)
         self.surplus = np.zeros(len(fleet))
         self.price, self.bound = 0.0, math.inf
+        self.slope = -2.0  # of log demand over log price: a guess until there are two points
 
     def cost(self) -> Floats:
         """Hertz of each device's bytes (K,)."""
@@ -125,7 +126,7 @@ class Market:
         low, high, target = 0.0, math.inf, math.log(self.band)
         fits: tuple[float, Floats, Floats] | None = None
         last: tuple[float, float] | None = None
-        slope = -2.0  # of log demand over log price: a guess until there are two points
+        slope = self.slope if served is None else -2.0
         for _ in range(100):
             excess = math.log(max(self.demand(price, served), 1e-300)) - target
             if excess > 0:
@@ -136,7 +137,7 @@ class Market:
                 break
             here = math.log(price), excess
             if last is not None and here[0] != last[0]:
-                slope = min(max((here[1] - last[1]) / (here[0] - last[0]), -9.0), -0.2)
+                self.slope = slope = min(max((here[1] - last[1]) / (here[0] - last[0]), -9.0), -0.2)
             aim = here[0] + min(max(-(excess + 0.3 * tolerance) / slope, -4.0), 4.0)
             if low and high < math.inf and not math.log(low) < aim < math.log(high):
                 aim = (math.log(low) + math.log(high)) / 2
