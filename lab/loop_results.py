@@ -97,12 +97,14 @@ _LOOKS = {
     "no-update": Style(GREY, "dash", "--", 1.1),
     "federated": Style(GREEN, "dashdot", "-.", 1.2),
     "redacted": Style(PINK, "dashdot", "-.", 1.2),
-    "static": Style(BLACK, "solid", "-", 0.8),
 }
+_STATIC = {"6": ":", "7": "-.", "8": "-", "9": "--"}  # strokes by the first digit of the share
 
 
 def _look(policy: str) -> Style:
     kind = "redacted" if policy.endswith("+redacted") else policy
+    if kind.startswith("static-0."):
+        return Style(BLACK, "solid", _STATIC.get(kind[9], "--"), 0.8)
     return _LOOKS[kind if kind in _LOOKS else kind.partition("-")[0]]
 
 
