@@ -36,13 +36,12 @@ def built(name: str) -> DetectionModel:
 
 def exported(model: DetectionModel, folder: Path) -> torch.Tensor:
     """What Ultralytics' own export of ``model`` gives for a picture."""
-    from ultralytics import YOLO
+    from ultralytics.engine.exporter import Exporter
 
-    wrapped = YOLO("yolov8n.yaml", verbose=False)  # of any kind: only its export is used
-    wrapped.model = clone(model)
-    wrapped.model.pt_path = str(folder / "model.pt")
-    wrapped.model.task = "detect"
-    file = wrapped.export(format="torchscript", imgsz=160, device="cpu", verbose=False)
+    twin = clone(model)
+    twin.task, twin.pt_path = "detect", str(folder / "model.pt")  # beside which the file is put
+    wanted = {"mode": "export", "format": "torchscript", "imgsz": 160, "device": "cpu"}
+    file = Exporter(overrides=wanted)(model=twin)
     result = torch.jit.load(file)(PICTURE)  # type: ignore[no-untyped-call]
     return torch.as_tensor(result[0] if isinstance(result, tuple) else result)
 
