@@ -1,8 +1,14 @@
-"""COCO mAP of detections, by pycocotools itself."""
+"""COCO mAP of detections, by pycocotools, or by hotcoco where that is installed.
+
+hotcoco (MIT, Rust; the extra ``endedge[fast]``) computes the same figures; a test holds it to
+pycocotools, the reference, to 1e-9 on real detections and on made-up hard cases.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +23,9 @@ from endedge.data.frames import Batch
 from endedge.distill.model import DetectionModel
 from endedge.end.inference import Detections, detect
 
-__all__ = ["Score", "coco_map", "evaluate"]
+__all__ = ["FAST", "Score", "coco_map", "evaluate"]
+
+FAST = importlib.util.find_spec("hotcoco") is not None
 
 
 @dataclass(frozen=True)
@@ -29,31 +37,38 @@ class Score:
     images: int
 
 
-def coco_map(truth: Dataset, detections: Sequence[Detections]) -> Score:
+def coco_map(truth: Dataset, detections: Sequence[Detections], *, fast: bool = FAST) -> Score:
     """Score ``detections`` of all frames of ``truth`` (bbox, all areas, 100 detections).
 
     Classes without a box in ``truth`` do not count, as in COCOeval. With no boxes at all the
-    score is 0, not COCOeval's −1.
+    score is 0, not COCOeval's −1. ``fast``: by hotcoco.
     """
+    results = [
+        [d.image_id, *box, score, truth.category_ids[label]]
+        for d in detections
+        for box, score, label in zip(d.boxes, d.scores, d.labels, strict=True)
+    ]
+    if not results:
+        return Score(0.0, 0.0, len(truth))
     with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = _as_coco(truth)
-        coco.createIndex()
-        results = [
-            [d.image_id, *box, score, truth.category_ids[label]]
-            for d in detections
-            for box, score, label in zip(d.boxes, d.scores, d.labels, strict=True)
-        ]
-        if not results:
-            return Score(0.0, 0.0, len(truth))
-        ours = coco.loadRes(np.asarray(results, np.float64))
-        run = COCOeval(coco, ours, "bbox")
+        run = _compared(_as_coco(truth), np.asarray(results, np.float64), fast)
         run.params.areaRng, run.params.areaRngLbl = run.params.areaRng[:1], ["all"]
         run.params.maxDets = [100]  # only what mAP and mAP50 need; the values stay the same
         run.evaluate()
         run.accumulate()
-    precision = run.eval["precision"][:, :, :, 0, 0]  # iou, recall, class
+    precision = np.asarray(run.eval["precision"])[:, :, :, 0, 0]  # iou, recall, class
     return Score(_mean(precision), _mean(precision[0]), len(truth))
+
+
+def _compared(truth: dict[str, Any], results: Any, fast: bool) -> Any:
+    if fast:
+        library = importlib.import_module("hotcoco")
+        known = library.COCO(truth)
+        return library.COCOeval(known, known.load_res(results), "bbox")
+    known = COCO()
+    known.dataset = truth
+    known.createIndex()
+    return COCOeval(known, known.loadRes(results), "bbox")
 
 
 def evaluate(model: DetectionModel, frames: Batch, truth: Dataset, device: str = "cpu") -> Score:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -17,7 +19,11 @@ from endedge.data.coco import Dataset, Frame, load_coco, read_image
 from endedge.data.frames import stack_frames
 from endedge.distill.model import DetectionModel, load_detector
 from endedge.end.inference import Detections, detect
-from endedge.end.metric import coco_map
+from endedge.end.metric import FAST, coco_map
+
+needs_fast = pytest.mark.skipif(not FAST, reason="hotcoco is not installed (endedge[fast])")
+EVALUATORS = [pytest.param(False, id="pycocotools"),
+              pytest.param(True, id="hotcoco", marks=needs_fast)]  # fmt: skip
 
 
 def _frame(image_id: int, boxes: list[list[float]], labels: list[int]) -> Frame:
@@ -50,10 +56,11 @@ HAND: dict[str, tuple[list[Any], list[Any], float | None]] = {
 }
 
 
+@pytest.mark.parametrize("fast", EVALUATORS)
 @pytest.mark.parametrize("case", HAND)
-def test_by_hand(case: str) -> None:
+def test_by_hand(case: str, fast: bool) -> None:
     first, second, expected = HAND[case]
-    score = coco_map(TRUTH, [_found(1, first), _found(2, second)])
+    score = coco_map(TRUTH, [_found(1, first), _found(2, second)], fast=fast)
     if expected is None:
         # thresholds <= 0.8: both right (1.0); above: the best-scored box is wrong, the other
         # right at rank 2, precision 1/2 up to recall 1/2 (51 points).
@@ -88,7 +95,8 @@ def _plain(truth: Dataset, found: list[Detections]) -> tuple[float, float]:
     return float(run.stats[0]), float(run.stats[1])
 
 
-def test_equal_to_pycocotools_on_random_scenes() -> None:
+@pytest.mark.parametrize("fast", EVALUATORS)
+def test_equal_to_pycocotools_on_random_scenes(fast: bool) -> None:
     rng = np.random.default_rng(5)
     frames, found = [], []
     for i in range(12):
@@ -97,17 +105,44 @@ def test_equal_to_pycocotools_on_random_scenes() -> None:
         noisy = boxes + rng.normal(0, 4, boxes.shape)
         found.append(Detections(i, np.abs(noisy), rng.uniform(0, 1, 6), rng.integers(0, 2, 6)))
     truth = Dataset(tuple(frames), ("a", "b"), (1, 2))
-    ours = coco_map(truth, found)
+    ours = coco_map(truth, found, fast=fast)
     assert (ours.map, ours.map50) == pytest.approx(_plain(truth, found), abs=1e-12)
 
 
-def test_equal_to_pycocotools_on_real_detections(shared: Path) -> None:
+@needs_fast
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(0, 130), st.integers(1, 4))
+def test_both_evaluators_agree_on_hard_cases(
+    seed: int, n_frames: int, n_found: int, n_scores: int
+) -> None:
+    """Equal scores, crowds, empty frames, empty boxes, more than 100 detections a frame."""
+    rng = np.random.default_rng(seed)
+    frames, found = [], []
+    for i in range(n_frames):
+        n = int(rng.integers(0, 8))
+        boxes = np.concatenate([rng.integers(0, 60, (n, 2)), rng.integers(0, 40, (n, 2))], 1)
+        frames.append(
+            Frame(i + 1, Path(), 100, 100, boxes.astype(np.float32), rng.integers(0, 3, n),
+                  rng.random(n) < 0.2)
+        )  # fmt: skip
+        k = int(rng.integers(0, n_found + 1))
+        at = rng.integers(0, max(1, n), k)
+        near = (boxes[at] if n else rng.integers(0, 50, (k, 4))) + rng.integers(-3, 4, (k, 4))
+        scores = np.sort(rng.integers(1, n_scores + 1, k) / n_scores)[::-1]
+        found.append(Detections(i + 1, np.abs(near).astype(float), scores, rng.integers(0, 3, k)))
+    truth = Dataset(tuple(frames), ("a", "b", "c"), (1, 5, 90))
+    slow, fast = (coco_map(truth, found, fast=f) for f in (False, True))
+    assert (fast.map, fast.map50) == pytest.approx((slow.map, slow.map50), abs=1e-9)
+
+
+@pytest.mark.parametrize("fast", EVALUATORS)
+def test_equal_to_pycocotools_on_real_detections(shared: Path, fast: bool) -> None:
     truth = load_coco(
         shared / "coco/annotations/instances_eval.json", shared / "coco/images/eval"
     ).take(range(40))
     frames = stack_frames(truth.frames, 320, lambda f: read_image(f.path))
     found = detect(load_detector(shared / "weights/yolov8n.pt"), frames)
-    ours = coco_map(truth, found)
+    ours = coco_map(truth, found, fast=fast)
     assert ours.map > 0.2
     assert (ours.map, ours.map50) == pytest.approx(_plain(truth, found), abs=1e-9)
 
