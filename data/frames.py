@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -46,6 +46,11 @@ class Batch:
             self.images[at], tuple(self.boxes[i] for i in at), tuple(self.labels[i] for i in at),
             self.scale[at], self.offset[at], self.size[at], self.image_ids[at],
         )  # fmt: skip
+
+    def on(self, device: str) -> Batch:
+        """The same with the pictures in the memory of ``device``."""
+        images = self.images.to(device)
+        return self if images is self.images else replace(self, images=images)
 
     def relabel(self, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> Batch:
         """The same pictures with other labels (pseudo-labels of a teacher, say)."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,12 +68,14 @@ def train(
 
     ``objective(model)`` makes the loss, called with the raw predictions of each batch and
     its :class:`Targets`; ``on_step(step, loss)`` is told of progress. ``start`` is untouched.
-    Raises :class:`BadInput` without frames.
+    On a GPU the frames stay there and the network runs in bf16; losses, gradients and weights are
+    fp32 everywhere. Raises :class:`BadInput` without frames.
     """
     if len(frames) == 0:
         raise BadInput("no frames to train on; give at least one")
-    model = clone(start)
-    loss_of = objective(model.to(device))
+    kind = torch.device(device).type
+    frames, model = frames.on(device), clone(start).to(device)
+    loss_of = objective(model)
     trained = _set_trainable(model, recipe)
     fold_norms(model.model[_trained_modules(model, recipe) :])
     model.to(memory_format=torch.channels_last)
@@ -83,7 +86,9 @@ def train(
     average = [p.detach().clone() for p in trained]
     for step, (at, flips) in enumerate(_order(len(frames), recipe), 1):
         targets = gather(frames, at, flips, device)
-        loss = loss_of(model(targets.images), targets)
+        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+            predictions = model(targets.images)
+        loss = loss_of(_single(predictions), targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, 10.0)
@@ -99,6 +104,15 @@ def train(
     learned = model.model[: _trained_modules(model, recipe)].state_dict()
     result.model[: _trained_modules(model, recipe)].load_state_dict(learned)
     return result.requires_grad_(True).cpu().eval()
+
+
+def _single(predictions: Any) -> Any:
+    """Nested predictions in fp32; what is fp32 already is not copied."""
+    if isinstance(predictions, torch.Tensor):
+        return predictions.float()
+    if isinstance(predictions, dict):
+        return {name: _single(value) for name, value in predictions.items()}
+    return [_single(value) for value in predictions]
 
 
 def interpolate(start: DetectionModel, end: DetectionModel, share: float) -> DetectionModel:
