@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 
-__all__ = ["BadInput", "bytes_in_period", "hz_for_bytes", "parse_quantity"]
+__all__ = ["BadInput", "Unfinished", "bytes_in_period", "hz_for_bytes", "parse_quantity"]
 
 
 class BadInput(ValueError):  # noqa: N818  (it names what the user gave, not a state of ours)
@@ -17,6 +17,13 @@ class BadInput(ValueError):  # noqa: N818  (it names what the user gave, not a s
 
     The message is one line: what is wrong, where, and what would be right. The command line
     prints it without a traceback and exits with status 2.
+    """
+
+
+class Unfinished(RuntimeError):  # noqa: N818
+    """A part of the work failed and the rest is done and kept; the message says which and why.
+
+    The command line prints it without a traceback and exits with status 1.
     """
 
 

@@ -69,11 +69,11 @@ class Rounds:
 
     def measure(self, cell: Cell) -> dict[str, Any]:
         """Run (or look up) the round of ``cell`` and return its row of ``surface.csv``."""
-        start = self.start()
         upload = self.upload(cell)  # end → data: the device encodes what fits
         teacher = self.teacher(cell, upload)  # edge: the large model learns the frames
         students = self.students(cell, upload, teacher)  # distill: the small one learns from it
         package = self.package(cell, upload, students)  # distill: chosen, quantized, coded
+        start = self.start()
         applied = self.applied(package, start)  # end: decoded on the device, evaluated
         sent = bool(package.record["sent"])
         on_device = applied if sent else start
@@ -97,6 +97,11 @@ class Rounds:
             "seconds_eval": applied.record["seconds"],
             "sent": int(sent),
         }
+
+    def trunk(self, cell: Cell) -> list[Node]:
+        """What all budgets of an upload share: the distilled students."""
+        upload = self.upload(cell)
+        return self.students(cell, upload, self.teacher(cell, upload))
 
     def received(self, cell: Cell) -> Upload:
         """What the edge trains on and holds back in the round of ``cell``."""

@@ -278,8 +278,11 @@ class Config(_Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    workers: Count | Literal["auto"] = "auto"
     log: Literal["none", "tensorboard"] = "none"  # losses of the trainings, in DIR/logs
+    engine: Literal["auto", "here", "processes", "ray", "slurm"] = "auto"  # see lab/engines.py
+    workers: Count | Literal["auto"] = "auto"  # auto: one a core, or workers_per_gpu
+    workers_per_gpu: Count = 1  # small trainings leave most of a GPU idle: several share it
+    slurm: dict[str, str | int] = {}  # of submitit, e.g. {slurm_partition: gpu, timeout_min: 60}
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     data: Data
     weights: Weights

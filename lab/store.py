@@ -2,7 +2,8 @@
 
 A node is written into a scratch folder and appears by one rename, so a killed process loses
 only the node it was on, and two processes on one folder never see each other's halves. A
-lock per node (released by the kernel when its holder dies) keeps them off the same work.
+lock per node (released by the kernel when its holder dies) keeps them off the same work, and
+says who is at what: nothing that runs has to be asked, and nothing dead looks alive.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Node", "Store", "digest"]
+__all__ = ["Busy", "Missing", "Node", "Peek", "Running", "Store", "digest"]
+
+_LINE = 512  # bytes of a lock's note
 
 
 def digest(content: Mapping[str, Any]) -> str:
@@ -30,19 +35,39 @@ def digest(content: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Node:
-    """A finished piece of work: its ``folder`` of files and the ``record`` of what it found."""
+    """A finished piece of work: its ``folder`` of files, the ``record`` of what it found, and the
+    ``seconds`` that it took (0: not known)."""
 
     key: str
     folder: Path
     record: dict[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Running:
+    """A node that a living process is making: who, since when (s, Unix time), and its last word."""
+
+    key: str
+    host: str
+    pid: int
+    since: float
+    says: str
+
+
+class Busy(Exception):  # noqa: N818 (an answer, not an error)
+    """Another process makes this node now."""
 
 
 class Store:
-    """The nodes of one results folder."""
+    """The nodes of one results folder. Who does not ``wait`` for a node that another process
+    makes gets :class:`Busy` and can do something else meanwhile."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, wait: bool = True) -> None:
+        self.folder, self._wait = folder, wait
         self._nodes = folder / "nodes"
+        self._whole: dict[Path, tuple[str, int, int, int]] = {}  # files found unchanged
+        self._held: list[tuple[int, dict[str, Any]]] = []  # locks of this store, inmost last
 
     def find(self, stage: str, determinants: Mapping[str, Any]) -> Node | None:
         """The node if it is there and whole: every file listed in its record, unchanged."""
@@ -54,9 +79,9 @@ class Store:
         try:
             document = json.loads((folder / "record.json").read_text(encoding="utf-8"))
             for name, expected in document["files"].items():
-                if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
+                if not self._unchanged(folder / name, expected):
                     return None
-            return Node(key, folder, document["record"])
+            return Node(key, folder, document["record"], float(document.get("seconds", 0.0)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -68,6 +93,17 @@ class Store:
     def remove(self, key: str) -> None:
         """Forget a node; one that is not there is no error."""
         shutil.rmtree(self._nodes / key, ignore_errors=True)
+
+    def _unchanged(self, path: Path, expected: str) -> bool:
+        """Whether the file has the hash ``expected``; read once as long as nobody writes it, for
+        every cell of a trunk asks for the same large files."""
+        now = path.stat()
+        seen = (expected, now.st_ino, now.st_size, now.st_mtime_ns)
+        if self._whole.get(path) != seen:
+            if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+                return False
+            self._whole[path] = seen
+        return True
 
     def node(
         self,
@@ -85,22 +121,116 @@ class Store:
                 return found  # another process was faster
             scratch = Path(tempfile.mkdtemp(dir=self._nodes, prefix=f".{key}."))
             try:
+                began, cpu = time.perf_counter(), sum(os.times()[:4])  # children, too
                 record = make(scratch)
+                seconds, cpu = time.perf_counter() - began, sum(os.times()[:4]) - cpu
                 files = {
                     p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in scratch.iterdir()
                 }
-                document = {"determinants": dict(determinants), "record": record, "files": files}
+                document = {
+                    "determinants": dict(determinants), "record": record, "files": files,
+                    "seconds": seconds, "cpu_seconds": cpu,
+                }  # fmt: skip
                 (scratch / "record.json").write_text(json.dumps(document, indent=1))
                 shutil.rmtree(self._nodes / key, ignore_errors=True)  # a damaged one
                 os.replace(scratch, self._nodes / key)
             except BaseException:
                 shutil.rmtree(scratch, ignore_errors=True)
                 raise
-        return Node(key, self._nodes / key, record)
+        return Node(key, self._nodes / key, record, seconds)
+
+    def say(self, message: str) -> None:
+        """What the node that is being made is at, for :meth:`running` of any process."""
+        if self._held:
+            descriptor, who = self._held[-1]
+            text = json.dumps({**who, "says": message[:200]})
+            os.pwrite(descriptor, text.ljust(_LINE).encode(), 0)  # one write: never read in halves
+
+    def running(self) -> list[Running]:
+        """The nodes that living processes are making now, the oldest first."""
+        found = []
+        for path in (self.folder / "locks").glob("*.lock"):
+            with suppress(OSError, ValueError, KeyError, TypeError), path.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    said, _ = json.JSONDecoder().raw_decode(file.read())
+                    found.append(
+                        Running(path.stem, said["host"], said["pid"], said["since"], said["says"])
+                    )
+        return sorted(found, key=lambda r: r.since)
 
     @contextmanager
     def _lock(self, key: str) -> Iterator[None]:
+        """Alone on ``key``. The file is removed by its holder, so whoever waited for it has to
+        look whether the name still means the file that was locked."""
         self._nodes.mkdir(parents=True, exist_ok=True)
-        with (self._nodes / f".{key}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        path = self.folder / "locks" / f"{key}.lock"
+        path.parent.mkdir(exist_ok=True)
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if self._wait else fcntl.LOCK_NB))
+                except BlockingIOError:
+                    raise Busy(key) from None
+                if not _same(descriptor, path):
+                    continue
+                for litter in self._nodes.glob(f".{key}.*"):  # of a killed process
+                    shutil.rmtree(litter, ignore_errors=True)
+                who = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+                self._held.append((descriptor, who))
+                self.say("")
+                try:
+                    yield
+                finally:
+                    self._held.pop()
+                    path.unlink(missing_ok=True)
+                return
+            finally:
+                os.close(descriptor)
+
+
+class Missing(Exception):  # noqa: N818 (an answer, not an error)
+    """The node of ``stage`` is not there."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(stage)
+        self.stage = stage
+
+
+class Peek(Store):
+    """A store that makes nothing: :meth:`node` raises :class:`Missing`. What it found whole once
+    it does not read again."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._seen: dict[str, Node] = {}
+
+    def node(
+        self,
+        stage: str,
+        determinants: Mapping[str, Any],
+        make: Callable[[Path], dict[str, Any]],
+    ) -> Node:
+        """The node if it is there."""
+        key = f"{stage}-{digest(determinants)}"
+        if key not in self._seen:
+            if (found := self.find(stage, determinants)) is None:
+                raise Missing(stage)
+            self._seen[key] = found
+        return self._seen[key]
+
+    @property
+    def seen(self) -> list[Node]:
+        """All that was found so far."""
+        return list(self._seen.values())
+
+
+def _same(descriptor: int, path: Path) -> bool:
+    try:
+        named = path.stat()
+    except OSError:
+        return False
+    opened = os.fstat(descriptor)
+    return (opened.st_ino, opened.st_dev) == (named.st_ino, named.st_dev)

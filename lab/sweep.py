@@ -1,22 +1,26 @@
-"""The grid of an experiment, measured by several processes on one folder."""
+"""The grid of an experiment, measured on one folder by whichever engine."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from endedge.data.storage import write_atomic
+from endedge.data.units import BadInput, Unfinished
+from endedge.lab.agenda import Agenda, Result, drive
 from endedge.lab.cell import Cell, Rounds
 from endedge.lab.config import Config
-from endedge.lab.store import Store
-from endedge.lab.workers import how_many, in_processes, one_thread
+from endedge.lab.engines import Job, engine_of
+from endedge.lab.store import Missing, Node, Peek, Store, digest
 from endedge.lab.world import World
 
-__all__ = ["grid", "surface_csv", "sweep"]
+__all__ = ["Survey", "failure_file", "grid", "length", "surface_csv", "sweep"]
 
 Progress = Callable[[int, int, str], None]
 
@@ -32,62 +36,112 @@ def grid(config: Config) -> list[Cell]:
     ]
 
 
+class Survey:
+    """What a results folder holds of a grid: ``rows`` of measured cells, and of every other cell
+    the first stage that is ``missing``."""
+
+    def __init__(self, world: World, folder: Path, cells: Iterable[Cell]) -> None:
+        self._store = Peek(folder)
+        rounds = Rounds(world, self._store, lambda message: None)
+        self.rows: dict[Cell, dict[str, Any]] = {}
+        self.missing: dict[Cell, str] = {}
+        for cell in cells:
+            try:
+                self.rows[cell] = rounds.measure(cell)
+            except Missing as absent:
+                self.missing[cell] = absent.stage
+        try:
+            rounds.start()
+            self.started = True
+        except Missing:
+            self.started = False
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The finished nodes of these cells."""
+        return self._store.seen
+
+
 def sweep(
     config: Config, folder: Path, progress: Progress, cells: Sequence[Cell] | None = None
 ) -> list[dict[str, Any]]:
     """Measure the ``cells`` (all of the grid) that ``folder`` does not hold yet; return all rows.
 
-    Cells of one upload and seed share their trainings and go to one worker; seed by seed, so
-    that what there is of an unfinished sweep is a grid, the longest first.
     ``progress(done, total, message)`` hears of each cell and of what is being done. A cell's
-    file appears when it is measured, so an interrupted sweep goes on where it was.
-    Raises what the first failing cell raised.
+    file appears when it is measured, so an interrupted sweep goes on where it was. A cell that
+    fails is written down with its reason (``failed/``) and the others go on.
+    Raises :class:`Unfinished` at the end if any did (:class:`BadInput` if all of it was that).
     """
     world = World.of(config, folder)  # bad input shows here, before any process is started
+    write_atomic(folder / "config.yaml", config.to_yaml().encode())
     cells = grid(config) if cells is None else cells
-    tasks: dict[tuple[int, int, str], list[Cell]] = {}
-    for cell in cells:
-        tasks.setdefault((cell.seed, cell.frames, cell.codec), []).append(cell)
-    ordered = sorted(tasks.values(), key=lambda t: (config.seeds.index(t[0].seed), -t[0].frames))
-    rows: dict[Cell, dict[str, Any]] = {}
+    found = Survey(world, folder, cells)
+    failed: list[Result] = []
 
-    def hear(news: Cell | str, row: dict[str, Any] | None = None) -> None:
-        if isinstance(news, Cell) and row is not None:
-            rows[news] = row
-            progress(len(rows), len(cells), f"{news}: mAP {row['map']:.3f}")
-        else:
-            progress(len(rows), len(cells), str(news))
+    def hear(result: Result) -> None:
+        if result.row is None:
+            failed.append(result)
+            says = f"{result.cell or 'evaluation of the detectors as they are'} failed"
+            progress(len(found.rows), len(cells), f"{says}: {result.failure}")
+        elif result.cell is not None:
+            found.rows[result.cell] = result.row
+            says = f"{result.cell}: mAP {result.row['map']:.3f}"
+            progress(len(found.rows), len(cells), says)
+        if result.cell is not None:
+            _file(folder, result)
 
-    workers = min(how_many(config), len(ordered))
-    if workers == 1:
-        with one_thread():
-            for task in ordered:
-                _measure(Rounds(world, Store(folder), hear), task, hear)
-    else:
-        in_processes(workers, _begin, (config, str(folder)), _task, ordered, hear)
-    return [rows[cell] for cell in cells]
+    for cell, row in found.rows.items():  # a killed sweep may have measured it and not said so
+        _file(folder, Result(cell, row))
+    watched = Store(folder)
+
+    def idle() -> None:
+        if running := watched.running():
+            rest = f" · and {len(running) - 2} more" if len(running) > 2 else ""
+            says = " · ".join(r.says for r in running[:2] if r.says)
+            progress(len(found.rows), len(cells), says + rest)
+
+    if found.missing:
+        engine, slots = engine_of(config)
+        say = lambda message: progress(len(found.rows), len(cells), message)  # noqa: E731
+        with engine(Job(world, folder, slots, say)) as pool:
+            agenda = Agenda(found.missing, lambda c: length(config, c), pool, not found.started)
+            drive(agenda, pool, hear, idle)
+    if failed:
+        kind = BadInput if all(result.bad_input for result in failed) else Unfinished
+        raise kind(
+            f"{len(cells) - len(found.rows)} of {len(cells)} cells failed, the others are "
+            f"measured. First: {failed[0].failure} ('endedge status {folder}' lists them, the same "
+            "command tries them again)"
+        )
+    return [found.rows[cell] for cell in cells]
 
 
-def _measure(rounds: Rounds, cells: Sequence[Cell], hear: Callable[..., None]) -> None:
-    for cell in cells:
-        row = rounds.measure(cell)
-        name = f"{row['cell'].removeprefix('cell-')}.json"
-        write_atomic(rounds.store.folder / "cells" / name, json.dumps(row, indent=1).encode())
-        hear(cell, row)
+def failure_file(folder: Path, cell: Cell) -> Path:
+    """Where the reason is written down when ``cell`` fails."""
+    return folder / "failed" / f"{digest(asdict(cell))}.json"
 
 
-_rounds: Rounds | None = None  # of a worker process: the world is loaded once
+def _file(folder: Path, result: Result) -> None:
+    assert result.cell is not None
+    failure = failure_file(folder, result.cell)
+    if result.row is None:
+        said = {**asdict(result.cell), "reason": result.failure, "trace": result.trace}
+        write_atomic(failure, json.dumps(said, indent=1).encode())
+        return
+    path = folder / "cells" / f"{result.row['cell'].removeprefix('cell-')}.json"
+    if not path.is_file():
+        write_atomic(path, json.dumps(result.row, indent=1).encode())
+    with suppress(FileNotFoundError):
+        failure.unlink()
 
 
-def _begin(config: Config, folder: str) -> None:
-    global _rounds
-    _rounds = Rounds(World.of(config, Path(folder)), Store(Path(folder)), lambda message: None)
-
-
-def _task(cells: Sequence[Cell], news: Any) -> None:
-    assert _rounds is not None
-    _rounds.say = lambda message: news.put((message,))
-    _measure(_rounds, cells, lambda *what: news.put(what))
+def length(config: Config, cell: Cell) -> float:
+    """Of the trainings of a cell, for comparison only: steps, then frames to encode."""
+    steps = (
+        config.teacher.recipe(cell.frames, cell.seed).steps
+        + config.student.recipe(cell.frames, cell.seed).steps
+    )
+    return steps + 1e-3 * cell.frames
 
 
 def surface_csv(rows: Sequence[Mapping[str, Any]]) -> str:

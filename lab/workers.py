@@ -17,15 +17,15 @@ import torch
 from endedge.lab.config import Config
 from endedge.lab.world import pick_device
 
-__all__ = ["how_many", "in_processes", "one_thread"]
+__all__ = ["end_with_parent", "how_many", "in_processes", "one_thread"]
 
 
 def how_many(config: Config) -> int:
-    """Processes: as the configuration says; by itself one a core, or one on a GPU."""
+    """Processes: as the configuration says; by itself one a core, or ``workers_per_gpu``."""
     if config.workers != "auto":
         return config.workers
     if pick_device(config.device) != "cpu":
-        return 1
+        return config.workers_per_gpu
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
 
@@ -67,16 +67,20 @@ def in_processes(
 
 
 def _begin(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent(os.getppid())
     torch.set_num_threads(1)
     begin(*arguments)
 
 
-def _end_with(parent: int) -> None:
+def end_with_parent(parent: int) -> None:
     """A worker whose parent was killed has nobody to report to: it ends at once."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

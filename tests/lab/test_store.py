@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from endedge.data.storage import write_atomic
-from endedge.lab.store import Store, digest
+from endedge.lab.store import Busy, Missing, Peek, Store, digest
 
 
 def _make(folder: Path) -> dict[str, Any]:
@@ -131,3 +131,37 @@ def test_write_atomic_replaces_whole_files_and_leaves_no_scratch(tmp_path: Path)
     write_atomic(path, b"two")
     assert path.read_bytes() == b"two"
     assert [p.name for p in path.parent.iterdir()] == ["f.json"]
+
+
+def test_who_does_not_wait_is_told_that_the_node_is_busy_and_who_is_at_it(tmp_path: Path) -> None:
+    holder, other = Store(tmp_path), Store(tmp_path, wait=False)
+
+    def make(scratch: Path) -> dict[str, Any]:
+        holder.say("half way\nthrough ü" + 300 * "x")
+        holder.say("half way")
+        with pytest.raises(Busy):
+            other.node("stage", {}, _make)
+        (running,) = other.running()
+        assert (running.key, running.pid, running.says) == (
+            f"stage-{digest({})}", os.getpid(), "half way",
+        )  # fmt: skip
+        assert 0 <= time.time() - running.since < 60
+        with pytest.raises(Missing, match="stage"):
+            Peek(tmp_path).node("stage", {}, _make)
+        return _make(scratch)
+
+    holder.node("stage", {}, make)
+    assert other.running() == []
+    assert other.node("stage", {}, _make).record == {"value": 3}
+    peek = Peek(tmp_path)
+    assert peek.node("stage", {}, _make).seconds > 0
+    assert [node.record for node in peek.seen] == [{"value": 3}]
+    assert list((tmp_path / "locks").iterdir()) == []
+
+
+def test_litter_of_a_killed_process_is_removed_with_its_node(tmp_path: Path) -> None:
+    litter = tmp_path / "nodes" / f".stage-{digest({})}.abc"
+    litter.mkdir(parents=True)
+    (litter / "half").write_bytes(b"x")
+    Store(tmp_path).node("stage", {}, _make)
+    assert not litter.exists()
