@@ -70,6 +70,16 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
         sub.add_argument("--out", required=True, metavar="DIR", help="results folder")
+        sub.add_argument("--engine", help="auto, here, processes, ray or slurm")
+        if name == "measure":
+            sub.add_argument("--adaptive", type=float, metavar="WIDTH",
+                help="only the cells that the allocation needs: stop when its regret is below "
+                "WIDTH mAP (0.01: one point) with 90 %% probability")  # fmt: skip
+    sub = verb("status", "what of a sweep is done, running, failed; the time left",
+        "endedge status runs/demo",
+    )  # fmt: skip
+    sub.add_argument("dir", help="results folder")
+    sub.add_argument("--json", action="store_true", help="print JSON")
     sub = verb("loop", "closed-loop rounds over a drifting stream, policies side by side; resumes",
         "endedge loop demo-loop --out runs/loop",
     )  # fmt: skip

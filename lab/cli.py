@@ -1,7 +1,8 @@
 """``endedge VERB CONFIG|DIR [key=value …]``: the command line.
 
-Bad input is one line on stderr and exit status 2; an interrupted job says how to go on
-(status 130); anything else unexpected is a bug and keeps its traceback.
+Bad input is one line on stderr and exit status 2; work of which a part failed says which
+(status 1); an interrupted job says how to go on (status 130); anything else unexpected is a
+bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from endedge.data.units import BadInput, parse_quantity
+from endedge.data.units import BadInput, Unfinished, parse_quantity
 from endedge.lab.arguments import Action, build_parser
 
 __all__ = ["main"]
@@ -37,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInput as error:
         print(f"endedge {arguments.verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except Unfinished as error:
+        print(f"endedge {arguments.verb}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         out = getattr(arguments, "out", None)
         print(
@@ -64,7 +68,15 @@ def _measure(a: argparse.Namespace) -> None:
     from endedge.lab import pipeline
 
     with _progress() as progress:
-        print(f"surface: {pipeline.measure_stage(_config(a), Path(a.out), progress)}")
+        surface = pipeline.measure_stage(_config(a), Path(a.out), progress, a.adaptive)
+    print(f"surface: {surface}")
+
+
+def _status(a: argparse.Namespace) -> None:
+    from endedge.lab.status import status, tell
+
+    found = status(Path(a.dir))
+    print(json.dumps(found, indent=1) if a.json else tell(found))
 
 
 def _loop(a: argparse.Namespace) -> None:
@@ -348,6 +360,7 @@ _ACTIONS: dict[str, Action] = {
     "run": _run,
     "measure": _measure,
     "loop": _loop,
+    "status": _status,
     "fit": _fit,
     "bench": _bench,
     "report": _report,
@@ -380,7 +393,8 @@ def _one_thread() -> None:
 def _config(a: argparse.Namespace) -> Any:
     from endedge.lab.config import load_config
 
-    return load_config(a.config, a.overrides)
+    engine = getattr(a, "engine", None)
+    return load_config(a.config, [*a.overrides, *([f"engine={engine}"] if engine else [])])
 
 
 def _detector(name: str) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from endedge.allocator import Curves, Points, Surface, fit, registry
 from endedge.data.storage import write_atomic
 from endedge.data.units import BadInput
+from endedge.lab.adaptive import adaptive_sweep
 from endedge.lab.benchmark import (
     Contest,
     Decision,
@@ -54,13 +55,17 @@ def run(config: Config, folder: Path, progress: Progress) -> Path:
     return report_stage(folder)
 
 
-def measure_stage(config: Config, folder: Path, progress: Progress) -> Path:
-    """Measure the grid → ``config.yaml``, ``cells/``, ``surface.csv``,
-    ``examples.json``."""
+def measure_stage(
+    config: Config, folder: Path, progress: Progress, width: float | None = None
+) -> Path:
+    """Measure the grid → ``config.yaml``, ``cells/``, ``surface.csv``, ``examples.json``; with
+    ``width`` (mAP) only the cells that the allocation needs for so narrow a regret."""
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"--out {folder} is a file; give a folder")
-    rows = sweep(config, folder, progress)
-    write_atomic(folder / "config.yaml", config.to_yaml().encode())
+    if width is None:
+        rows = sweep(config, folder, progress)
+    else:
+        rows = adaptive_sweep(config, folder, progress, width)
     write_atomic(folder / "surface.csv", surface_csv(rows).encode())
     _examples(config, folder, progress)
     return folder / "surface.csv"
