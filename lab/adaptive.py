@@ -27,7 +27,8 @@ from endedge.lab.config import Link as LinkConfig
 from endedge.lab.engines import engine_of
 from endedge.lab.status import Pace
 from endedge.lab.store import Store
-from endedge.lab.sweep import Progress, Survey, grid, length, one_thread, sweep
+from endedge.lab.sweep import Progress, Survey, grid, length, sweep
+from endedge.lab.workers import one_thread
 from endedge.lab.world import World
 
 __all__ = [
