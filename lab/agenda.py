@@ -25,7 +25,7 @@ from endedge.lab.store import Busy
 
 __all__ = ["Agenda", "Item", "Pool", "Result", "drive", "work"]
 
-TRUNK_STAGES = ("upload", "teacher", "student")
+TRUNK_STAGES = ("upload", "teacher", "student", "pruned")
 _PAUSE_S = 0.2
 _ATTEMPTS = 3  # of an item whose worker dies; an exception is an answer and not tried again
 

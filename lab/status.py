@@ -80,9 +80,11 @@ class Pace:
         steps = {
             "teacher": plan.teacher.recipe(cell.frames, cell.seed).steps,
             "student": plan.student.recipe(cell.frames, cell.seed).steps,
+            "pruned": plan.recovery.recipe(cell.frames, cell.seed).steps
+            * sum(kept < 1 for kept in plan.downlink.keep),
         }
         left = TRUNK_STAGES[TRUNK_STAGES.index(missing) :] if missing in TRUNK_STAGES else ()
-        return sum(steps[s] * self.rates.get(s, nan) for s in left if s in steps)
+        return sum(steps[s] * self.rates.get(s, nan) for s in left if steps.get(s))
 
     def leaf(self, missing: str = "package") -> float:
         """Of package and evaluation, or of the evaluation only (s; NaN: not known)."""
