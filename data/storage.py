@@ -13,7 +13,8 @@ __all__ = ["append", "publish", "sha256_of", "sweep", "write_atomic"]
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write ``path`` so that a reader, or a restart, sees the old bytes or the new ones.
 
-    The temporary file beside it is removed on any error (a full disk raises OSError).
+    The temporary file beside it is removed on any error (a full disk raises OSError, Ctrl-C
+    KeyboardInterrupt); only a killed process can leave one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.new")  # two processes, two files
@@ -21,11 +22,11 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with open(descriptor, "wb") as out:
             out.write(data)
-    except OSError:
+        publish(partial, path)
+    except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
-    publish(partial, path)
 
 
 def publish(partial: Path, path: Path) -> None:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,9 @@ class EdgeService:
                 self.audit("turned_away", peer=str(peer))
             else:
                 self._handshakes += 1
-                self._spawn(self._serve(knocking, str(peer)))
+                serving = self._spawn(self._serve(knocking, str(peer)))
+                # also when the service stops before the task has begun
+                serving.add_done_callback(partial(_hang_up, knocking))
 
     async def _serve(self, knocking: socket.socket, peer: str) -> None:
         connection: Connection | None = None
@@ -181,7 +184,8 @@ class EdgeService:
         except (OSError, TimeoutError) as error:
             self.audit("disconnected", name, peer=peer, why=str(error) or type(error).__name__)
         finally:
-            knocking.close() if connection is None else await connection.close(last)
+            if connection is not None:
+                await connection.close(last)
 
     async def _open(self, knocking: socket.socket) -> Connection:
         reader = asyncio.StreamReader(limit=READ_LIMIT_BYTES)
@@ -232,10 +236,11 @@ class EdgeService:
 
     # Jobs ------------------------------------------------------------------------------------
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _schedule(self, device: Device) -> None:
         round_index = device.rounds.next_job()
@@ -321,3 +326,7 @@ async def _in_thread(adapt: Adapt, job: Job) -> bytes:
 
     threading.Thread(target=run, daemon=True, name=f"adapt {job.device_id}").start()
     return await future
+
+
+def _hang_up(knocking: socket.socket, _: object) -> None:
+    knocking.close()

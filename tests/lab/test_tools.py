@@ -110,7 +110,7 @@ def test_data_subset_makes_a_root_for_a_configuration(
     made = load_coco(root / "annotations/instances_eval.json", root / "images/eval")
     assert [f.image_id for f in made.frames] == [2, 5]
     cases: tuple[tuple[list[str], str], ...] = (
-        (["pool"], "pool=1000"),
+        (["pool"], "unrecognized arguments: pool"),
         (["pool=many"], "pool=1000"),
         ([], "at least one"),
     )
@@ -219,4 +219,5 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(place: Path, workers:
     assert kept
     subprocess.run(command, check=True, capture_output=True)
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
-    assert len(list((place / "out" / "cells").iterdir())) == 8
+    # not iterdir(): a worker that is killed while it writes leaves its draft (.NAME.PID.new)
+    assert len(list((place / "out" / "cells").glob("*.json"))) == 8
