@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -68,6 +69,7 @@ def in_processes(
 
 def _begin(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     end_with_parent(os.getppid())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends us, silently
     torch.set_num_threads(1)
     begin(*arguments)
 
