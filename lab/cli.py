@@ -27,8 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
     parser = build_parser(_ACTIONS)
     arguments, rest = parser.parse_known_args(argv)
-    # argparse cannot take key=value after an option; here they may stand anywhere.
-    if not hasattr(arguments, "overrides") or any(a.startswith("-") or "=" not in a for a in rest):
+    # argparse cannot take key=value after an option; here they may stand anywhere, and a word
+    # that is none is for the verb to refuse: it knows what would be right.
+    if not hasattr(arguments, "overrides") or any(a.startswith("-") for a in rest):
         if rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
     else:
