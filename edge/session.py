@@ -152,7 +152,7 @@ class Device:
             case Applied() | Failed():
                 self._on_result(message)
             case Ping():
-                pass
+                self._ask_again()
             case _:
                 raise BadInput(f"unexpected {type(message).__name__}")
 
@@ -206,6 +206,14 @@ class Device:
         elif have == offer.size:
             await self._finish_upload(offer)
         await self._pace(len(data.payload))
+
+    def _ask_again(self) -> None:
+        """A device with nothing to say has sent all it was asked for: what an upload still
+        lacks came out of order and was dropped."""
+        offer = self.rounds.offer
+        if self._upload_open and offer is not None:
+            self._asked_offset = self.rounds.received_bytes()
+            self.post(Accept(offer.round_index, self._asked_offset))
 
     async def _pace(self, n_bytes: int) -> None:
         now_s = time.monotonic()

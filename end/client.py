@@ -297,7 +297,7 @@ class Device:
                 if message.round_index >= max(self.store.round_index, self._ended_round):
                     self._noted.set()
             case Ping():
-                pass
+                self._ask_again(connection)
             case _:
                 why = f"{type(message).__name__} {getattr(message, 'reason', '')}"
                 raise BadInput(why)
@@ -340,6 +340,14 @@ class Device:
         append(part, have, fresh)
         if have + len(fresh) == ready.size:
             await self._apply(connection, ready)
+
+    def _ask_again(self, connection: Connection) -> None:
+        """An edge with nothing to say has sent all it was asked for: what a package still lacks
+        came out of order and was dropped."""
+        if (ready := self._ready) is not None:
+            part = self.store.incoming(ready)
+            self._asked_offset = part.stat().st_size if part.is_file() else 0
+            connection.post(Fetch(ready.round_index, self._asked_offset))
 
     async def _apply(self, connection: Connection, ready: Ready) -> None:
         self._ready = None

@@ -8,13 +8,16 @@ import hashlib
 import json
 import random
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from endedge.data.connection import file_chunks
 from endedge.data.link import Capacity, Channel, DuplexLink
+from endedge.data.messages import Data
 from endedge.data.shaper import Direction, LinkProxy
 from endedge.data.units import BadInput
 from endedge.edge.keys import create_keys, issue_bundle
@@ -139,6 +142,36 @@ def test_cut_at_any_byte(tmp_path: Path, secure: bool) -> None:
 
     asyncio.run(run())
     assert any(entry["event"] == "resumed" for entry in audit(tmp_path))
+
+
+def test_chunks_that_change_places_at_the_end_are_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two chunks comes first and is dropped, and nothing comes after that would
+    show the gap: found by the fault campaign, where both sides waited for ever."""
+
+    def swapped(times: Iterator[int], path: Path, round_index: int, offset: int) -> Iterator[Data]:
+        chunks = list(file_chunks(path, round_index, offset))
+        if next(times, None) is not None:
+            chunks[-2:] = reversed(chunks[-2:])
+        yield from chunks
+
+    up, down = iter(range(1)), iter(range(1))
+    monkeypatch.setattr("endedge.end.client.file_chunks", partial(swapped, up))
+    monkeypatch.setattr("endedge.edge.session.file_chunks", partial(swapped, down))
+
+    async def run() -> None:
+        async with EdgeService(serve_config(tmp_path, heartbeat_s=0.05), adapt) as edge:
+            config = device_config(tmp_path, edge.port, heartbeat_s=0.05)
+            async with Device(config, install) as device:
+                round_index = device.submit(Capture(batch(1, 30_000), 5, 30_000))
+                outcome = await asyncio.wait_for(device.outcome(round_index), 10)
+            assert outcome.status == "applied"
+            (row,) = edge.rows()
+            assert (row.batches, row.upload_bytes) == (1, 30_000)
+
+    asyncio.run(run())
+    assert [*up, *down] == []  # both directions were swapped
 
 
 def test_server_restarted_mid_upload_and_mid_training(tmp_path: Path) -> None:
