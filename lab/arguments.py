@@ -62,14 +62,21 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         sub.set_defaults(do=actions[name if among is verbs else f"data {name}"])
         return sub
 
+    def configured(
+        sub: argparse.ArgumentParser, what: str = "a YAML file, or the name of a shipped one (demo)"
+    ) -> None:
+        sub.add_argument("config", help=what)
+        sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
+        sub.add_argument(
+            "--out", required=True, metavar="DIR", help="results folder; an unfinished one goes on"
+        )
+
     for name, says in (
         ("run", "the main job: measure, fit, allocate, benchmark, report; resumes"),
         ("measure", "measure the grid of accuracy against bytes; resumes"),
     ):
         sub = verb(name, says, f"endedge {name} demo --out runs/demo seeds=[0]")
-        sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")
-        sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
-        sub.add_argument("--out", required=True, metavar="DIR", help="results folder")
+        configured(sub)
         sub.add_argument("--engine", help="auto, here, processes, ray or slurm")
         if name == "measure":
             sub.add_argument("--adaptive", type=float, metavar="WIDTH",
@@ -83,20 +90,16 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub = verb("loop", "closed-loop rounds over a drifting stream, policies side by side; resumes",
         "endedge loop demo-loop --out runs/loop",
     )  # fmt: skip
-    sub.add_argument("config", help="a YAML file with a loop section, or a shipped one (demo-loop)")
-    sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
-    sub.add_argument("--out", required=True, metavar="DIR", help="results folder")
+    configured(sub, "a YAML file with a loop section, or a shipped one (demo-loop)")
     sub.add_argument("--prior", metavar="DIR", help="results of an earlier run, for the curves")
     for name, says in (
         ("train", "adapt the teacher to one upload"),
         ("distill", "adapt the teacher to one upload and distil a student from it"),
     ):
         sub = verb(name, says, f"endedge {name} demo --frames 64 --out runs/one")
-        sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")
-        sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
+        configured(sub)
         sub.add_argument("--frames", type=int, required=True, help="frames uploaded")
         sub.add_argument("--seed", type=int, default=0, help="which frames, and the training's")
-        sub.add_argument("--out", required=True, metavar="DIR", help="results folder (may exist)")
         sub.add_argument("--json", action="store_true", help="print JSON")
     sub = verb("fit", "fit the curves of a results folder", "endedge fit runs/demo")
     sub.add_argument("dir", metavar="DIR", help="results folder")
