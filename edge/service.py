@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from endedge.data.connection import READ_LIMIT_BYTES, Connection, is_loopback
 from endedge.data.messages import Challenge, Enrol, Hello, Missed, Refused
@@ -33,6 +33,7 @@ from endedge.edge.session import RETRY_S, Device, Limits
 
 __all__ = ["Adapt", "EdgeService", "Job", "Limits", "ServeConfig"]
 
+T = TypeVar("T")
 _MAX_ATTEMPTS = 3  # a batch that kills the server each time is given up
 
 
@@ -262,30 +263,30 @@ class EdgeService:
                 why = await self._run(device, round_index)
                 device.compute_s += time.monotonic() - began_s
                 self._queue.done(name, time.monotonic() - began_s)
-                if self._devices[name] is device:
-                    self._conclude(device, round_index, why)
+                if self._devices.get(name) is device:
+                    await self._conclude(device, round_index, why)
             else:
                 self._queue.done(name, 0.0)
             self._schedule(self._device(name))
 
-    def _conclude(self, device: Device, round_index: int, why: str | None) -> None:
-        try:
-            if why is None:
-                self.audit("adapted", device.device_id, round=round_index)
-                device.announce()
-            else:
-                device.rounds.resolve(round_index)
-                self.audit("missed", device.device_id, round=round_index, why=why)
-                device.post(Missed(round_index, why[:100]))
-        except OSError as error:  # the disk is full: nothing has changed, so it is run again
-            self.audit("disk_error", device.device_id, round=round_index, why=str(error))
+    async def _conclude(self, device: Device, round_index: int, why: str | None) -> None:
+        if why is None:
+            self.audit("adapted", device.device_id, round=round_index)
+            device.announce()
+        else:
+            await self._written(device, round_index, lambda: device.rounds.resolve(round_index))
+            self.audit("missed", device.device_id, round=round_index, why=why)
+            device.post(Missed(round_index, why[:100]))
 
     async def _run(self, device: Device, round_index: int) -> str | None:
         """Run one job; None once its package is on disk, else why there will be none."""
         rounds = device.rounds
+        attempt = await self._written(
+            device, round_index, lambda: rounds.count_attempt(round_index)
+        )
+        if attempt > _MAX_ATTEMPTS:
+            return f"the server died {_MAX_ATTEMPTS} times while adapting to this batch"
         try:
-            if rounds.count_attempt(round_index) > _MAX_ATTEMPTS:
-                return f"the server died {_MAX_ATTEMPTS} times while adapting to this batch"
             job = Job(
                 device.device_id,
                 round_index,
@@ -295,12 +296,24 @@ class EdgeService:
             )
             self.audit("adapting", device.device_id, round=round_index)
             package = await _in_thread(self._adapt, job)
-            if not 0 < len(package) <= job.budget_bytes:
-                return f"package of {len(package)} bytes for a budget of {job.budget_bytes}"
-            rounds.save_package(round_index, package)
         except Exception as error:  # the job is the lead's code: whatever it raises, we go on
             return f"{type(error).__name__}: {error}".splitlines()[0]
+        if not 0 < len(package) <= job.budget_bytes:
+            return f"package of {len(package)} bytes for a budget of {job.budget_bytes}"
+        if self._devices.get(device.device_id) is device:  # not if it enrolled anew meanwhile
+            await self._written(
+                device, round_index, lambda: rounds.save_package(round_index, package)
+            )
         return None
+
+    async def _written(self, device: Device, round_index: int, write: Callable[[], T]) -> T:
+        """What ``write`` returns; while the disk is full, wait and try again: the work is kept."""
+        while True:
+            try:
+                return write()
+            except OSError as error:
+                self.audit("disk_error", device.device_id, round=round_index, why=str(error))
+                await asyncio.sleep(RETRY_S)
 
 
 async def _in_thread(adapt: Adapt, job: Job) -> bytes:

@@ -291,7 +291,12 @@ def test_update_that_will_not_apply_is_reported(tmp_path: Path) -> None:
 def test_full_disk_on_either_side_delays_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = {"append": 2, "finish": 1, "save_package": 0, "apply": 2}
+    full = {"append": 2, "finish": 1, "count_attempt": 1, "save_package": 2, "apply": 2}
+    asked: list[int] = []
+
+    def adapt_once(job: Job) -> bytes:
+        asked.append(job.round_index)
+        return adapt(job)
 
     def failing(real: Callable[..., object], name: str) -> Callable[..., object]:
         def step(*args: object) -> object:
@@ -302,13 +307,14 @@ def test_full_disk_on_either_side_delays_and_loses_nothing(
 
         return step
 
-    monkeypatch.setattr("endedge.edge.session.RETRY_S", 0.05)
-    for name in ("append", "finish"):
+    for module in ("session", "service"):
+        monkeypatch.setattr(f"endedge.edge.{module}.RETRY_S", 0.05)
+    for name in ("append", "finish", "count_attempt", "save_package"):
         monkeypatch.setattr(DeviceRounds, name, failing(getattr(DeviceRounds, name), name))
 
     async def run() -> None:
         async with (
-            EdgeService(serve_config(tmp_path), adapt) as edge,
+            EdgeService(serve_config(tmp_path), adapt_once) as edge,
             Device(device_config(tmp_path, edge.port), install) as device,
         ):
             monkeypatch.setattr(device.store, "apply", failing(device.store.apply, "apply"))
@@ -320,6 +326,8 @@ def test_full_disk_on_either_side_delays_and_loses_nothing(
 
     asyncio.run(run())
     assert not any(full.values())
+    assert asked == [1]  # a package that the disk did not take is kept, not made again
+    assert [entry["event"] for entry in audit(tmp_path)].count("disk_error") == 6
 
 
 def test_many_devices_share_compute_and_see_only_their_own(tmp_path: Path) -> None:
