@@ -91,6 +91,11 @@ class Curves:
         u, m = np.asarray(upload_bytes, float), np.asarray(update_bytes, float)
         return np.asarray(np.clip(self.joint.value(u, m), 0.0, 1.0))
 
+    @property
+    def chosen(self) -> Candidate:
+        """The candidate that ``joint`` is of."""
+        return next(c for c in self.candidates if c.kind == self.joint.kind)
+
     @cached_property
     def _groups(self) -> list[tuple[Kind, float, Floats]]:
         """Replicates of one kind together: (kind, m0, theta (r, 7))."""
@@ -152,7 +157,7 @@ class Curves:
         return allocate(self, link, rules or Rules())
 
     def frame(self) -> DataFrame:
-        """What was tried as a pandas table, the chosen kind first; errors in mAP."""
+        """What was tried as a pandas table, by held-out error; errors in mAP."""
         return show.data_frame(
             [
                 {**asdict(c.kind), "held_out": c.held_out, "rmse": c.rmse, "aicc": c.aicc}
@@ -169,10 +174,9 @@ class Curves:
         return figure
 
     def _summary(self) -> dict[str, object]:
-        best = self.candidates[0]
         return {
             "chosen": f"{self.joint.kind}",
-            "held-out error": f"{best.held_out:.4f} mAP (monotone fit: "
+            "held-out error": f"{self.chosen.held_out:.4f} mAP (monotone fit: "
             f"{self.reference_held_out:.4f})",
             "before any update": f"{self.m0:.3f} mAP",
             "uploads": f"{self.upload_range.low:,.0f} to {self.upload_range.high:,.0f} B",

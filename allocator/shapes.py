@@ -44,6 +44,7 @@ class Shape:
     bend: Callable[[Number, Number, Number], Number]
     shape_slope: Callable[[Number, Number, Number], Number]
     peak: Callable[[Number], Number]
+    has_corner: bool = False  # rises, then is flat from one x on
 
     def is_concave(self, s: float) -> bool:
         """Whether r(.; s) is concave on x >= 0."""
@@ -255,6 +256,6 @@ DATA_SHAPES: dict[str, Shape] = {
 MODEL_SHAPES: dict[str, Shape] = {
     "exponential": Shape("exponential", "epsilon", (0.01, 20.0), *_KNEE),
     "hill": Shape("hill", "h", (0.3, 12.0), *_HILL),
-    "power": Shape("power", "c", (0.03, 6.0), *_CAPPED),
+    "power": Shape("power", "c", (0.03, 6.0), *_CAPPED, has_corner=True),
     "weibull": Shape("weibull", "c", (0.2, 8.0), *_WEIBULL),
 }

@@ -160,7 +160,7 @@ def model_curve(results: Results) -> str:
 def families(results: Results) -> str:
     """Which curves predict cells that they have not seen, and whether a family is needed."""
     curves = results.curves
-    best = curves.candidates[0]
+    best = curves.chosen
     error, reference = best.held_out, curves.reference_held_out
     family, free = (
         f"{best.kind} {_gap(error)}",

@@ -67,7 +67,8 @@ def families(results: Results) -> str:
     parameters = ", ".join(f"{k} = {v:.4g}" for k, v in curves.joint.parameters().items())
     note = (
         f"The best {min(8, len(curves.candidates))} of {len(curves.candidates)} that were tried, "
-        f"by held-out error (whole operating points left out). Chosen: {parameters}."
+        f"by held-out error (whole operating points left out). "
+        f"Chosen: {curves.joint.kind}, {parameters}."
     )
     return table(header, rows, 0, note)
 

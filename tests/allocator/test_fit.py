@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from endedge.allocator import Curves, Joint, Kind, Surface, fit
+from endedge.allocator import Curves, Joint, Kind, Link, Surface, allocate, fit
 from endedge.allocator.grid import checkerboard
 from endedge.allocator.monotone import fit_monotone
-from endedge.allocator.synthetic import sample_surface
+from endedge.allocator.synthetic import curves_of, sample_surface
 from endedge.data.units import BadInput
 
 SHARE = Kind("share", "power", "hill")
@@ -43,8 +43,27 @@ def test_all_kinds_are_tried_and_the_held_out_error_decides() -> None:
     errors = [c.held_out for c in found.candidates]
     assert errors == sorted(errors)
     assert found.joint.kind.composition == "share"
-    assert found.joint == found.candidates[0].joint
-    assert found.reference_held_out > found.candidates[0].held_out
+    assert found.joint == found.chosen.joint
+    assert found.chosen.held_out <= 1.1 * found.candidates[0].held_out  # see the next test
+    assert found.reference_held_out > found.chosen.held_out
+
+
+def test_a_corner_is_not_chosen_where_a_smooth_curve_fits_as_well() -> None:
+    # Between the budgets of 250 and 500 kB nothing was measured. A capped power has its corner
+    # there, at 321 kB, and every split would stop at it: the truth still rises, and the model
+    # of 321 kB costs up to 11 points. Found by the recovery study.
+    steep = Joint(
+        Kind("product", "wbl4", "weibull"), 0.176, 0.134, 0.301, 1.29e6, 0.68, 3.02e5, 4.36
+    )
+    kinds = (steep.kind, replace(steep.kind, model="power"))
+    found = fit(sample_surface(steep, np.random.default_rng(9)), kinds=kinds, replicates=5)
+    rule = min(found.candidates, key=lambda c: c.held_out).kind
+    assert (rule.model, found.joint.kind.model) == ("power", "weibull")
+    for bandwidth_hz in (4e4, 1e5, 3e5):
+        best = allocate(curves_of(steep, found.upload_range, found.update_range),
+                        Link(bandwidth_hz, 60.0)).predicted_map  # fmt: skip
+        split = found.allocate(bandwidth_hz, 60.0)
+        assert float(steep.value(split.upload_bytes, split.update_bytes)) > best - 0.01
 
 
 def test_forgetting_is_represented(curves: Curves) -> None:
