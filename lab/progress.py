@@ -22,6 +22,7 @@ class Progress:
         self._began = self._said = time.monotonic()
         self._first = self._last = -1
         self._bar: Bar | None = None
+        self._message = ""
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty():
@@ -47,6 +48,7 @@ class Progress:
         now = time.monotonic()
         if self._first < 0:
             self._first, self._began = done, now
+        self._message = message = message or self._message  # who has nothing to say is still at it
         made = done - self._first
         seconds = (now - self._began) / made * (total - done) if made > 0 else None
         left = f"~{seconds / 60:.0f} min left" if seconds is not None else ""
@@ -54,7 +56,6 @@ class Progress:
             self._bar.update(
                 self._task, completed=done, total=total, description=message, left=left
             )
-        elif done != self._last or now - self._said > _PLAIN_EVERY_S:
+        elif message and (done != self._last or now - self._said > _PLAIN_EVERY_S):
             print(f"[{done}/{total}] {message} {left}".rstrip(), file=sys.stderr, flush=True)
-            self._said = now
-        self._last = done
+            self._said, self._last = now, done
