@@ -82,8 +82,8 @@ def main() -> int:
     jobs = [start(killed, arguments.config, overrides) for _ in range(2)]
     while kills < arguments.kills:
         # Mostly long enough to get something done, at times in the middle of starting; all in all
-        # about as long as the undisturbed run.
-        longest = max(6.0, 2 * calm_s / arguments.kills)
+        # about as long as the undisturbed run, and a start takes seconds.
+        longest = max(25.0, 2 * calm_s / arguments.kills)
         time.sleep(rng.uniform(0.2, 1.0) if rng.random() < 0.2 else rng.uniform(2.0, longest))
         victim = rng.randrange(2)
         if kill(jobs[victim]):
