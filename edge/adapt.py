@@ -7,10 +7,13 @@ no training touches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from endedge.data.frames import Batch
 from endedge.distill.losses import Objective, TeacherCache, distillation, labels
@@ -18,13 +21,19 @@ from endedge.distill.model import DetectionModel, clone
 from endedge.distill.training import Recipe, gather, interpolate, train
 
 __all__ = [
+    "LEAST_FRAMES",
     "Adapted",
     "Upload",
+    "Verdict",
     "adapt_teacher",
+    "compare",
     "distil_student",
     "held_back_loss",
+    "held_back_losses",
     "split_upload",
 ]
+
+LEAST_FRAMES = 4  #: held back, below which nothing is sent
 
 OnStep = Callable[[int, float], None]
 
@@ -87,15 +96,50 @@ def distil_student(
     return _adapt(start, upload, objective, recipe, shares, device, on_step)
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """Two models on the same held-back frames: their mean losses ``before`` and ``after``, the
+    standard ``error`` of the difference (paired by frame), and how many ``frames`` there were."""
+
+    before: float
+    after: float
+    error: float
+    frames: int
+
+    @property
+    def helps(self) -> bool:
+        """Whether the second should be sent: better by more than one standard error. Three
+        frames are no evidence, however well they agree: such an update once lost 1.5 points."""
+        return self.frames >= LEAST_FRAMES and self.before - self.after > self.error
+
+
+def compare(
+    before: DetectionModel, after: DetectionModel, frames: Batch, device: str = "cpu"
+) -> Verdict:
+    """What frames that no training saw say about ``after`` in place of ``before``."""
+    old, new = (held_back_losses(model, frames, device) for model in (before, after))
+    spread = float((old - new).std(ddof=1)) if len(frames) > 1 else 0.0
+    return Verdict(
+        float(old.mean()), float(new.mean()), spread / math.sqrt(len(frames)), len(frames)
+    )
+
+
 def held_back_loss(model: DetectionModel, frames: Batch, device: str = "cpu") -> float:
-    """Detection loss (labels) of ``model`` on frames it was not trained on, mean per frame.
+    """Mean of :func:`held_back_losses`."""
+    return float(held_back_losses(model, frames, device).mean())
+
+
+def held_back_losses(
+    model: DetectionModel, frames: Batch, device: str = "cpu"
+) -> NDArray[np.float64]:
+    """Detection loss (labels) of ``model`` on each of n frames it was not trained on: (n,).
 
     A loss and not mAP: on a dozen frames mAP moves by whole points when one box flips, while
     the loss changes with every score. Frame by frame, so that a crowded one does not decide.
     """
     model = clone(model).to(device).eval()
     loss_of = labels(model)
-    total = 0.0
+    found = np.empty(len(frames))
     with torch.no_grad():
         for begin in range(0, len(frames), 16):
             at = list(range(begin, min(begin + 16, len(frames))))
@@ -106,8 +150,8 @@ def held_back_loss(model: DetectionModel, frames: Batch, device: str = "cpu") ->
                     "scores": raw["scores"][row : row + 1],
                     "feats": [maps[row : row + 1] for maps in raw["feats"]],
                 }
-                total += float(loss_of(one, gather(frames, [frame], [False], device)))
-    return total / len(frames)
+                found[frame] = float(loss_of(one, gather(frames, [frame], [False], device)))
+    return found
 
 
 def _adapt(

@@ -17,7 +17,7 @@ from endedge.distill.candidates import pack_best
 from endedge.distill.model import DetectionModel
 from endedge.distill.package import Packed, pack, unpack
 from endedge.distill.training import Recipe
-from endedge.edge.adapt import Adapted, Upload, adapt_teacher, distil_student, held_back_loss
+from endedge.edge.adapt import Adapted, Upload, Verdict, adapt_teacher, compare, distil_student
 
 __all__ = ["CALIBRATION_FRAMES", "Plan", "Update", "make_update", "pack_for", "pack_update"]
 
@@ -40,20 +40,19 @@ class Plan:
 @dataclass(frozen=True, eq=False)
 class Update:
     """The answer. ``teacher`` and ``student`` before packing; ``decoded`` is what the device will
-    hold; ``before`` and ``after``: held-back loss of the device's model now and of ``decoded``."""
+    hold; ``verdict``: the device's model now against ``decoded``, on the held-back frames."""
 
     teacher: Adapted
     student: Adapted
     packed: Packed
     decoded: DetectionModel
-    before: float
-    after: float
+    verdict: Verdict
     seconds: float
 
     @property
     def helps(self) -> bool:
         """Whether the frames that no training saw say that it should be sent."""
-        return self.after < self.before
+        return self.verdict.helps
 
 
 def make_update(
@@ -77,13 +76,11 @@ def make_update(
         student, taught.model, known, plan.student, plan.shares, gains=plan.gains,
         device=plan.device,
     )  # fmt: skip
-    packed, decoded, after = pack_update(
+    packed, decoded = pack_update(
         learned.model, budget_bytes, base, plan.mode, known, certain=certain, seed=seed,
-        device=plan.device,
     )  # fmt: skip
-    return Update(
-        taught, learned, packed, decoded, learned.losses[0.0], after, time.perf_counter() - began
-    )
+    verdict = compare(base, decoded, known.held_back, plan.device)
+    return Update(taught, learned, packed, decoded, verdict, time.perf_counter() - began)
 
 
 def pack_update(
@@ -96,10 +93,9 @@ def pack_update(
     pruned: Sequence[DetectionModel] = (),
     certain: bool = True,
     seed: int,
-    device: str,
-) -> tuple[Packed, DetectionModel, float]:
-    """The package, what a device decodes from it, and that model's held-back loss. Students
-    ``pruned`` from the one given compete with it; a package of theirs is a full one."""
+) -> tuple[Packed, DetectionModel]:
+    """The package, and what a device decodes from it. Students ``pruned`` from the one given
+    compete with it; a package of theirs is a full one."""
     frames = known.trained.images[:CALIBRATION_FRAMES]
     if pruned:
         packed = pack_best(
@@ -110,8 +106,7 @@ def pack_update(
         packed = pack_for(
             student, budget_bytes, base, mode, certain=certain, frames=frames, seed=seed
         )
-    decoded = unpack(packed.data, base=base)
-    return packed, decoded, held_back_loss(decoded, known.held_back, device)
+    return packed, unpack(packed.data, base=base)
 
 
 def pack_for(

@@ -20,7 +20,7 @@ from endedge.data.codec import Codec
 from endedge.distill.model import DetectionModel, load_detector, save_detector
 from endedge.distill.package import unpack
 from endedge.distill.recovery import pruned_and_recovered
-from endedge.edge.adapt import Upload, adapt_teacher, distil_student, split_upload
+from endedge.edge.adapt import Upload, adapt_teacher, compare, distil_student, split_upload
 from endedge.edge.update import CALIBRATION_FRAMES, pack_update
 from endedge.end.metric import evaluate
 from endedge.lab.examples import compared
@@ -38,6 +38,7 @@ VERSIONS = {
     "student": 3,
     "pruned": 1,
     "package": 3,
+    "verdict": 1,
     "cell": 1,
     "examples": 1,
 }
@@ -73,9 +74,9 @@ class Rounds:
         teacher = self.teacher(cell, upload)  # edge: the large model learns the frames
         students = self.students(cell, upload, teacher)  # distill: the small one learns from it
         package = self.package(cell, upload, students)  # distill: chosen, quantized, coded
+        sent = bool(self.verdict(cell, package).record["sent"])  # edge: by frames held back
         start = self.start()
         applied = self.applied(package, start)  # end: decoded on the device, evaluated
-        sent = bool(package.record["sent"])
         on_device = applied if sent else start
         return {
             "cell": applied.key,
@@ -219,27 +220,23 @@ class Rounds:
 
     def package(self, cell: Cell, upload: Node, students: Sequence[Node]) -> Node:
         """The update in at most the cell's budget, of the student among ``students`` (the whole
-        one first) that survives it best, and whether the edge would send it: only when the
-        decoded package beats what the device has on the held-back frames."""
-        world, student = self.world, students[0]
+        one first) that survives it best."""
+        world = self.world
 
         def make(folder: Path) -> dict[str, Any]:
             self.say(f"pack {cell}")
             began = time.perf_counter()
             known = self._inbox(cell).upload
             whole, *pruned = (load_detector(s.folder / "student.safetensors") for s in students)
-            packed, _, after = pack_update(
+            packed, _ = pack_update(
                 whole, cell.budget_bytes, world.student, world.config.downlink.mode, known,
-                pruned=pruned, seed=cell.seed, device=world.device,
+                pruned=pruned, seed=cell.seed,
             )  # fmt: skip
             (folder / "update.eeu").write_bytes(packed.data)
-            seconds = time.perf_counter() - began
-            losses = {"before": student.record["losses"]["0.0"], "after": after}
             return {
                 "update_bytes": len(packed.data), "params": packed.report.parameters,
                 "bits": packed.report.mean_bits, "prune": 1 - packed.report.kept,
-                "mode": packed.report.mode, "seconds": seconds, "losses": losses,
-                "sent": losses["after"] < losses["before"],
+                "mode": packed.report.mode, "seconds": time.perf_counter() - began,
             }  # fmt: skip
 
         determinants = {
@@ -247,6 +244,21 @@ class Rounds:
             "budget": cell.budget_bytes, "mode": world.config.downlink.mode,
         }  # fmt: skip
         return self._node("package", determinants, make)
+
+    def verdict(self, cell: Cell, package: Node) -> Node:
+        """Whether the edge sends the package: it decodes it and compares it with what the device
+        has, on the frames that no training saw."""
+        world = self.world
+
+        def make(folder: Path) -> dict[str, Any]:
+            data = (package.folder / "update.eeu").read_bytes()
+            found = compare(
+                world.student, unpack(data, base=world.student),
+                self._inbox(cell).upload.held_back, world.device,
+            )  # fmt: skip
+            return {**asdict(found), "sent": found.helps}
+
+        return self._node("verdict", {"package": package.key}, make)
 
     def applied(self, package: Node, start: Node) -> Node:
         """The device decodes the package and measures itself on frames the edge never saw."""
@@ -264,7 +276,7 @@ class Rounds:
         upload = self.upload(cell)
         students = self.students(cell, upload, self.teacher(cell, upload))
         package = self.package(cell, upload, students)
-        if not package.record["sent"]:
+        if not self.verdict(cell, package).record["sent"]:
             return None
 
         def make(folder: Path) -> dict[str, Any]:

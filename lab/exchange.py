@@ -274,7 +274,8 @@ class EdgeEnd:
             "reason": "" if update.helps else "the held-back frames show no improvement",
             "update_bytes": len(update.packed.data), "model": model_hash(update.decoded),
             "base": model_hash(held), "mode": update.packed.report.mode,
-            "loss_before": update.before, "loss_after": update.after, "teacher_learned": learned,
+            "loss_before": update.verdict.before, "loss_after": update.verdict.after,
+            "loss_error": update.verdict.error, "teacher_learned": learned,
             **{f"label_{k}": v for k, v in asdict(edge_labels.quality(named, frames)).items()},
         }  # fmt: skip
 

@@ -88,7 +88,8 @@ class Pace:
 
     def leaf(self, missing: str = "package") -> float:
         """Of package and evaluation, or of the evaluation only (s; NaN: not known)."""
-        stages = ("cell",) if missing in ("start", "cell") else ("package", "cell")
+        only = missing in ("start", "verdict", "cell")  # a verdict takes no time to speak of
+        stages = ("cell",) if only else ("package", "cell")
         return sum(self.rates.get(stage, float("nan")) for stage in stages)
 
     def left(

@@ -11,7 +11,14 @@ from endedge.data.frames import Batch, stack_frames
 from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel, model_hash
 from endedge.distill.training import Recipe, gather, interpolate, train
-from endedge.edge.adapt import adapt_teacher, distil_student, held_back_loss, split_upload
+from endedge.edge.adapt import (
+    Verdict,
+    adapt_teacher,
+    compare,
+    distil_student,
+    held_back_loss,
+    split_upload,
+)
 
 
 @pytest.fixture
@@ -52,6 +59,35 @@ def test_held_back_loss_is_the_mean_over_frames_one_by_one(
             for i in range(10)
         ]  # fmt: skip
     assert held_back_loss(tiny, frames) == pytest.approx(np.mean(each), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "helps", "why"),
+    [
+        (Verdict(5.0, 4.5, 0.4, 12), True, "better by more than one standard error"),
+        (Verdict(5.0, 4.5, 0.6, 12), False, "better by less: chance"),
+        (Verdict(5.0, 5.5, 0.1, 12), False, "worse"),
+        (Verdict(5.0, 5.0, 0.0, 12), False, "the same model"),
+        (Verdict(5.8, 5.1, 0.02, 3), False, "three frames agree by chance"),
+    ],
+)
+def test_what_is_sent(verdict: Verdict, helps: bool, why: str) -> None:
+    assert verdict.helps == helps, why
+
+
+def test_two_models_are_compared_frame_by_frame(
+    tiny: DetectionModel, tiny_teacher: DetectionModel, frames: Batch
+) -> None:
+    few = frames.take(range(5))
+    old, new = (
+        [held_back_loss(model, frames.take([i])) for i in range(5)]
+        for model in (tiny_teacher, tiny)
+    )
+    gains = np.subtract(old, new)
+    found = compare(tiny_teacher, tiny, few)
+    assert (found.before, found.after) == pytest.approx((np.mean(old), np.mean(new)), rel=1e-5)
+    assert found.error == pytest.approx(gains.std(ddof=1) / 5**0.5, rel=1e-3)
+    assert found.frames == 5
 
 
 RECIPE = Recipe(steps=6, batch=4, lr=2e-3, layers=None, ema=0.5)

@@ -58,7 +58,7 @@ def test_the_main_job(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     after = {p: p.stat().st_mtime_ns for p in (out / "nodes").glob("*/record.json")}
     assert {p: after[p] for p in before} == before
     new = {p.parent.name.split("-")[0] for p in after.keys() - before.keys()}
-    assert new == {"package", "cell"}
+    assert new == {"package", "verdict", "cell"}
     assert len(_surface(out)) == 4 * 3
 
 

@@ -23,7 +23,7 @@ from endedge.lab.cell import Cell, Rounds
 from endedge.lab.config import load_config
 from endedge.lab.examples import _f1, _judged, compared
 from endedge.lab.gallery import gallery, read_examples
-from endedge.lab.store import Store
+from endedge.lab.store import Node, Store
 from endedge.lab.world import World
 
 
@@ -88,11 +88,10 @@ def test_only_an_update_that_was_sent_is_drawn(
 ) -> None:
     rounds = Rounds(world, Store(place / "out"), lambda message: None)
     cell = Cell(0, 6, "jpeg-q75-64", 50_000)
-    sent = rounds.package(
-        cell, rounds.upload(cell),
-        rounds.students(cell, rounds.upload(cell), rounds.teacher(cell, rounds.upload(cell))),
-    ).record["sent"]  # fmt: skip
-    assert (rounds.examples(cell) is not None) == sent
+    for sent in (False, True):
+        verdict = Node("verdict", place, {"sent": sent}, 0.0)
+        monkeypatch.setattr(Rounds, "verdict", lambda *_, verdict=verdict: verdict)
+        assert (rounds.examples(cell) is not None) == sent
     monkeypatch.setattr(Rounds, "examples", lambda *_: None)
     (place / "out" / "examples.json").write_text("of an older run")
     pipeline._examples(load_config(place / "c.yaml"), place / "out", lambda *_: None)
