@@ -21,7 +21,6 @@ from endedge.distill.model import DetectionModel, clone
 from endedge.distill.training import Recipe, gather, interpolate, train
 
 __all__ = [
-    "LEAST_FRAMES",
     "Adapted",
     "Upload",
     "Verdict",
@@ -32,8 +31,6 @@ __all__ = [
     "held_back_losses",
     "split_upload",
 ]
-
-LEAST_FRAMES = 4  #: held back, below which nothing is sent
 
 OnStep = Callable[[int, float], None]
 
@@ -99,29 +96,30 @@ def distil_student(
 @dataclass(frozen=True)
 class Verdict:
     """Two models on the same held-back frames: their mean losses ``before`` and ``after``, the
-    standard ``error`` of the difference (paired by frame), and how many ``frames`` there were."""
+    standard ``error`` of the difference (paired by frame), how many ``frames`` there were, and
+    how many it takes ``least``."""
 
     before: float
     after: float
     error: float
     frames: int
+    least: int
 
     @property
     def helps(self) -> bool:
         """Whether the second should be sent: better by more than one standard error. Three
         frames are no evidence, however well they agree: such an update once lost 1.5 points."""
-        return self.frames >= LEAST_FRAMES and self.before - self.after > self.error
+        return self.frames >= self.least and self.before - self.after > self.error
 
 
 def compare(
-    before: DetectionModel, after: DetectionModel, frames: Batch, device: str = "cpu"
+    before: DetectionModel, after: DetectionModel, frames: Batch, least: int, device: str = "cpu"
 ) -> Verdict:
     """What frames that no training saw say about ``after`` in place of ``before``."""
     old, new = (held_back_losses(model, frames, device) for model in (before, after))
     spread = float((old - new).std(ddof=1)) if len(frames) > 1 else 0.0
-    return Verdict(
-        float(old.mean()), float(new.mean()), spread / math.sqrt(len(frames)), len(frames)
-    )
+    error = spread / math.sqrt(len(frames))
+    return Verdict(float(old.mean()), float(new.mean()), error, len(frames), least)
 
 
 def held_back_loss(model: DetectionModel, frames: Batch, device: str = "cpu") -> float:

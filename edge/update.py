@@ -27,12 +27,14 @@ CALIBRATION_FRAMES = 32  #: of an upload, on which the packer looks
 @dataclass(frozen=True)
 class Plan:
     """How the edge answers: the recipes of both trainings, the gains of the student's loss terms
-    (labels, scores, boxes), the ``shares`` of the way that are tried, the packer's ``mode``."""
+    (labels, scores, boxes), the ``shares`` of the way that are tried, the ``least`` held-back
+    frames that it takes to send an answer, the packer's ``mode``."""
 
     teacher: Recipe
     student: Recipe
     gains: tuple[float, float, float]
     shares: Sequence[float]
+    least: int
     mode: str
     device: str
 
@@ -79,7 +81,7 @@ def make_update(
     packed, decoded = pack_update(
         learned.model, budget_bytes, base, plan.mode, known, certain=certain, seed=seed,
     )  # fmt: skip
-    verdict = compare(base, decoded, known.held_back, plan.device)
+    verdict = compare(base, decoded, known.held_back, plan.least, plan.device)
     return Update(taught, learned, packed, decoded, verdict, time.perf_counter() - began)
 
 

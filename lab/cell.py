@@ -162,7 +162,7 @@ class Rounds:
 
         determinants = {
             "upload": upload.key, "weights": world.hashes["teacher"], "recipe": asdict(recipe),
-            "held_back": plan.held_back.model_dump(), "side": world.side,
+            "held_back": plan.held_back.model_dump(exclude={"least"}), "side": world.side,
         }  # fmt: skip
         return self._node("teacher", determinants, make)
 
@@ -188,7 +188,7 @@ class Rounds:
 
         determinants = {
             "teacher": teacher.key, "weights": world.hashes["student"], "recipe": asdict(recipe),
-            "gains": gains.model_dump(), "held_back": plan.held_back.model_dump(),
+            "gains": gains.model_dump(), "held_back": plan.held_back.model_dump(exclude={"least"}),
         }  # fmt: skip
         return self._node("student", determinants, make)
 
@@ -248,17 +248,17 @@ class Rounds:
     def verdict(self, cell: Cell, package: Node) -> Node:
         """Whether the edge sends the package: it decodes it and compares it with what the device
         has, on the frames that no training saw."""
-        world = self.world
+        world, least = self.world, self.world.config.held_back.least
 
         def make(folder: Path) -> dict[str, Any]:
             data = (package.folder / "update.eeu").read_bytes()
             found = compare(
                 world.student, unpack(data, base=world.student),
-                self._inbox(cell).upload.held_back, world.device,
+                self._inbox(cell).upload.held_back, least, world.device,
             )  # fmt: skip
             return {**asdict(found), "sent": found.helps}
 
-        return self._node("verdict", {"package": package.key}, make)
+        return self._node("verdict", {"package": package.key, "least": least}, make)
 
     def applied(self, package: Node, start: Node) -> Node:
         """The device decodes the package and measures itself on frames the edge never saw."""

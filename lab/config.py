@@ -115,11 +115,13 @@ class Distillation(_Section):
 
 
 class HeldBack(_Section):
-    """The slice of the uploaded frames that is never trained on. It chooses how far the
-    weights move from the start (``shares``) and whether an update is sent at all."""
+    """The slice of the uploaded frames that is never trained on. It chooses how far the weights
+    move from the start (``shares``) and whether an update is sent at all: not where there are
+    fewer than ``least`` of them."""
 
     share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     most: Count = 64  # frames
+    least: Count = 4  # frames
     shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.25, 0.5, 1.0)
 
 

@@ -259,7 +259,7 @@ class EdgeEnd:
         plan = Plan(
             config.teacher.recipe(n, seed), config.student.recipe(n, seed),
             (gains.label_gain, gains.score_gain, gains.box_gain), config.held_back.shares,
-            config.downlink.mode, self.world.device,
+            config.held_back.least, config.downlink.mode, self.world.device,
         )  # fmt: skip
         held = self.student_of(base)
         update = make_update(

@@ -64,11 +64,11 @@ def test_held_back_loss_is_the_mean_over_frames_one_by_one(
 @pytest.mark.parametrize(
     ("verdict", "helps", "why"),
     [
-        (Verdict(5.0, 4.5, 0.4, 12), True, "better by more than one standard error"),
-        (Verdict(5.0, 4.5, 0.6, 12), False, "better by less: chance"),
-        (Verdict(5.0, 5.5, 0.1, 12), False, "worse"),
-        (Verdict(5.0, 5.0, 0.0, 12), False, "the same model"),
-        (Verdict(5.8, 5.1, 0.02, 3), False, "three frames agree by chance"),
+        (Verdict(5.0, 4.5, 0.4, 12, 4), True, "better by more than one standard error"),
+        (Verdict(5.0, 4.5, 0.6, 12, 4), False, "better by less: chance"),
+        (Verdict(5.0, 5.5, 0.1, 12, 4), False, "worse"),
+        (Verdict(5.0, 5.0, 0.0, 12, 4), False, "the same model"),
+        (Verdict(5.8, 5.1, 0.02, 3, 4), False, "three frames agree by chance"),
     ],
 )
 def test_what_is_sent(verdict: Verdict, helps: bool, why: str) -> None:
@@ -84,7 +84,7 @@ def test_two_models_are_compared_frame_by_frame(
         for model in (tiny_teacher, tiny)
     )
     gains = np.subtract(old, new)
-    found = compare(tiny_teacher, tiny, few)
+    found = compare(tiny_teacher, tiny, few, 4)
     assert (found.before, found.after) == pytest.approx((np.mean(old), np.mean(new)), rel=1e-5)
     assert found.error == pytest.approx(gains.std(ddof=1) / 5**0.5, rel=1e-3)
     assert found.frames == 5
