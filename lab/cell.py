@@ -297,9 +297,9 @@ class Rounds:
 
     def _steps(self, stage: str, cell: Cell, total: int) -> Callable[[int, float], None]:
         what, log = f"{stage} on {cell.frames} frames", None
-        if self.world.config.log == "tensorboard":
+        if (kind := self.world.config.log) != "none":
             name = f"{stage}-{cell.frames}-{cell.codec}-seed{cell.seed}"
-            log = loss_log(self.store.folder / "logs" / name, total)
+            log = loss_log(kind, self.store.folder / "logs", name, total)
 
         def on_step(step: int, loss: float) -> None:
             if step % 10 == 0 or step == total:

@@ -280,7 +280,7 @@ class Config(_Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    log: Literal["none", "tensorboard"] = "none"  # losses of the trainings, in DIR/logs
+    log: Literal["none", "tensorboard", "mlflow"] = "none"  # losses of the trainings, in DIR/logs
     engine: Literal["auto", "here", "processes", "ray", "slurm"] = "auto"  # see lab/engines.py
     workers: Count | Literal["auto"] = "auto"  # auto: one a core, or workers_per_gpu
     workers_per_gpu: Count = 1  # small trainings leave most of a GPU idle: several share it

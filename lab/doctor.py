@@ -22,6 +22,7 @@ _EXTRAS = {
     "pandas": "notebook",
     "shtab": "completion",
     "tensorboard": "tensorboard",
+    "mlflow": "mlflow",
 }
 _LEAST_FREE_BYTES = 5e9  # a sweep over 1,390 frames leaves about this much
 

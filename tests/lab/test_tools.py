@@ -189,8 +189,32 @@ def test_trainings_are_logged_for_tensorboard(
     events = EventAccumulator(str(folder))
     events.Reload()
     assert [e.step for e in events.Scalars("loss")] == [1, 2, 3]
-    assert main([*command, "log=mlflow"]) == 2
-    assert "'none' or 'tensorboard'" in capsys.readouterr().err
+    assert main([*command, "log=wandb"]) == 2
+    assert "'none', 'tensorboard' or 'mlflow'" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload``:DeprecationWarning")  # of MLflow's own tables
+def test_trainings_are_logged_for_mlflow(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="not installed: endedge[mlflow]")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    command = ["train", str(place / "c.yaml"), "--out", str(place / "out"), "--frames", "6"]
+    assert main([*command, "teacher.steps=3", "log=mlflow"]) == 0
+    uri = f"sqlite:///{place / 'out' / 'logs' / 'mlflow.db'}"
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    found = client.get_experiment_by_name("endedge out")
+    (run,) = client.search_runs([found.experiment_id])
+    assert (run.info.run_name, run.info.status) == ("teacher-6-jpeg-q75-64-seed0", "FINISHED")
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [metric.step for metric in history] == [1, 2, 3]
+
+
+def test_what_a_log_needs_is_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    command = ["train", str(place / "c.yaml"), "--out", str(place / "out"), "--frames", "6"]
+    assert main([*command, "teacher.steps=3", "log=mlflow"]) == 2
+    assert "pip install 'endedge[mlflow]'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
