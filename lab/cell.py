@@ -38,7 +38,7 @@ VERSIONS = {
     "student": 3,
     "pruned": 1,
     "package": 3,
-    "verdict": 1,
+    "verdict": 2,
     "cell": 1,
     "examples": 1,
 }
