@@ -104,7 +104,7 @@ def surface(results: Results) -> Figure:
         "xaxis": {"title": {"text": "frames up (B)"}, **log},
         "yaxis": {"title": {"text": "model down (B)"}, **log},
         "zaxis": {"title": {"text": "mAP (%)"}, "gridcolor": "#cfd3d8"},
-        "camera": {"eye": {"x": -1.5, "y": -1.5, "z": 0.75}, "center": {"z": -0.12}},
+        "camera": {"eye": {"x": -1.65, "y": -1.65, "z": 0.8}, "center": {"z": -0.12}},
         "aspectmode": "cube",
     }  # fmt: skip
     layout = {"scene": scene, "margin": {"l": 0, "r": 0, "t": 0, "b": 0}, "height": 440,
@@ -158,7 +158,7 @@ def curve(results: Results, axis: Axis) -> Figure:
         traces.append(
             {
                 "type": "scatter", "mode": "lines", "x": numbers(x), "y": numbers(y),
-                "name": f"{name} (chosen)" if chosen else name,
+                "name": f"<b>{name}</b>" if chosen else name,
                 "line": {"color": look.colour, "dash": look.dash, "width": 3 if chosen else 1.5},
                 "hovertemplate": f"{name}: %{{y:.1f}} mAP at %{{x:.3s}}B<extra></extra>",
             }

@@ -171,7 +171,8 @@ def _sections(results: Results) -> tuple[dict[str, figures.Figure], str]:
         figure(
             "data-curve", findings.data_curve(results),
             "Accuracy against uploaded frames at the largest package, each seed a point. Lines: "
-            "the best fit of each family; band: all fits that held-out error cannot tell apart.",
+            "the best fit of each family, the chosen in bold; band: all fits that held-out error "
+            "cannot tell apart.",
         ),
         figure(
             "model-curve", findings.model_curve(results),

@@ -148,7 +148,7 @@ def summary(path: Path) -> str:
 
 
 def _points(value: object) -> str:
-    return f"{100 * float(value) + 0.0:.2f}"  # type: ignore[arg-type]
+    return f"{round(100 * float(value), 2) + 0.0:.2f}"  # type: ignore[arg-type] (+ 0: no -0.00)
 
 
 def _interval(seen: Spread) -> str:
