@@ -148,7 +148,8 @@ def summary(path: Path) -> str:
 
 
 def _points(value: object) -> str:
-    return f"{round(100 * float(value), 2) + 0.0:.2f}"  # type: ignore[arg-type] (+ 0: no -0.00)
+    rounded = round(100 * float(value), 2)  # type: ignore[arg-type]
+    return f"{rounded + 0.0:.2f}"  # no -0.00
 
 
 def _interval(seen: Spread) -> str:
