@@ -29,7 +29,7 @@ from endedge.lab.agenda import Item, Pool, Result, work
 from endedge.lab.cell import Rounds
 from endedge.lab.config import Config
 from endedge.lab.store import Store
-from endedge.lab.workers import end_with_parent, how_many, one_thread
+from endedge.lab.workers import how_many, obey, one_thread
 from endedge.lab.world import World
 
 __all__ = ["ENGINES", "Engine", "Job", "engine_of"]
@@ -87,7 +87,7 @@ def processes(job: Job) -> Iterator[Pool]:
     context = multiprocessing.get_context("spawn")
 
     def start() -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(job.slots, context, end_with_parent, (os.getpid(),))
+        return ProcessPoolExecutor(job.slots, context, obey, (os.getpid(),))
 
     pool = start()
 

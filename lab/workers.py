@@ -18,7 +18,7 @@ import torch
 from endedge.lab.config import Config
 from endedge.lab.world import pick_device
 
-__all__ = ["end_with_parent", "how_many", "in_processes", "one_thread"]
+__all__ = ["how_many", "in_processes", "obey", "one_thread"]
 
 
 def how_many(config: Config) -> int:
@@ -68,14 +68,15 @@ def in_processes(
 
 
 def _begin(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    end_with_parent(os.getppid())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends us, silently
+    obey(os.getppid())
     torch.set_num_threads(1)
     begin(*arguments)
 
 
-def end_with_parent(parent: int) -> None:
-    """A worker whose parent was killed has nobody to report to: it ends at once."""
+def obey(parent: int) -> None:
+    """For the start of a worker. Ctrl-C on a terminal reaches all processes: the parent ends this
+    one, which says nothing. A worker whose parent was killed has nobody to report to: it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:
