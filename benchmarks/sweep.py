@@ -6,7 +6,8 @@
    results folder), one worker. Its cost is the CPU time of all its nodes.
 2. Of ``--cells`` cells, spread over the uploads, teacher and student are really trained by
    `YOLO.train` with the same steps on the same frames (labels alone: its distillation would cost
-   more), packed and evaluated as ours. All cells by themselves are *extrapolated*: each cell costs
+   more); all that is no training is as in our cells: how far to go is chosen on the frames held
+   back, then packing and evaluation. All cells by themselves are *extrapolated*: each cell costs
    what the trained cell of its upload size cost. The mAP differences to our cells are printed
    beside the spread of our seeds.
 3. The cells of 1. are revealed one by one to the adaptive choice (a replay: nothing is measured
@@ -30,6 +31,7 @@ import torch
 from benchmarks.throughput import export, ultralytics
 from endedge.data.storage import write_atomic
 from endedge.distill.package import pack, unpack
+from endedge.edge.adapt import part_way
 from endedge.end.metric import evaluate
 from endedge.lab.adaptive import Outlook, adaptive, links_over
 from endedge.lab.cell import Cell, Rounds
@@ -63,18 +65,21 @@ def alone(rounds: Rounds, cell: Cell, out: Path) -> Row:
     row = rounds.measure(cell)
 
     def make(folder: Path) -> Row:
-        frames = rounds.received(cell).trained
+        received, shares = rounds.received(cell), plan.held_back.shares
+        frames = received.trained
         yaml = export(frames, dict(world.student.names), out / "export")
         train = partial(ultralytics, yaml=yaml, n=len(frames), side=world.side, seed=cell.seed,
                         lean=False)  # fmt: skip
-        train(world.teacher, steps=plan.teacher.recipe(cell.frames, cell.seed).steps)
+        teacher = train(world.teacher, steps=plan.teacher.recipe(cell.frames, cell.seed).steps)
+        part_way(world.teacher, teacher, received.held_back, shares)  # what our cells pay, too
         student = train(world.student, steps=plan.student.recipe(cell.frames, cell.seed).steps)
+        student = part_way(world.student, student, received.held_back, shares).model
         base = None if plan.downlink.mode == "full" else world.student
         packed = pack(student, cell.budget_bytes, base=base, frames=frames.images[:32])
         decoded = unpack(packed.data, base=world.student)
         return {"map": evaluate(decoded, world.evaluation_batch, world.evaluation).map}
 
-    node = rounds.store.node("alone", {"cell": row["cell"]}, make)
+    node = rounds.store.node("alone", {"version": 2, "cell": row["cell"]}, make)
     seconds = cpu_seconds(rounds.store.folder, ["alone"])[node.key]
     return {"cell": cell, "map": node.record["map"], "ours": row["decoded_map"], "seconds": seconds}
 

@@ -29,6 +29,7 @@ __all__ = [
     "distil_student",
     "held_back_loss",
     "held_back_losses",
+    "part_way",
     "split_upload",
 ]
 
@@ -163,8 +164,20 @@ def _adapt(
     on_step: OnStep | None,
 ) -> Adapted:
     end = train(start, upload.trained, objective, recipe, device=device, on_step=on_step)
+    return part_way(start, end, upload.held_back, shares, device)
+
+
+def part_way(
+    start: DetectionModel,
+    end: DetectionModel,
+    held_back: Batch,
+    shares: Sequence[float],
+    device: str = "cpu",
+) -> Adapted:
+    """The mixture of ``start`` and its trained ``end``, among ``shares`` of the way, with the
+    lowest loss on frames that no training saw."""
     models = {share: interpolate(start, end, share) for share in shares}
-    tried = {0.0: held_back_loss(start, upload.held_back, device)}
-    tried |= {s: held_back_loss(m, upload.held_back, device) for s, m in models.items()}
+    tried = {0.0: held_back_loss(start, held_back, device)}
+    tried |= {s: held_back_loss(m, held_back, device) for s, m in models.items()}
     best = min(shares, key=lambda share: tried[share])
     return Adapted(models[best], best, tried)
