@@ -5,11 +5,11 @@
 1. The grid of the configuration is measured (or taken from ``--out``, which may be a finished
    results folder), one worker. Its cost is the CPU time of all its nodes.
 2. Of ``--cells`` cells, spread over the uploads, teacher and student are really trained by
-   `YOLO.train` with the same steps on the same frames (labels alone: its distillation would cost
-   more); all that is no training is as in our cells: how far to go is chosen on the frames held
-   back, then packing and evaluation. All cells by themselves are *extrapolated*: each cell costs
-   what the trained cell of its upload size cost. The mAP differences to our cells are printed
-   beside the spread of our seeds.
+   `YOLO.train` with the same steps on the same frames, the student with its own distillation
+   (`distill_model=`); all that is no training is as in our cells: how far to go is chosen on the
+   frames held back, then packing and evaluation. All cells by themselves are *extrapolated*: each
+   cell costs what the trained cell of its upload size cost. The mAP differences to our cells are
+   printed beside the spread of our seeds.
 3. The cells of 1. are revealed one by one to the adaptive choice (a replay: nothing is measured
    again); cost and regret at each interval width, against the full grid's.
 
@@ -71,15 +71,16 @@ def alone(rounds: Rounds, cell: Cell, out: Path) -> Row:
         train = partial(ultralytics, yaml=yaml, n=len(frames), side=world.side, seed=cell.seed,
                         lean=False)  # fmt: skip
         teacher = train(world.teacher, steps=plan.teacher.recipe(cell.frames, cell.seed).steps)
-        part_way(world.teacher, teacher, received.held_back, shares)  # what our cells pay, too
-        student = train(world.student, steps=plan.student.recipe(cell.frames, cell.seed).steps)
+        teacher = part_way(world.teacher, teacher, received.held_back, shares).model
+        steps = plan.student.recipe(cell.frames, cell.seed).steps
+        student = train(world.student, steps=steps, teacher=teacher)
         student = part_way(world.student, student, received.held_back, shares).model
         base = None if plan.downlink.mode == "full" else world.student
         packed = pack(student, cell.budget_bytes, base=base, frames=frames.images[:32])
         decoded = unpack(packed.data, base=world.student)
         return {"map": evaluate(decoded, world.evaluation_batch, world.evaluation).map}
 
-    node = rounds.store.node("alone", {"version": 2, "cell": row["cell"]}, make)
+    node = rounds.store.node("alone", {"version": 3, "cell": row["cell"]}, make)
     seconds = cpu_seconds(rounds.store.folder, ["alone"])[node.key]
     return {"cell": cell, "map": node.record["map"], "ours": row["decoded_map"], "seconds": seconds}
 

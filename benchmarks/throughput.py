@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import time
@@ -68,12 +69,20 @@ def export(frames: Batch, names: dict[int, str], folder: Path) -> Path:
 
 
 def ultralytics(
-    start: DetectionModel, yaml: Path, n: int, steps: int, side: int, seed: int, lean: bool
+    start: DetectionModel,
+    yaml: Path,
+    n: int,
+    steps: int,
+    side: int,
+    seed: int,
+    lean: bool,
+    teacher: DetectionModel | None = None,
 ) -> DetectionModel:
-    """`YOLO.train` from ``start``; ``lean``: without all that is not training."""
+    """`YOLO.train` from ``start``, distilled from ``teacher`` where there is one; ``lean``: without
+    all that is not training."""
     from ultralytics.models.yolo.detect import DetectionTrainer
 
-    epochs = max(1, round(steps * BATCH / n))
+    epochs = max(1, round(steps / math.ceil(n / BATCH)))
     arguments: dict[str, Any] = {
         "data": str(yaml), "model": "yolov8n.yaml", "epochs": epochs, "imgsz": side,
         "batch": BATCH, "nbs": BATCH, "optimizer": "AdamW", "lr0": LR, "lrf": FINAL,
@@ -85,12 +94,16 @@ def ultralytics(
     }  # fmt: skip
     if lean:
         arguments |= {"val": False, "plots": False, "save": False, "workers": 0, "cache": "ram"}
+    if teacher is not None:
+        file = yaml.parent / "teacher.pt"
+        torch.save({"model": clone(teacher)}, file)
+        arguments["distill_model"] = str(file)
     trainer = DetectionTrainer(overrides=arguments)
-
     trainer.get_model = lambda **_: clone(start)
     trainer.train()
     torch.set_num_threads(1)
     trained = trainer.ema.ema if trainer.ema is not None else trainer.model
+    trained = getattr(trained, "student_model", trained)
     made = clone(start)
     made.load_state_dict(trained.float().state_dict())
     return made.eval()

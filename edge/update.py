@@ -78,9 +78,10 @@ def make_update(
         student, taught.model, known, plan.student, plan.shares, gains=plan.gains,
         device=plan.device,
     )  # fmt: skip
-    packed, decoded = pack_update(
-        learned.model, budget_bytes, base, plan.mode, known, certain=certain, seed=seed,
-    )  # fmt: skip
+    packed = pack_update(
+        learned.model, budget_bytes, base, plan.mode, known, certain=certain, seed=seed
+    )
+    decoded = unpack(packed.data, base=base)
     verdict = compare(base, decoded, known.held_back, plan.least, plan.device)
     return Update(taught, learned, packed, decoded, verdict, time.perf_counter() - began)
 
@@ -95,20 +96,18 @@ def pack_update(
     pruned: Sequence[DetectionModel] = (),
     certain: bool = True,
     seed: int,
-) -> tuple[Packed, DetectionModel]:
-    """The package, and what a device decodes from it. Students ``pruned`` from the one given
+) -> Packed:
+    """The package for a device that holds ``base``. Students ``pruned`` from the one given
     compete with it; a package of theirs is a full one."""
     frames = known.trained.images[:CALIBRATION_FRAMES]
-    if pruned:
-        packed = pack_best(
-            [student, *pruned], budget_bytes, base=base if certain and mode != "full" else None,
-            frames=frames, unseen=known.held_back.images, seed=seed,
-        )  # fmt: skip
-    else:
-        packed = pack_for(
+    if not pruned:
+        return pack_for(
             student, budget_bytes, base, mode, certain=certain, frames=frames, seed=seed
         )
-    return packed, unpack(packed.data, base=base)
+    return pack_best(
+        [student, *pruned], budget_bytes, base=base if certain and mode != "full" else None,
+        frames=frames, unseen=known.held_back.images, seed=seed,
+    )  # fmt: skip
 
 
 def pack_for(

@@ -228,7 +228,7 @@ class Rounds:
             began = time.perf_counter()
             known = self._inbox(cell).upload
             whole, *pruned = (load_detector(s.folder / "student.safetensors") for s in students)
-            packed, _ = pack_update(
+            packed = pack_update(
                 whole, cell.budget_bytes, world.student, world.config.downlink.mode, known,
                 pruned=pruned, seed=cell.seed,
             )  # fmt: skip
