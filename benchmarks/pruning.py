@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--kept", type=float, nargs="+", default=[0.9, 0.8, 0.7, 0.5])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=2e-4)
+    parser.add_argument("--lr", type=float, default=5e-5)
     parser.add_argument("--frames", type=int, default=1390, help="of the pool, to learn from")
     parser.add_argument("--calibration", type=int, default=64, help="of them, to cut by")
     parser.add_argument("--every", type=int, default=1, help="use every n-th evaluation frame")

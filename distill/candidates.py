@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from endedge.data.units import BadInput
+from endedge.distill.losses import divergence_nats, heads
 from endedge.distill.model import DetectionModel
 from endedge.distill.package import Packed, Watch, pack, unpack
 from endedge.distill.sensitivity import synthetic_frames
@@ -20,34 +20,15 @@ _BATCH = 8
 
 @torch.no_grad()
 def divergence(reference: DetectionModel, model: DetectionModel, frames: Tensor) -> float:
-    """How far the predictions of ``model`` are from those of ``reference``: nats a frame.
-
-    Kullback-Leibler divergence of the class probabilities, and of the box distributions
-    weighted by the best class probability, summed over positions; ``frames`` (N, 3, S, S) uint8.
-    """
+    """How far the predictions of ``model`` are from those of ``reference``, in nats a frame:
+    :func:`~endedge.distill.losses.divergence_nats`, mean over ``frames`` (N, 3, S, S) uint8."""
     total = 0.0
     for start in range(0, len(frames), _BATCH):
         images = frames[start : start + _BATCH].float() / 255
-        want, got = (_head(m.eval()(images)[1]) for m in (reference, model))
-        p, q = want["scores"], got["scores"]
-        probability = p.sigmoid()
-        classes = F.binary_cross_entropy_with_logits(q, probability, reduction="none")
-        classes -= F.binary_cross_entropy_with_logits(p, probability, reduction="none")
-        a, b = (x["boxes"].reshape(len(images), 4, -1, p.shape[2]) for x in (want, got))
-        if a.shape[2] == 1:  # plain regression in cells: unit variance
-            sides = (a - b).square().sum((1, 2)) / 2
-        else:
-            log_a, log_b = a.log_softmax(2), b.log_softmax(2)
-            sides = (log_a.exp() * (log_a - log_b)).sum((1, 2))
-        total += float(classes.clamp(min=0).sum())
-        total += float((sides.clamp(min=0) * probability.amax(1)).sum())
+        want, got = (heads(m.eval()(images)[1])[0] for m in (reference, model))
+        nats = divergence_nats(want["scores"], want["boxes"], got["scores"], got["boxes"])
+        total += float(nats.sum())
     return total / len(frames)
-
-
-def _head(raw: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The predictions that count: of the end-to-end head, if there is one."""
-    one2one = raw.get("one2one")
-    return one2one if isinstance(one2one, dict) else raw
 
 
 def pack_best(

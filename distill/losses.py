@@ -23,6 +23,9 @@ __all__ = [
     "Targets",
     "TeacherCache",
     "distillation",
+    "divergence_nats",
+    "heads",
+    "imitation",
     "labels",
     "localization_kl",
     "score_bce",
@@ -115,6 +118,59 @@ def distillation(
             total = total + box_gain * localization_kl(predictions["boxes"], boxes, weight, 1.0)
             if label_gain > 0:
                 total = total + label_gain * from_labels(predictions, targets)
+            return total
+
+        return loss
+
+    return make
+
+
+def heads(raw: Predictions) -> list[Predictions]:
+    """The parts of ``raw`` that hold scores and boxes, the one that counts at inference first: one
+    for most detectors, one-to-one and one-to-many for end-to-end ones (YOLO26)."""
+    return [raw[name] for name in ("one2one", "one2many") if raw.get(name)] or [raw]
+
+
+def divergence_nats(scores: Tensor, boxes: Tensor, own_scores: Tensor, own_boxes: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of predictions from those of a reference, (n,) nats a frame.
+
+    Of the class probabilities at every anchor, and of the distance distributions weighted by the
+    reference's best class probability there, both summed over anchors. ``scores`` (n, classes, a)
+    and ``boxes`` (n, 4·bins, a) are the reference's logits; with one bin (plain regression), sides
+    have unit variance.
+    """
+    n, a = scores.shape[0], scores.shape[2]
+    p = scores.sigmoid()
+    classes = F.binary_cross_entropy_with_logits(own_scores, p, reduction="none")
+    classes = classes - F.binary_cross_entropy_with_logits(scores, p, reduction="none")
+    want, got = boxes.reshape(n, 4, -1, a), own_boxes.reshape(n, 4, -1, a)
+    if want.shape[2] == 1:
+        sides = (want - got).square().sum((1, 2)) / 2
+    else:
+        log_want, log_got = want.log_softmax(2), got.log_softmax(2)
+        sides = (log_want.exp() * (log_want - log_got)).sum((1, 2))
+    return classes.sum((1, 2)) + (sides * p.amax(1)).sum(1)
+
+
+def imitation(whole: DetectionModel, device: str = "cpu") -> Callable[[DetectionModel], Objective]:
+    """Nothing but the predictions of ``whole``: :func:`divergence_nats` from them, mean over the
+    frames, for a detector that is ``whole`` but for a damage. No label is used.
+
+    Unlike :func:`score_bce` it does not fade where two models almost agree, which is nearly
+    everywhere: a pruned YOLOv8n comes back with this and gets worse with the other."""
+
+    def outputs(raw: Predictions) -> tuple[Tensor, ...]:
+        return tuple(t.half() for h in heads(raw) for t in (h["scores"], h["boxes"]))
+
+    cache = TeacherCache(whole, device, outputs)
+
+    def make(model: DetectionModel) -> Objective:
+        def loss(predictions: Predictions, targets: Targets) -> Tensor:
+            wanted = cache(targets)
+            total = torch.zeros((), device=wanted[0].device)
+            for i, own in enumerate(heads(predictions)):
+                scores, boxes = wanted[2 * i : 2 * i + 2]
+                total = total + divergence_nats(scores, boxes, own["scores"], own["boxes"]).mean()
             return total
 
         return loss

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from endedge.data.frames import Batch
 from endedge.distill.candidates import divergence
-from endedge.distill.losses import TeacherCache, distillation
+from endedge.distill.losses import imitation
 from endedge.distill.model import DetectionModel
 from endedge.distill.pruning import prune
 from endedge.distill.training import Recipe, train
@@ -40,8 +40,9 @@ def pruned_and_recovered(
     held = max(1, len(frames) // _HELD_BACK)
     if recipe.steps == 0 or len(frames) <= held:
         return small
-    goal = distillation(TeacherCache(model, device), label_gain=0.0)
     learning = frames.take(range(len(frames) - held))
-    trained = train(small, learning, goal, recipe, device=device, on_step=on_step)
+    trained = train(
+        small, learning, imitation(model, device), recipe, device=device, on_step=on_step
+    )
     judges = frames.images[-held:]
     return min(small, trained, key=lambda m: divergence(model, m, judges))

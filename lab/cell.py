@@ -36,7 +36,7 @@ VERSIONS = {
     "upload": 1,
     "teacher": 3,
     "student": 3,
-    "pruned": 1,
+    "pruned": 2,
     "package": 3,
     "verdict": 2,
     "cell": 1,

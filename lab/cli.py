@@ -178,7 +178,7 @@ def _pack(a: argparse.Namespace) -> None:
         for share in _shares(a.keep):
             if frames is None:
                 raise BadInput("--keep below 1 needs --frames to learn from")
-            recipe = Recipe(steps=a.steps, lr=2e-4, layers=None)
+            recipe = Recipe(steps=a.steps, lr=5e-5, layers=None)
 
             def heard(step: int, loss: float, share: float = share) -> None:
                 progress(step, a.steps, f"a student of {share:.0%}")

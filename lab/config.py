@@ -292,7 +292,7 @@ class Config(_Section):
     teacher: Training
     student: Training
     distillation: Distillation = Distillation()
-    recovery: Training = Training(steps=100, epochs=10, lr=2e-4)  # of a pruned student
+    recovery: Training = Training(steps=100, epochs=10, lr=5e-5)  # of a pruned student
     held_back: HeldBack = HeldBack()
     downlink: Downlink
     link: Link = Link()
