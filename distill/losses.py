@@ -149,6 +149,8 @@ def divergence_nats(scores: Tensor, boxes: Tensor, own_scores: Tensor, own_boxes
     else:
         log_want, log_got = want.log_softmax(2), got.log_softmax(2)
         sides = (log_want.exp() * (log_want - log_got)).sum((1, 2))
+    # no term is negative but by rounding, which would else be all there is where two models agree
+    classes, sides = classes.clamp(min=0), sides.clamp(min=0)
     return classes.sum((1, 2)) + (sides * p.amax(1)).sum(1)
 
 

@@ -15,6 +15,8 @@ from endedge.distill.losses import (
     Targets,
     TeacherCache,
     distillation,
+    divergence_nats,
+    imitation,
     labels,
     localization_kl,
     score_bce,
@@ -62,6 +64,70 @@ def test_localization_kl_side_by_side() -> None:
     assert float(localization_kl(student, teacher, weight, heat)) == pytest.approx(
         expected, rel=1e-5
     )
+
+
+@pytest.mark.parametrize("bins", [1, 3])
+def test_divergence_nats_place_by_place(bins: int) -> None:
+    """Bernoulli classes, categorical sides (or Gaussian ones of unit variance), per frame."""
+    want, got = _random(2, 3, 4), _random(2, 3, 4) * 2 + 0.3
+    want_sides, got_sides = _random(2, 4 * bins, 4) * 2, _random(2, 4 * bins, 4) - 0.2
+    expected = [0.0, 0.0]
+    for n in range(2):
+        for a in range(4):
+            best = 0.0
+            for c in range(3):
+                p, q = (1 / (1 + math.exp(-float(x[n, c, a]))) for x in (want, got))
+                expected[n] += p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+                best = max(best, p)
+            for side in range(4):
+                rows = slice(side * bins, (side + 1) * bins)
+                t, s = want_sides[n, rows, a], got_sides[n, rows, a]
+                if bins == 1:
+                    nats = float((t - s) ** 2) / 2
+                else:
+                    t, s = torch.softmax(t, 0), torch.softmax(s, 0)
+                    nats = float((t * (t / s).log()).sum())
+                expected[n] += best * nats
+    found = divergence_nats(want, want_sides, got, got_sides)
+    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def _stir(model: DetectionModel) -> None:
+    """Move the last layers' biases: fresh detectors all say "nothing" alike."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.model[-1].parameters():
+            if parameter.ndim == 1:
+                parameter += 2 * torch.randn(parameter.shape, generator=generator)
+
+
+def test_imitation_is_the_divergence_from_the_whole(
+    tiny: DetectionModel, tiny_teacher: DetectionModel
+) -> None:
+    targets = _targets()
+    _stir(tiny_teacher)
+    loss = imitation(tiny_teacher)(tiny)
+    own, whole = tiny.eval()(targets.images)[1], tiny_teacher.eval()(targets.images)[1]
+    parts = (whole["scores"], whole["boxes"], own["scores"], own["boxes"])
+    expected = float(divergence_nats(*parts).mean().detach())
+    assert float(loss(own, targets).detach()) == pytest.approx(expected, rel=2e-2)  # kept as fp16
+    assert float(imitation(tiny)(tiny)(own, targets).detach()) < 1e-2 * expected
+
+
+def test_imitation_counts_both_heads_of_an_end_to_end_detector() -> None:
+    detector = DetectionModel("yolo26n.yaml", nc=3, verbose=False)
+    other = DetectionModel("yolo26n.yaml", nc=3, verbose=False)
+    _stir(other)
+    targets = _targets()
+    own = detector.train()(targets.images)
+    raw = other.eval()(targets.images)[1]
+    expected = sum(
+        float(divergence_nats(raw[h]["scores"], raw[h]["boxes"], own[h]["scores"],
+                              own[h]["boxes"]).mean().detach())
+        for h in ("one2one", "one2many")
+    )  # fmt: skip
+    loss = imitation(other)(detector)
+    assert float(loss(own, targets).detach()) == pytest.approx(expected, rel=2e-2)
 
 
 def test_both_vanish_when_the_student_is_the_teacher() -> None:
