@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from endedge.data.coco import Dataset, Frame, load_coco, nested_subset, read_image
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.storage import write_atomic
-from endedge.distill.candidates import divergence
+from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, clone, load_detector
 from endedge.distill.package import pack, unpack
 from endedge.distill.structure import layers

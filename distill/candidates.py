@@ -4,31 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from endedge.data.units import BadInput
-from endedge.distill.losses import divergence_nats, heads
+from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel
 from endedge.distill.package import Packed, Watch, pack, unpack
 from endedge.distill.sensitivity import synthetic_frames
+from endedge.distill.training import Recipe
 
-__all__ = ["divergence", "pack_best"]
-
-_BATCH = 8
-
-
-@torch.no_grad()
-def divergence(reference: DetectionModel, model: DetectionModel, frames: Tensor) -> float:
-    """How far the predictions of ``model`` are from those of ``reference``, in nats a frame:
-    :func:`~endedge.distill.losses.divergence_nats`, mean over ``frames`` (N, 3, S, S) uint8."""
-    total = 0.0
-    for start in range(0, len(frames), _BATCH):
-        images = frames[start : start + _BATCH].float() / 255
-        want, got = (heads(m.eval()(images)[1])[0] for m in (reference, model))
-        nats = divergence_nats(want["scores"], want["boxes"], got["scores"], got["boxes"])
-        total += float(nats.sum())
-    return total / len(frames)
+__all__ = ["pack_best"]
 
 
 def pack_best(
@@ -40,6 +25,7 @@ def pack_best(
     base: DetectionModel | None = None,
     seed: int = 0,
     mode: str = "auto",
+    aware: Recipe | None = None,
     watch: Watch | None = None,
 ) -> Packed:
     """The package, among those of all ``candidates``, whose decoded model comes closest to the
@@ -51,8 +37,9 @@ def pack_best(
     """
     if len(candidates) == 1:
         return pack(
-            candidates[0], budget_bytes, base=base, frames=frames, seed=seed, mode=mode, watch=watch
-        )
+            candidates[0], budget_bytes, base=base, frames=frames, seed=seed, mode=mode,
+            aware=aware, watch=watch,
+        )  # fmt: skip
     judges = unseen if unseen is not None else frames
     if judges is None:
         judges = synthetic_frames(seed=seed)
@@ -66,8 +53,9 @@ def pack_best(
 
         try:
             packed = pack(
-                model, budget_bytes, base=base, frames=frames, seed=seed, mode=mode, watch=part
-            )
+                model, budget_bytes, base=base, frames=frames, seed=seed, mode=mode,
+                aware=aware, watch=part,
+            )  # fmt: skip
         except BadInput as error:
             refused = error
             continue

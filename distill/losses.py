@@ -23,6 +23,7 @@ __all__ = [
     "Targets",
     "TeacherCache",
     "distillation",
+    "divergence",
     "divergence_nats",
     "heads",
     "imitation",
@@ -152,6 +153,19 @@ def divergence_nats(scores: Tensor, boxes: Tensor, own_scores: Tensor, own_boxes
     # no term is negative but by rounding, which would else be all there is where two models agree
     classes, sides = classes.clamp(min=0), sides.clamp(min=0)
     return classes.sum((1, 2)) + (sides * p.amax(1)).sum(1)
+
+
+@torch.no_grad()
+def divergence(reference: DetectionModel, model: DetectionModel, frames: Tensor) -> float:
+    """How far the predictions of ``model`` are from those of ``reference``, in nats a frame:
+    :func:`divergence_nats`, mean over ``frames`` (N, 3, S, S) uint8."""
+    total = 0.0
+    for start in range(0, len(frames), 8):
+        images = frames[start : start + 8].float() / 255
+        want, got = (heads(m.eval()(images)[1])[0] for m in (reference, model))
+        nats = divergence_nats(want["scores"], want["boxes"], got["scores"], got["boxes"])
+        total += float(nats.sum())
+    return total / len(frames)
 
 
 def imitation(whole: DetectionModel, device: str = "cpu") -> Callable[[DetectionModel], Objective]:

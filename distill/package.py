@@ -20,14 +20,17 @@ import numpy as np
 import torch
 
 from endedge.data.units import BadInput
+from endedge.distill.aware import train_integers
 from endedge.distill.budget import first_guess, fit_step
 from endedge.distill.entropy import decode_arrays, encode_arrays
+from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, clone, count_parameters, model_hash, spec_of
 from endedge.distill.quantization import Coded, Ints, Target, apply_coded, steps, targets
 from endedge.distill.rounding import Grid, level_grids, make_grid, quantize
 from endedge.distill.sensitivity import Sensitivity, measure, synthetic_frames
 from endedge.distill.spec_dictionary import SPEC_DICTIONARY
 from endedge.distill.structure import Layer, build_checked, layers, set_widths, widths
+from endedge.distill.training import Recipe
 
 __all__ = ["PARAMETERS_PER_BYTE", "Packed", "Report", "Watch", "inspect", "pack", "unpack"]
 
@@ -36,6 +39,7 @@ _HEADER = struct.Struct("<4sB16s16s16sfI")  # magic, mode, checksum, result, bas
 _CHECKED_FROM = 4 + 1 + 16  # the checksum covers the mode byte and all that follows it
 _FULL, _DELTA = 0, 1
 _MAX_SPEC_BYTES = 1 << 20
+_ROOM = 0.99  # of the budget is filled where integers are then trained: it grows a little
 _MOST_FRAMES = 128  # more tell the packer little and cost seconds
 Watch = Callable[[float, str], None]
 PARAMETERS_PER_BYTE = 4096  #: a full package of n bytes may describe this many times n parameters
@@ -79,6 +83,7 @@ def pack(
     frames: torch.Tensor | None = None,
     seed: int = 0,
     mode: str = "auto",
+    aware: Recipe | None = None,
     watch: Watch | None = None,
 ) -> Packed:
     """Code ``model`` in at most ``budget_bytes``, as accurately as that allows.
@@ -86,14 +91,18 @@ def pack(
     ``base`` is the model the device holds already: then a delta against it competes with a
     full package (``mode`` ``"auto"``; ``"full"`` and ``"delta"`` decide). ``frames`` (N, 3, S, S)
     uint8 need no labels; they tell the packer which weights matter (128 are used).
-    ``watch(share, message)`` hears of progress. No training happens. Raises :class:`BadInput`
-    if the budget is below the smallest reachable size, and says it.
+    ``aware`` trains the integers by that recipe on ``frames``, all of them (see
+    :func:`~endedge.distill.aware.train_integers`); a fifth of them decides whether the result is
+    used. ``watch(share, message)`` hears of progress. Raises :class:`BadInput` if the budget is
+    below the smallest reachable size, and says it.
     """
     if mode not in ("auto", "full", "delta"):
         raise BadInput(f"mode {mode!r}; choose auto, full or delta")
     fits = base is not None and _same_kind(model, base)
     if mode == "delta" and not fits:
         raise BadInput("mode 'delta' needs a base model of the same layers, widths and classes")
+    if aware is not None and (frames is None or len(frames) < 2):
+        raise BadInput("integers are trained on frames; give at least 2")
     pictures = synthetic_frames(seed=seed) if frames is None else frames[:_MOST_FRAMES]
     say: Watch = watch or (lambda share, message: None)
     measured = measure(
@@ -108,7 +117,8 @@ def pack(
         references.append(base)
     for reference in references:
         try:
-            packed.append(_pack_one(model, budget_bytes, reference, measured, say))
+            taught = None if aware is None or frames is None else (aware, frames)
+            packed.append(_pack_one(model, budget_bytes, reference, measured, taught, say))
         except BadInput as error:
             refused.append(error)
     if not packed:
@@ -126,6 +136,7 @@ def _pack_one(
     budget_bytes: int,
     base: DetectionModel | None,
     measured: Mapping[str, Sensitivity],
+    taught: tuple[Recipe, torch.Tensor] | None,
     say: Watch,
 ) -> Packed:
     goals = targets(model, base)
@@ -147,11 +158,24 @@ def _pack_one(
     step, (coded, stream) = fit_step(
         code,
         lambda result: overhead + len(result[1]),
-        budget_bytes,
+        budget_bytes if taught is None else round(_ROOM * budget_bytes),
         first_guess(8 * (budget_bytes - overhead) / max(1, live)),
     )
     decoded = clone(base) if base is not None else skeleton
     apply_coded(decoded, coded, step, base)
+    if taught is not None:
+        recipe, frames = taught
+        held = max(1, len(frames) // 5)
+        trained = train_integers(
+            model, decoded, coded, step, frames[:-held], recipe, base=base,
+            on_step=lambda i, loss: say(0.8, f"integers, step {i}/{recipe.steps}, {loss:.2f} nats"),
+        )  # fmt: skip
+        better = clone(decoded)
+        apply_coded(better, trained, step, base)
+        longer = encode_arrays(_wire_arrays(trained))
+        one, other = (divergence(model, m, frames[-held:]) for m in (decoded, better))
+        if other < one and overhead + len(longer) <= budget_bytes:
+            decoded, coded, stream = better, trained, longer
     body = struct.pack("<fI", step, len(spec)) + spec + stream
     rest = (
         bytes.fromhex(model_hash(decoded))[:16]

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from endedge.data.frames import Batch
-from endedge.distill.candidates import divergence
-from endedge.distill.losses import imitation
+from endedge.distill.losses import divergence, imitation
 from endedge.distill.model import DetectionModel
 from endedge.distill.pruning import prune
 from endedge.distill.training import Recipe, train

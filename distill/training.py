@@ -26,7 +26,7 @@ from endedge.data.units import BadInput
 from endedge.distill.losses import Objective, Targets
 from endedge.distill.model import DetectionModel, clone, fold_norms
 
-__all__ = ["Recipe", "gather", "interpolate", "train"]
+__all__ = ["Recipe", "gather", "interpolate", "order_of", "rate_at", "train"]
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ def train(
     helpers = list(loss_of.parameters()) if isinstance(loss_of, nn.Module) else []
     groups = _groups([*trained, *helpers], recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: _rate(i, recipe))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: rate_at(i, recipe))
     average = [p.detach().clone() for p in trained]
-    for step, (at, flips) in enumerate(_order(len(frames), recipe), 1):
+    for step, (at, flips) in enumerate(order_of(len(frames), recipe), 1):
         targets = gather(frames, at, flips, device)
         with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
             predictions = model(targets.images)
@@ -155,7 +155,8 @@ def _groups(trained: Sequence[nn.Parameter], weight_decay: float) -> list[dict[s
     ]
 
 
-def _rate(step: int, recipe: Recipe) -> float:
+def rate_at(step: int, recipe: Recipe) -> float:
+    """Share of the rate at ``step`` (from 0): warm-up over a tenth, then cosine."""
     warm = max(1, recipe.steps // 10)
     if step < warm:
         return (step + 1) / warm
@@ -163,7 +164,7 @@ def _rate(step: int, recipe: Recipe) -> float:
     return recipe.final_lr + (1 - recipe.final_lr) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def _order(n: int, recipe: Recipe) -> Iterator[tuple[list[int], list[bool]]]:
+def order_of(n: int, recipe: Recipe) -> Iterator[tuple[list[int], list[bool]]]:
     """Every frame once before any comes again; each time flipped or not by a fair coin."""
     rng = np.random.default_rng([recipe.seed, 0xF11B])
     queue: list[int] = []

@@ -163,7 +163,9 @@ def _pack(a: argparse.Namespace) -> None:
     _one_thread()
     from endedge.data.frames import unlabelled
     from endedge.data.storage import write_atomic
-    from endedge.distill.candidates import divergence, pack_best
+    from endedge.distill.aware import AWARE_LR
+    from endedge.distill.candidates import pack_best
+    from endedge.distill.losses import divergence
     from endedge.distill.package import unpack
     from endedge.distill.recovery import pruned_and_recovered
     from endedge.distill.sensitivity import synthetic_frames
@@ -189,8 +191,11 @@ def _pack(a: argparse.Namespace) -> None:
                     on_step=heard,
                 )
             )  # fmt: skip
+        if a.aware and frames is None:
+            raise BadInput("--aware needs --frames to learn from")
         packed = pack_best(
             candidates, budget, base=base, frames=frames,
+            aware=Recipe(steps=a.aware, lr=AWARE_LR) if a.aware else None,
             watch=lambda share, message: progress(round(100 * share), 100, message),
         )  # fmt: skip
         progress(100, 100, "decode and compare")

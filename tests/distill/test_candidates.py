@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from endedge.data.units import BadInput
-from endedge.distill.candidates import divergence, pack_best
+from endedge.distill.candidates import pack_best
+from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, build_detector, clone, count_parameters
 from endedge.distill.package import pack
 from endedge.distill.pruning import prune

@@ -8,7 +8,7 @@ from endedge.configs import SHIPPED
 from endedge.data.coco import read_image
 from endedge.data.frames import stack_frames, unlabelled
 from endedge.data.generated import generate
-from endedge.distill.candidates import divergence
+from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, count_parameters, load_detector, model_hash
 from endedge.distill.recovery import pruned_and_recovered
 from endedge.distill.training import Recipe
