@@ -41,14 +41,17 @@ from torch import Tensor, nn
 from endedge.data.coco import Dataset, Frame, load_coco, nested_subset, read_image
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.storage import write_atomic
+from endedge.distill.aware import AWARE_LR
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, clone, load_detector
 from endedge.distill.package import pack, unpack
 from endedge.distill.structure import layers
+from endedge.distill.training import Recipe
 from endedge.end.metric import evaluate
 
 BUDGETS = [2_200_000, 1_800_000, 1_600_000, 1_100_000, 900_000, 700_000, 450_000]
 TARGETS = {2_200_000: 0.3, 1_600_000: 1.0, 1_100_000: 3.0, 700_000: 8.0}  # most points lost
+AWARE, AWARE_STEPS, AWARE_FRAMES = (700_000, 450_000), 100, 320  # a fifth of them decides
 QPS = (-40, -38, -36, -34, -32, -30, -28)  # of NNCodec: a step halves every 4 or so
 
 
@@ -65,10 +68,12 @@ class Point:
 # --- schemes ------------------------------------------------------------------------------
 
 
-def ours(model: DetectionModel, budget: int, frames: Tensor, seed: int) -> Any:
-    """A full package, and how far its predictions are from the model's, in nats a frame."""
+def ours(model: DetectionModel, budget: int, frames: Tensor, seed: int, steps: int = 0) -> Any:
+    """A full package, and how far its predictions are from the model's, in nats a frame; its
+    integers trained for ``steps``."""
     start = time.process_time()
-    packed = pack(model, budget, frames=frames, seed=seed)
+    aware = Recipe(steps=steps, lr=AWARE_LR, seed=seed) if steps else None
+    packed = pack(model, budget, frames=frames, seed=seed, aware=aware)
     middle = time.process_time()
     decoded = unpack(packed.data)
     about = {"encode_s": middle - start, "decode_s": time.process_time() - middle}
@@ -228,13 +233,17 @@ def openvino_int8(model: DetectionModel, frames: Tensor) -> Any:
     return size, Runtime(lambda x: compiled(x)[0], model.stride), {}
 
 
-def points(model: DetectionModel, frames: list[Tensor]) -> Iterator[Point]:
-    """Ours at :data:`BUDGETS` for every seed's calibration ``frames``, and the peers."""
+def points(model: DetectionModel, frames: list[Tensor], more: Tensor) -> Iterator[Point]:
+    """Ours at :data:`BUDGETS` for every seed's calibration ``frames``, small ones also with
+    integers trained on ``more``, and the peers."""
     for seed, some in enumerate(frames):
         for budget in BUDGETS if seed == 0 else TARGETS:
             yield Point(
                 f"endedge-{budget}-s{seed}", "endedge", partial(ours, model, budget, some, seed)
             )
+    for budget in AWARE:
+        make = partial(ours, model, budget, more, 0, AWARE_STEPS)
+        yield Point(f"endedge-aware-{budget}", "endedge, trained integers", make)
     yield Point("fp16", "fp16 zip", partial(fp16_zip, model))
     for bits in (8, 6, 5, 4):
         make = partial(rounded, model, bits)
@@ -279,7 +288,7 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
 def beside(model: DetectionModel, frames: Tensor, out: Path) -> Iterator[Point]:
     """Ours at 85 % of the bytes of every peer that was measured."""
     for row in rows_of(out):
-        if row["scheme"] not in ("endedge", "fp32"):
+        if row["scheme"] != "fp32" and not row["scheme"].startswith("endedge"):
             budget = int(0.85 * row["bytes"])
             make = partial(ours, model, budget, frames, 0)
             yield Point(f"endedge-{budget}-beside-{row['name']}", "endedge", make)
@@ -304,7 +313,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         if rival:
             other = f"{rival['bytes']:,} B: {100 * rival['map']:.2f}"
             other += "" if rival["map"] >= r["map"] else " (less)"
-        label = f"**endedge**, seed {r['seed']}" if r["scheme"] == "endedge" else r["scheme"]
+        mine = r["scheme"].startswith("endedge")
+        label = f"**{r['scheme']}**, seed {r['seed']}" if mine else r["scheme"]
         times = f"{r['encode_s']:.1f}, {r['decode_s']:.2f}" if "encode_s" in r else ""
         lines.append(
             f"| {label} | {r['bytes']:,} | {100 * r['map']:.2f} | {100 * (full - r['map']):.2f} "
@@ -387,7 +397,9 @@ def main() -> None:
         model = load_detector(args.weights)
         whole = Point("fp32", "fp32", lambda: (args.weights.stat().st_size, model, {}))
         measure(args.out, iter([whole]), eyes, truth, args.only and "fp32")
-        measure(args.out, points(model, frames), eyes, truth, args.only)
+        drawn = pool.take(nested_subset(len(pool), 0)[:AWARE_FRAMES])
+        more = stack_frames(drawn.frames, args.imgsz, look).images
+        measure(args.out, points(model, frames, more), eyes, truth, args.only)
         measure(args.out, beside(model, frames[0], args.out), eyes, truth, args.only)
     if args.report:
         report(args.out, args.report)

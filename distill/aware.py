@@ -32,20 +32,18 @@ AWARE_LR = 3e-4  #: a rate that suits real detectors: one integer in a hundred m
 
 
 class _OnGrid(nn.Module):
-    """Weights rounded to ``origin`` + integer · ``step``; the gradient does not notice."""
+    """Weights rounded to integer · ``step``; the gradient does not notice."""
 
-    def __init__(self, origin: Tensor, step: Tensor) -> None:
+    def __init__(self, step: Tensor) -> None:
         super().__init__()
-        self.origin: Tensor
         self.step: Tensor
-        self.register_buffer("origin", origin)
         self.register_buffer("step", step)
 
     def integers(self, weight: Tensor) -> Tensor:
-        return ((weight - self.origin) / self.step).round()
+        return (weight / self.step).round()
 
     def forward(self, weight: Tensor) -> Tensor:
-        on_grid = self.origin + self.integers(weight) * self.step
+        on_grid = self.integers(weight) * self.step
         return weight + (on_grid - weight).detach()
 
 
@@ -57,26 +55,23 @@ def train_integers(
     frames: Tensor,
     recipe: Recipe,
     *,
-    base: DetectionModel | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> list[Coded]:
-    """``coded`` with other integers, so that ``decoded`` (what it decodes to, upon ``base`` in a
-    delta) predicts more like ``whole``. ``frames`` (N, 3, S, S) uint8, unlabelled; ``recipe``:
+    """``coded`` with other integers, so that ``decoded`` (what this full package decodes to)
+    predicts more like ``whole``. ``frames`` (N, 3, S, S) uint8, unlabelled; ``recipe``:
     steps, batch, rate and seed. Nothing given is changed. Raises :class:`BadInput` without frames.
     """
     if not len(frames):
         raise BadInput("no frames to train the integers on; give at least one")
     model = clone(decoded).requires_grad_(False).eval()
-    references = layers(base) if base is not None else [None] * len(coded)
     grids: list[_OnGrid] = []
     latent: list[Tensor] = []
-    for layer, one, reference in zip(layers(model), coded, references, strict=True):
+    for layer, one in zip(layers(model), coded, strict=True):
         weight = layer.conv.weight
         each = np.broadcast_to(grid_steps(one.rows, one.columns, step), one.weights.shape)
         steps = torch.from_numpy(each.astype(np.float32)).view_as(weight)
-        origin = torch.zeros_like(weight) if reference is None else reference.conv.weight.detach()
         weight.requires_grad_(True)
-        grids.append(_OnGrid(origin.clone(), steps))
+        grids.append(_OnGrid(steps))
         parametrize.register_parametrization(layer.conv, "weight", grids[-1], unsafe=True)
         latent.append(dict(layer.conv.named_parameters())["parametrizations.weight.original"])
     optimizer = torch.optim.AdamW(latent, lr=recipe.lr, weight_decay=0.0)

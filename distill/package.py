@@ -91,7 +91,7 @@ def pack(
     ``base`` is the model the device holds already: then a delta against it competes with a
     full package (``mode`` ``"auto"``; ``"full"`` and ``"delta"`` decide). ``frames`` (N, 3, S, S)
     uint8 need no labels; they tell the packer which weights matter (128 are used).
-    ``aware`` trains the integers by that recipe on ``frames``, all of them (see
+    ``aware`` trains the integers of a full package by that recipe on ``frames``, all of them (see
     :func:`~endedge.distill.aware.train_integers`); a fifth of them decides whether the result is
     used. ``watch(share, message)`` hears of progress. Raises :class:`BadInput` if the budget is
     below the smallest reachable size, and says it.
@@ -117,7 +117,9 @@ def pack(
         references.append(base)
     for reference in references:
         try:
-            taught = None if aware is None or frames is None else (aware, frames)
+            taught = None
+            if aware is not None and frames is not None and reference is None:
+                taught = aware, frames
             packed.append(_pack_one(model, budget_bytes, reference, measured, taught, say))
         except BadInput as error:
             refused.append(error)
@@ -167,7 +169,7 @@ def _pack_one(
         recipe, frames = taught
         held = max(1, len(frames) // 5)
         trained = train_integers(
-            model, decoded, coded, step, frames[:-held], recipe, base=base,
+            model, decoded, coded, step, frames[:-held], recipe,
             on_step=lambda i, loss: say(0.8, f"integers, step {i}/{recipe.steps}, {loss:.2f} nats"),
         )  # fmt: skip
         better = clone(decoded)
