@@ -142,8 +142,8 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = verb("pack", "code a checkpoint into at most so many bytes",
-        "endedge pack yolov8n.pt --budget 1.1MB -o update.eeu",
-        "endedge pack yolov8n.pt --budget 0.7MB --frames DIR --aware 100 -o update.eeu",
+        "endedge pack yolov8n.pt --budget 1.1MB -o update.eeu\n"
+        "  endedge pack yolov8n.pt --budget 0.7MB --frames DIR --aware 100 -o update.eeu",
     )  # fmt: skip
     sub.add_argument("checkpoint", help=".pt or .safetensors detector")
     sub.add_argument("--budget", required=True, help="bytes, e.g. 1100000 or 1.1MB")
@@ -156,8 +156,8 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument("--steps", type=int, default=200, help="of that distillation (default 200)")
     sub.add_argument("--aware", type=int, default=0, metavar="STEPS",
-        help="train the rounded weights on --frames, too: worth it for small budgets, about 2 s a "
-        "step for YOLOv8n (default 0)",
+        help="train the rounded weights on --frames, too: for small budgets, about 2 s a step for "
+        "YOLOv8n (default 0)",
     )  # fmt: skip
     sub.add_argument("--imgsz", type=int, default=320, help="px (default 320)")
     sub.add_argument("--json", action="store_true", help="print JSON")
