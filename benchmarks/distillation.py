@@ -1,8 +1,12 @@
 """Distillation against its baselines at equal steps: labels alone, Ultralytics' feature
 distillation, and ours, on the frames, seeds and recipe of one configuration.
 
-    python benchmarks/distillation.py configs/coco-infrared.yaml --frames 64 --out runs/distil \\
+    python -m benchmarks.distillation configs/coco-infrared.yaml --frames 64 --out runs/distil \\
         data.root=DIR weights.root=DIR seeds=[0,1,2]
+
+The first rows change the loss only: everything else is our recipe. The last are what
+`YOLO.train(distill_model=...)` does by itself with as many steps, as it comes, and told to train
+the same layers at our rate without mosaic.
 
 Prints a table and writes distillation.json. Every training is a node of the results folder:
 killed, the same command goes on. On a CPU about (steps x 2 s + evaluation) a row and seed.
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,11 +25,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from ultralytics.utils import DEFAULT_CFG_DICT
 
+from benchmarks.throughput import export, ultralytics
+from endedge.data.frames import Batch
 from endedge.data.storage import write_atomic
 from endedge.distill.losses import FeatureL2, Objective, TeacherCache, distillation, labels
 from endedge.distill.model import DetectionModel, load_detector
-from endedge.distill.training import train
+from endedge.distill.training import Recipe, train
 from endedge.end.metric import evaluate
 from endedge.lab.cell import Cell, Rounds
 from endedge.lab.config import load_config
@@ -46,6 +54,29 @@ def methods(teacher: DetectionModel, device: str, gains: tuple[float, ...]) -> d
     }
 
 
+BY_ITSELF = {"YOLO.train": False, "YOLO.train, told": True}
+_THEIRS = (  # what our benchmarks set otherwise
+    "nbs", "optimizer", "lr0", "lrf", "cos_lr", "momentum", "warmup_epochs", "warmup_bias_lr",
+    "mosaic", "hsv_h", "hsv_s", "hsv_v", "translate", "scale", "erasing", "auto_augment",
+)  # fmt: skip
+
+
+def by_itself(
+    start: DetectionModel, teacher: DetectionModel, frames: Batch, recipe: Recipe, told: bool,
+    scratch: Path,
+) -> DetectionModel:  # fmt: skip
+    """`YOLO.train(distill_model=teacher)` with the steps of ``recipe``; ``told`` its layers and
+    rate, too."""
+    settings: dict[str, Any] = {k: DEFAULT_CFG_DICT[k] for k in _THEIRS}
+    if told:
+        settings = {"lr0": recipe.lr, "freeze": list(range(recipe.layers or 0, len(start.model)))}
+    yaml = export(frames, dict(start.names), scratch / "export")
+    return ultralytics(
+        start, yaml, len(frames), recipe.steps, frames.images.shape[-1], recipe.seed, True, teacher,
+        settings,
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("config")
@@ -64,19 +95,25 @@ def main() -> None:
         node = rounds.teacher(cell, rounds.upload(cell))
         teacher = load_detector(node.folder / "teacher.safetensors")
         gains = config.distillation
-        for name, objective in methods(
+        losses = methods(
             teacher, world.device, (gains.label_gain, gains.score_gain, gains.box_gain)
-        ).items():
-            recipe = config.student.recipe(arguments.frames, seed)
+        )
+        recipe = config.student.recipe(arguments.frames, seed)
+        for name in [*losses, *BY_ITSELF]:
 
             def make(
-                folder: Path, cell: Cell = cell, objective: Make = objective, seed: int = seed
-            ) -> dict[str, Any]:
-                torch.manual_seed(seed)  # the baseline's projections start at random
+                folder: Path, name: str = name, cell: Cell = cell, recipe: Recipe = recipe,
+                teacher: DetectionModel = teacher, losses: dict[str, Make] = losses,
+            ) -> dict[str, Any]:  # fmt: skip
+                torch.manual_seed(recipe.seed)  # the baseline's projections start at random
                 began = time.perf_counter()
-                frames = rounds.received(cell).trained
-                recipe = config.student.recipe(cell.frames, seed)
-                student = train(world.student, frames, objective, recipe, device=world.device)
+                frames, start = rounds.received(cell).trained, world.student
+                if name in losses:
+                    student = train(start, frames, losses[name], recipe, device=world.device)
+                else:
+                    student = by_itself(start, teacher, frames, recipe, BY_ITSELF[name], folder)
+                    shutil.rmtree(folder)
+                    folder.mkdir()
                 score = evaluate(student, world.evaluation_batch, world.evaluation, world.device)
                 return {"map": score.map, "seconds": time.perf_counter() - began}
 

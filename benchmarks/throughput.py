@@ -18,7 +18,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,10 @@ def ultralytics(
     seed: int,
     lean: bool,
     teacher: DetectionModel | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> DetectionModel:
     """`YOLO.train` from ``start``, distilled from ``teacher`` where there is one; ``lean``: without
-    all that is not training."""
+    all that is not training. ``settings`` replace those of our recipe."""
     from ultralytics.models.yolo.detect import DetectionTrainer
 
     epochs = max(1, round(steps / math.ceil(n / BATCH)))
@@ -94,6 +95,7 @@ def ultralytics(
     }  # fmt: skip
     if lean:
         arguments |= {"val": False, "plots": False, "save": False, "workers": 0, "cache": "ram"}
+    arguments |= settings or {}
     if teacher is not None:
         file = yaml.parent / "teacher.pt"
         torch.save({"model": clone(teacher)}, file)
