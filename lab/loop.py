@@ -132,6 +132,11 @@ def run(
     loop = loop_of(config)
     for name in loop.policies:
         check_policy(name)
+    if config.link.schedule != "sequential":
+        raise BadInput(
+            f"link.schedule is {config.link.schedule}; "
+            "a loop uploads and downloads in turn: link.schedule=sequential"
+        )
     known = None if prior is None else Prior.read(prior)
     world = World.of(config, folder)
     blurs = any(name.endswith("+redacted") for name in loop.policies)

@@ -81,10 +81,18 @@ def test_bad_loops_are_refused(
     place: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], message: str
 ) -> None:
     document = yaml.safe_load((place / "c.yaml").read_text())
-    document |= {"loop": LOOP | changes}
+    document |= {"loop": LOOP | changes, "link": {"schedule": "sequential"}}
     (place / "loop.yaml").write_text(yaml.safe_dump(document))
     assert main(["loop", str(place / "loop.yaml"), "--out", str(place / "bad")]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_pipelined_loop_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be played one after the other and reported as what it was not."""
+    document = yaml.safe_load((place / "c.yaml").read_text()) | {"loop": LOOP}
+    (place / "pipelined.yaml").write_text(yaml.safe_dump(document))
+    assert main(["loop", str(place / "pipelined.yaml"), "--out", str(place / "bad")]) == 2
+    assert "a loop uploads and downloads in turn" in capsys.readouterr().err
 
 
 def test_without_a_loop_section() -> None:
