@@ -1,18 +1,18 @@
 """Curves, solver and policies: NumPy and SciPy only."""
 
-from endedge.allocator.curves import Candidate, Curves, Range
-from endedge.allocator.fitting import fit
-from endedge.allocator.fleet import Device, FleetAllocation, allocate_fleet
-from endedge.allocator.grid import checkerboard
-from endedge.allocator.joint import Joint, Kind
-from endedge.allocator.link import Budget, Link, Rules, Split
-from endedge.allocator.menus import MenuAllocation, allocate_menus
-from endedge.allocator.money import Ledger, Prices, ledger, worthwhile
+from endedge.allocator.accuracy.joint import Joint, Kind
+from endedge.allocator.fitting.curves import Candidate, Curves, Range
+from endedge.allocator.fitting.fit import fit
+from endedge.allocator.fitting.grid import checkerboard
+from endedge.allocator.fitting.surface import OperatingPoint, Points, Surface
 from endedge.allocator.policies import Known, Policy, decide, register, registry
-from endedge.allocator.regimes import Span, regime_spans, regime_table, sweep
-from endedge.allocator.robust import allocate_robust
-from endedge.allocator.solver import Allocation, allocate, best_point, best_split
-from endedge.allocator.surface import OperatingPoint, Points, Surface
+from endedge.allocator.problem import Budget, Link, Rules, Split
+from endedge.allocator.solve.economics import Ledger, Prices, ledger, worthwhile
+from endedge.allocator.solve.fleet import Device, FleetAllocation, allocate_fleet
+from endedge.allocator.solve.knapsack import MenuAllocation, allocate_menus
+from endedge.allocator.solve.optimum import Allocation, allocate, best_point, best_split
+from endedge.allocator.solve.regimes import Span, regime_spans, regime_table, sweep
+from endedge.allocator.solve.robust import allocate_robust
 
 __all__ = [
     "Allocation",

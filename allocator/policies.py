@@ -23,12 +23,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from endedge.allocator.branch import worth
-from endedge.allocator.curves import Curves
-from endedge.allocator.link import Budget, Link, Rules, Split
-from endedge.allocator.solver import best_point, best_split
-from endedge.allocator.surface import Points
-from endedge.data.units import BadInput
+from endedge.allocator.fitting.curves import Curves
+from endedge.allocator.fitting.surface import Points
+from endedge.allocator.problem import Budget, Link, Rules, Split
+from endedge.allocator.solve.branch_and_bound import worth
+from endedge.allocator.solve.optimum import best_point, best_split
+from endedge.data.errors import BadInput
 
 __all__ = ["Known", "Policy", "decide", "register", "registry"]
 

@@ -26,13 +26,13 @@ import numpy as np
 from scipy import optimize
 
 from endedge.allocator import Budget, Joint, Kind, Link, Range, Rules, allocate
-from endedge.allocator.branch import worth
-from endedge.allocator.fitting import all_kinds
-from endedge.allocator.fleet import Device, allocate_fleet, fleet_of
-from endedge.allocator.market import Fleet
-from endedge.allocator.menus import allocate_menus
-from endedge.allocator.solver import best_split
-from endedge.allocator.synthetic import curves_of, random_joint
+from endedge.allocator.fitting.fit import all_kinds
+from endedge.allocator.fitting.synthetic import curves_of, random_joint
+from endedge.allocator.solve.branch_and_bound import worth
+from endedge.allocator.solve.fleet import Device, allocate_fleet, fleet_of
+from endedge.allocator.solve.fleet_dual import Fleet
+from endedge.allocator.solve.knapsack import allocate_menus
+from endedge.allocator.solve.optimum import best_split
 
 cvxpy: Any = None
 with contextlib.suppress(ImportError):
@@ -134,9 +134,11 @@ def compare(name: str, tasks: list[tuple[Joint, Budget]], solvers: dict[str, Sol
         gap = 100 * (best - np.array(values[solver]))
         ratio = median / statistics.median(seconds["endedge"])
         rows[solver] = {
-            "median_us": median * 1e6, "ratio": ratio,
-            "mean_gap": float(gap.mean()), "worst_gap": float(gap.max()),
-        }  # fmt: skip
+            "median_us": median * 1e6,
+            "ratio": ratio,
+            "mean_gap": float(gap.mean()),
+            "worst_gap": float(gap.max()),
+        }
         print(f"{solver:14}{median * 1e6:9.0f} µs{ratio:10.1f}{gap.mean():12.2e}{gap.max():12.2e}")
     return rows
 
@@ -169,9 +171,12 @@ def fleet_cvxpy(fleet: Fleet, band: float) -> float:
     value = t[:, 0] + cvxpy.multiply(t[:, 1], 1 - cvxpy.exp(-up)) - lost
     cost = (fleet.rate[:, 0] * u0 / band) @ up + (fleet.rate[:, 1] * m0 / band) @ down
     limits = [
-        cost <= 1, up >= fleet.low[:, 0] / u0, up <= fleet.high[:, 0] / u0,
-        down >= fleet.low[:, 1] / m0, down <= fleet.high[:, 1] / m0,
-    ]  # fmt: skip
+        cost <= 1,
+        up >= fleet.low[:, 0] / u0,
+        up <= fleet.high[:, 0] / u0,
+        down >= fleet.low[:, 1] / m0,
+        down <= fleet.high[:, 1] / m0,
+    ]
     return float(cvxpy.Problem(cvxpy.Maximize(fleet.weight @ value), limits).solve("CLARABEL"))
 
 
@@ -192,9 +197,13 @@ def fleet_slsqp(fleet: Fleet, band: float) -> float:
         return 1.0 - float((fleet.rate.T * at(x)).sum()) / band
 
     found = optimize.minimize(
-        loss, np.zeros(2 * count), method="SLSQP", bounds=[(0.0, 1.0)] * (2 * count),
-        constraints={"type": "ineq", "fun": left}, options={"maxiter": 500},
-    )  # fmt: skip
+        loss,
+        np.zeros(2 * count),
+        method="SLSQP",
+        bounds=[(0.0, 1.0)] * (2 * count),
+        constraints={"type": "ineq", "fun": left},
+        options={"maxiter": 500},
+    )
     return float(-found.fun) if left(found.x) > -1e-6 else -np.inf
 
 

@@ -34,10 +34,10 @@ from endedge.distill.losses import FeatureL2, Objective, TeacherCache, distillat
 from endedge.distill.model import DetectionModel, load_detector
 from endedge.distill.training import Recipe, train
 from endedge.end.metric import evaluate
-from endedge.lab.cell import Cell, Rounds
 from endedge.lab.config import load_config
+from endedge.lab.inputs import World
 from endedge.lab.store import Store
-from endedge.lab.world import World
+from endedge.lab.sweep.cell import Cell, Rounds
 
 Make = Callable[[DetectionModel], Objective]
 
@@ -56,15 +56,33 @@ def methods(teacher: DetectionModel, device: str, gains: tuple[float, ...]) -> d
 
 BY_ITSELF = {"YOLO.train": False, "YOLO.train, told": True}
 _THEIRS = (  # what our benchmarks set otherwise
-    "nbs", "optimizer", "lr0", "lrf", "cos_lr", "momentum", "warmup_epochs", "warmup_bias_lr",
-    "mosaic", "hsv_h", "hsv_s", "hsv_v", "translate", "scale", "erasing", "auto_augment",
-)  # fmt: skip
+    "nbs",
+    "optimizer",
+    "lr0",
+    "lrf",
+    "cos_lr",
+    "momentum",
+    "warmup_epochs",
+    "warmup_bias_lr",
+    "mosaic",
+    "hsv_h",
+    "hsv_s",
+    "hsv_v",
+    "translate",
+    "scale",
+    "erasing",
+    "auto_augment",
+)
 
 
 def by_itself(
-    start: DetectionModel, teacher: DetectionModel, frames: Batch, recipe: Recipe, told: bool,
+    start: DetectionModel,
+    teacher: DetectionModel,
+    frames: Batch,
+    recipe: Recipe,
+    told: bool,
     scratch: Path,
-) -> DetectionModel:  # fmt: skip
+) -> DetectionModel:
     """`YOLO.train(distill_model=teacher)` with the steps of ``recipe``; ``told`` its layers and
     rate, too."""
     settings: dict[str, Any] = {k: DEFAULT_CFG_DICT[k] for k in _THEIRS}
@@ -72,9 +90,16 @@ def by_itself(
         settings = {"lr0": recipe.lr, "freeze": list(range(recipe.layers or 0, len(start.model)))}
     yaml = export(frames, dict(start.names), scratch / "export")
     return ultralytics(
-        start, yaml, len(frames), recipe.steps, frames.images.shape[-1], recipe.seed, True, teacher,
+        start,
+        yaml,
+        len(frames),
+        recipe.steps,
+        frames.images.shape[-1],
+        recipe.seed,
+        True,
+        teacher,
         settings,
-    )  # fmt: skip
+    )
 
 
 def main() -> None:
@@ -102,9 +127,13 @@ def main() -> None:
         for name in [*losses, *BY_ITSELF]:
 
             def make(
-                folder: Path, name: str = name, cell: Cell = cell, recipe: Recipe = recipe,
-                teacher: DetectionModel = teacher, losses: dict[str, Make] = losses,
-            ) -> dict[str, Any]:  # fmt: skip
+                folder: Path,
+                name: str = name,
+                cell: Cell = cell,
+                recipe: Recipe = recipe,
+                teacher: DetectionModel = teacher,
+                losses: dict[str, Make] = losses,
+            ) -> dict[str, Any]:
                 torch.manual_seed(recipe.seed)  # the baseline's projections start at random
                 began = time.perf_counter()
                 frames, start = rounds.received(cell).trained, world.student
@@ -118,9 +147,12 @@ def main() -> None:
                 return {"map": score.map, "seconds": time.perf_counter() - began}
 
             determinants = {
-                "teacher": node.key, "student": world.hashes["student"], "method": name,
-                "recipe": asdict(recipe), "gains": gains.model_dump() if name == "ours" else None,
-            }  # fmt: skip
+                "teacher": node.key,
+                "student": world.hashes["student"],
+                "method": name,
+                "recipe": asdict(recipe),
+                "gains": gains.model_dump() if name == "ours" else None,
+            }
             record = store.node("distillation", determinants, make).record
             found.setdefault(name, []).append(record["map"])
             print(f"seed {seed} {name:20} mAP {100 * record['map']:.2f}", flush=True)

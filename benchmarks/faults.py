@@ -28,24 +28,31 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import endedge.edge.session
-import endedge.end.client
-from endedge.data.connection import file_chunks
-from endedge.data.link import Capacity, Channel, DuplexLink
-from endedge.data.messages import Data
-from endedge.data.shaper import LinkProxy
-from endedge.data.units import BadInput
-from endedge.edge.keys import create_keys, issue_bundle, load_keys
-from endedge.edge.main import serve_main
-from endedge.edge.rounds import DeviceRounds
-from endedge.edge.service import Job, ServeConfig
-from endedge.end.apply import ModelStore
-from endedge.end.client import Capture, DeviceConfig
-from endedge.end.main import device_main
+import endedge.edge.server.session
+import endedge.end.client.client
+from endedge.data.errors import BadInput
+from endedge.edge.server.journal import DeviceRounds
+from endedge.edge.server.keys import create_keys, issue_bundle, load_keys
+from endedge.edge.server.main import serve_main
+from endedge.edge.server.service import Job, ServeConfig
+from endedge.end.client.apply import ModelStore
+from endedge.end.client.client import Capture, DeviceConfig
+from endedge.end.client.main import device_main
+from endedge.link.channel import Capacity, Channel, DuplexLink
+from endedge.link.connection import file_chunks
+from endedge.link.messages import Data
+from endedge.link.shaper import LinkProxy
 
 FRAMES, BUDGET_BYTES = 5, 40_000
-KINDS = ("cut up", "cut down", "kill edge", "kill device", "edge disk full", "device disk full",
-         "duplicate and reorder")  # fmt: skip
+KINDS = (
+    "cut up",
+    "cut down",
+    "kill edge",
+    "kill device",
+    "edge disk full",
+    "device disk full",
+    "duplicate and reorder",
+)
 WEIGHTS = (6, 6, 2, 3, 1, 1, 2)
 LINK = Channel(Capacity.constant(4e6), latency_s=0.005, jitter_s=0.005)
 
@@ -113,9 +120,13 @@ def run_edge(folder: Path, port: int) -> None:
     for name in ("append", "finish", "save_package", "_save"):
         real = getattr(DeviceRounds, name)
         setattr(DeviceRounds, name, fails_while(folder / "edge disk full", real))
-    endedge.edge.session.file_chunks = shuffled_while(folder / "shuffle")  # type: ignore[attr-defined,assignment]
-    serve_main(ServeConfig(folder / "edge", port=port, secure=True, workers=2, heartbeat_s=0.5,
-                           idle_timeout_s=5), adapt)  # fmt: skip
+    endedge.edge.server.session.file_chunks = shuffled_while(folder / "shuffle")  # type: ignore[attr-defined,assignment]
+    serve_main(
+        ServeConfig(
+            folder / "edge", port=port, secure=True, workers=2, heartbeat_s=0.5, idle_timeout_s=5
+        ),
+        adapt,
+    )
 
 
 def run_device(folder: Path, name: str, port: int, skew_s: float) -> None:
@@ -124,7 +135,7 @@ def run_device(folder: Path, name: str, port: int, skew_s: float) -> None:
     ModelStore.apply = fails_while(  # type: ignore[method-assign]
         folder / "device disk full", ModelStore.apply
     )
-    endedge.end.client.file_chunks = shuffled_while(folder / "shuffle")  # type: ignore[attr-defined,assignment]
+    endedge.end.client.client.file_chunks = shuffled_while(folder / "shuffle")  # type: ignore[attr-defined,assignment]
 
     def capture(round_index: int, model: Path | None) -> Capture | None:
         if (folder / "stop").exists():
@@ -132,8 +143,16 @@ def run_device(folder: Path, name: str, port: int, skew_s: float) -> None:
         return Capture(batch_of(name, round_index), FRAMES, BUDGET_BYTES)
 
     bundle = folder / "edge" / "keys" / "bundles" / f"{name}.json"
-    config = DeviceConfig(name, "127.0.0.1", port, folder / name, bundle=bundle, retry_s=0.05,
-                          heartbeat_s=0.5, idle_timeout_s=5)  # fmt: skip
+    config = DeviceConfig(
+        name,
+        "127.0.0.1",
+        port,
+        folder / name,
+        bundle=bundle,
+        retry_s=0.05,
+        heartbeat_s=0.5,
+        idle_timeout_s=5,
+    )
     device_main(config, capture, install)
 
 
@@ -282,15 +301,22 @@ def main() -> int:
             counts[what[:22].strip()] += 1
             print(f"{time.monotonic() - began:7.1f} s  seed {seed:8s} {what}", flush=True)
         ended = campaign.finish(120)
-        result = campaign.audit() | {"devices ended by themselves": int(ended),
-                                     "unexpected deaths": campaign.crashes}  # fmt: skip
+        result = campaign.audit() | {
+            "devices ended by themselves": int(ended),
+            "unexpected deaths": campaign.crashes,
+        }
     for name, number in (*counts.items(), *result.items()):
         print(f"{number:10d}  {name}")
     print(f"{sum(counts.values())} faults in {time.monotonic() - began:.0f} s")
     if arguments.out:
         arguments.out.write_text(json.dumps({"faults": counts, "result": result}, indent=1))
-    bad = ("frames lost or doubled", "bytes lost or doubled", "corrupt models", "rounds open",
-           "unexpected deaths")  # fmt: skip
+    bad = (
+        "frames lost or doubled",
+        "bytes lost or doubled",
+        "corrupt models",
+        "rounds open",
+        "unexpected deaths",
+    )
     return int(any(result[name] for name in bad) or not ended)
 
 

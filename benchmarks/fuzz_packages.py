@@ -20,9 +20,9 @@ import time
 import numpy as np
 import torch
 
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 from endedge.distill.model import build_detector, model_hash
-from endedge.distill.package import PARAMETERS_PER_BYTE, inspect, pack, unpack
+from endedge.distill.package.format import PARAMETERS_PER_BYTE, inspect, pack, unpack
 
 _SPEC = {
     "names": {0: "a", 1: "b"},

@@ -24,19 +24,29 @@ from pathlib import Path
 
 TABLES = ("config.yaml", "surface.csv", "curves.json", "allocation.csv", "benchmark.csv")
 TINY = [
-    "device=cpu", "workers=1", "seeds=[0]", "data.source=generated", "data.image_side=64",
-    "data.pool_frames=24", "data.eval_frames=8", "uplink.codecs=[jpeg-q75-64]",
-    "uplink.frames=[8,16,24]", "downlink.budgets_bytes=[30000,90000]", "downlink.mode=full",
+    "device=cpu",
+    "workers=1",
+    "seeds=[0]",
+    "data.source=generated",
+    "data.image_side=64",
+    "data.pool_frames=24",
+    "data.eval_frames=8",
+    "uplink.codecs=[jpeg-q75-64]",
+    "uplink.frames=[8,16,24]",
+    "downlink.budgets_bytes=[30000,90000]",
+    "downlink.mode=full",
     "weights.teacher=endedge:demo/teacher.safetensors",
     "weights.student=endedge:demo/student.safetensors",
-    "teacher.steps=2", "student.steps=2", "link.bandwidths=3",
-]  # fmt: skip
+    "teacher.steps=2",
+    "student.steps=2",
+    "link.bandwidths=3",
+]
 UNFINISHED = 3
 
 
 def run(verb: list[str], until: float) -> int | None:
     """One command of endedge; ``None`` when time ran out and it was interrupted."""
-    code = "from endedge.lab.cli import main; raise SystemExit(main())"
+    code = "from endedge.lab.cli.main import main; raise SystemExit(main())"
     job = subprocess.Popen([sys.executable, "-c", code, *verb])
     try:
         return job.wait(timeout=max(1.0, until - time.monotonic()))
@@ -86,9 +96,19 @@ def main() -> int:
         folder = o.out / shift
         where = TINY if o.tiny else [f"data.root={o.data}", f"weights.root={o.weights}"]
         status = run(
-            ["run", "gpu-infrared", "--out", str(folder), f"data.camera.kind={shift}",
-             f"name=gpu-{shift}", *where, *o.overrides, *rest], until,
-        )  # fmt: skip
+            [
+                "run",
+                "gpu-infrared",
+                "--out",
+                str(folder),
+                f"data.camera.kind={shift}",
+                f"name=gpu-{shift}",
+                *where,
+                *o.overrides,
+                *rest,
+            ],
+            until,
+        )
         print(f"\n{shift}: {time.monotonic() - began:.0f} s since the start")
         stages(folder)
         if status is None:

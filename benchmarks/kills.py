@@ -25,10 +25,15 @@ from pathlib import Path
 from endedge.data.storage import write_atomic
 
 SMALL = [
-    "data.pool_frames=48", "data.eval_frames=12", "uplink.frames=[8,16,32,48]", "seeds=[0,1]",
-    "teacher.steps=4", "student.steps=4", "downlink.budgets_bytes=[15000,30000,90000]",
+    "data.pool_frames=48",
+    "data.eval_frames=12",
+    "uplink.frames=[8,16,32,48]",
+    "seeds=[0,1]",
+    "teacher.steps=4",
+    "student.steps=4",
+    "downlink.budgets_bytes=[15000,30000,90000]",
     "workers=2",
-]  # fmt: skip
+]
 
 
 def surface(folder: Path) -> list[dict[str, str]]:
@@ -39,11 +44,13 @@ def surface(folder: Path) -> list[dict[str, str]]:
 
 
 def start(folder: Path, config: str, overrides: list[str]) -> subprocess.Popen[bytes]:
-    code = "from endedge.lab.cli import main; raise SystemExit(main())"
+    code = "from endedge.lab.cli.main import main; raise SystemExit(main())"
     return subprocess.Popen(
         [sys.executable, "-c", code, "measure", config, "--out", str(folder), *overrides],
-        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def kill(job: subprocess.Popen[bytes]) -> bool:
@@ -100,11 +107,16 @@ def main() -> int:
         raise SystemExit(f"the last two commands ended with {statuses}")
     same = surface(killed) == surface(calm)
     found = {
-        "kills": kills, "restarts": restarts, "cells": len(surface(calm)), "nodes": total,
-        "nodes_killed_run": nodes(killed), "same_surface": same,
+        "kills": kills,
+        "restarts": restarts,
+        "cells": len(surface(calm)),
+        "nodes": total,
+        "nodes_killed_run": nodes(killed),
+        "same_surface": same,
         "litter": len([p for p in (killed / "nodes").iterdir() if p.name.startswith(".")]),
-        "seconds_calm": round(calm_s, 1), "seconds_killed": round(time.monotonic() - began, 1),
-    }  # fmt: skip
+        "seconds_calm": round(calm_s, 1),
+        "seconds_killed": round(time.monotonic() - began, 1),
+    }
     for key, value in found.items():
         print(f"{key:18} {value}")
     write_atomic(arguments.out / "kills.json", json.dumps(found, indent=1).encode())

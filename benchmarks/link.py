@@ -23,8 +23,8 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from endedge.data.link import Capacity, Channel, DuplexLink
-from endedge.data.shaper import LinkProxy
+from endedge.link.channel import Capacity, Channel, DuplexLink
+from endedge.link.shaper import LinkProxy
 
 SIZES_BYTES = (50_000, 200_000, 1_000_000, 5_000_000, 20_000_000)
 RATES_MBIT_PER_S = (0.1, 1.0, 8.0, 50.0)
@@ -103,8 +103,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, help="write the rows as JSON here")
     parser.add_argument("--longest", type=float, default=20.0, help="seconds a row may take")
-    parser.add_argument("--repeat-s", type=float, default=4.0,
-                        help="repeat a row for about this long, at most 25 times")  # fmt: skip
+    parser.add_argument(
+        "--repeat-s",
+        type=float,
+        default=4.0,
+        help="repeat a row for about this long, at most 25 times",
+    )
     arguments = parser.parse_args()
     rows: list[dict[str, object]] = []
     left_out = 0
@@ -132,9 +136,11 @@ def main() -> None:
                     "worst_error_percent": max(errors, key=abs),
                 }
             )
-            print(f"{name:>14} {direction:>5} {n_bytes:>10,d} {times:4d} {measured_s:9.4f} "
-                  f"{model_s:9.4f} {error:+7.2f} %  {min(errors):+7.2f} .. {max(errors):+.2f}",
-                  flush=True)  # fmt: skip
+            print(
+                f"{name:>14} {direction:>5} {n_bytes:>10,d} {times:4d} {measured_s:9.4f} "
+                f"{model_s:9.4f} {error:+7.2f} %  {min(errors):+7.2f} .. {max(errors):+.2f}",
+                flush=True,
+            )
 
     print(f"{'link':>14} {'way':>5} {'bytes':>10} runs {'seconds':>9} {'model':>9} {'error':>9}")
     began = time.monotonic()

@@ -25,14 +25,14 @@ import torch
 
 from endedge.data.storage import write_atomic
 from endedge.distill.model import load_detector, model_hash
-from endedge.edge.service import ServeConfig
-from endedge.end.client import DeviceConfig, Outcome
-from endedge.lab import remote
+from endedge.edge.server.service import ServeConfig
+from endedge.end.client.client import DeviceConfig, Outcome
 from endedge.lab.config import Config, load_config
-from endedge.lab.loop import play
-from endedge.lab.player import Player, Row
+from endedge.lab.inputs import World
+from endedge.lab.loop import sockets as remote
+from endedge.lab.loop.loop import play
+from endedge.lab.loop.policy_run import Player, Row
 from endedge.lab.store import Store
-from endedge.lab.world import World
 
 DAYS = (("dusk", "haze"), ("soft", "dusk"), ("haze", "soft"))
 POLICY = "equal"
@@ -47,11 +47,19 @@ def plan(rounds: int, devices: int, steps: int) -> Config:
     ]
     link = {"capacity": "4 Mbit/s", "latency": 0.01, "jitter": 0.01}
     overrides = {
-        "loop.days": days, "loop.policies": [POLICY], "loop.bandwidth_hz": 8000 * devices,
-        "loop.deadline_s": 60, "loop.edge_s": 2, "loop.eval_frames": 40, "loop.monitor_frames": 20,
-        "teacher.steps": steps, "student.steps": steps, "device": "cpu",
-        "link.up": link, "link.down": link | {"capacity": "2 Mbit/s"},
-    }  # fmt: skip
+        "loop.days": days,
+        "loop.policies": [POLICY],
+        "loop.bandwidth_hz": 8000 * devices,
+        "loop.deadline_s": 60,
+        "loop.edge_s": 2,
+        "loop.eval_frames": 40,
+        "loop.monitor_frames": 20,
+        "teacher.steps": steps,
+        "student.steps": steps,
+        "device": "cpu",
+        "link.up": link,
+        "link.down": link | {"capacity": "2 Mbit/s"},
+    }
     return load_config("demo-loop", [f"{k}={json.dumps(v)}" for k, v in overrides.items()])
 
 
@@ -112,10 +120,17 @@ def compare(rows: list[Row], heard: dict[Any, Any]) -> list[dict[str, Any]]:
         if applied:
             same = same and digest == row["model_after"] and value == row["map_after"]
         table.append(
-            {"device": row["device"], "round": row["round"], "domain": row["domain"],
-             "simulated": row["model_after"][:16], "sockets": digest[:16],
-             "simulated_map": row["map_after"], "sockets_map": value, "equal": same}
-        )  # fmt: skip
+            {
+                "device": row["device"],
+                "round": row["round"],
+                "domain": row["domain"],
+                "simulated": row["model_after"][:16],
+                "sockets": digest[:16],
+                "simulated_map": row["map_after"],
+                "sockets_map": value,
+                "equal": same,
+            }
+        )
     return table
 
 
@@ -137,8 +152,10 @@ def main() -> int:
     print("device round domain  simulated        sockets          mAP      mAP      equal")
     for t in table:
         maps = f"{t['simulated_map']:8.5f} {t['sockets_map']:8.5f}"
-        print(f"{t['device']:6} {t['round']:5} {t['domain']:7} {t['simulated']:16} "
-              f"{t['sockets']:16} {maps}  {t['equal']}")  # fmt: skip
+        print(
+            f"{t['device']:6} {t['round']:5} {t['domain']:7} {t['simulated']:16} "
+            f"{t['sockets']:16} {maps}  {t['equal']}"
+        )
     right = sum(t["equal"] for t in table)
     print(f"{right} of {len(table)} rounds equal, {time.monotonic() - began:.0f} s")
     if o.out:

@@ -41,10 +41,10 @@ from torch import Tensor, nn
 from endedge.data.coco import Dataset, Frame, load_coco, nested_subset, read_image
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.storage import write_atomic
-from endedge.distill.aware import AWARE_LR
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, clone, load_detector
-from endedge.distill.package import pack, unpack
+from endedge.distill.package.format import pack, unpack
+from endedge.distill.package.qat import AWARE_LR
 from endedge.distill.structure import layers
 from endedge.distill.training import Recipe
 from endedge.end.metric import evaluate
@@ -168,9 +168,15 @@ def _onnx(model: DetectionModel, file: Path) -> None:
     twin.model[-1].export, twin.model[-1].dynamic, twin.model[-1].format = True, True, "onnx"
     axes = {"images": {0: "batch", 2: "height", 3: "width"}, "output0": {0: "batch", 2: "anchors"}}
     torch.onnx.export(
-        twin, (torch.zeros(1, 3, 320, 320),), str(file), dynamo=False, opset_version=17,
-        input_names=["images"], output_names=["output0"], dynamic_axes=axes,
-    )  # fmt: skip
+        twin,
+        (torch.zeros(1, 3, 320, 320),),
+        str(file),
+        dynamo=False,
+        opset_version=17,
+        input_names=["images"],
+        output_names=["output0"],
+        dynamic_axes=axes,
+    )
 
 
 def _zipped(*files: Path) -> int:
@@ -203,9 +209,13 @@ def onnxruntime_int8(model: DetectionModel, frames: Tensor) -> Any:
         session = onnxruntime.InferenceSession(str(clean), providers=["CPUExecutionProvider"])
         del session  # it loads: a bad export shows here
         quantize_static(
-            str(clean), str(small), Reader(), per_channel=True, weight_type=QuantType.QInt8,
+            str(clean),
+            str(small),
+            Reader(),
+            per_channel=True,
+            weight_type=QuantType.QInt8,
             op_types_to_quantize=["Conv"],
-        )  # fmt: skip
+        )
         size = _zipped(small)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -223,10 +233,12 @@ def openvino_int8(model: DetectionModel, frames: Tensor) -> Any:
         _onnx(model, whole)
         pictures = [image[None].float().numpy() / 255 for image in frames[:64]]
         quantized = nncf.quantize(
-            openvino.Core().read_model(whole), nncf.Dataset(pictures),
-            ignored_scope=nncf.IgnoredScope(patterns=[r".*/model\.22/(dfl|Sub|Add|Mul|Div).*"],
-                validate=False),
-        )  # fmt: skip
+            openvino.Core().read_model(whole),
+            nncf.Dataset(pictures),
+            ignored_scope=nncf.IgnoredScope(
+                patterns=[r".*/model\.22/(dfl|Sub|Add|Mul|Div).*"], validate=False
+            ),
+        )
         openvino.save_model(quantized, small, compress_to_fp16=True)
         size = _zipped(small, small.with_suffix(".bin"))
         compiled = openvino.compile_model(quantized, "CPU")
@@ -302,10 +314,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     full = next(r["map"] for r in rows if r["scheme"] == "fp32")
     rivals = {r["name"].split("-beside-")[1]: r for r in rows if "-beside-" in r["name"]}
     lines = [
-        f"fp32: {100 * full:.2f} mAP.", "",
+        f"fp32: {100 * full:.2f} mAP.",
+        "",
         "| scheme | bytes | mAP | lost | encode, decode (s) | ours in at most 85 % of the bytes |",
         "|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     for r in rows:
         if r["scheme"] == "fp32" or "-beside-" in r["name"]:
             continue

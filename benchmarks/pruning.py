@@ -77,10 +77,18 @@ def measure(args: argparse.Namespace) -> None:
         score = evaluate(small, eyes, truth)
         own_ms, whole_ms = latency_ms(small, model, args.imgsz)
         row = {
-            "asked": kept, "kept": count_parameters(small) / full, "steps": steps, "lr": args.lr,
-            "seed": args.seed, "map": score.map, "map50": score.map50, "images": score.images,
-            "cpu_s": seconds, "latency_ms": own_ms, "whole_latency_ms": whole_ms,
-        }  # fmt: skip
+            "asked": kept,
+            "kept": count_parameters(small) / full,
+            "steps": steps,
+            "lr": args.lr,
+            "seed": args.seed,
+            "map": score.map,
+            "map50": score.map50,
+            "images": score.images,
+            "cpu_s": seconds,
+            "latency_ms": own_ms,
+            "whole_latency_ms": whole_ms,
+        }
         write_atomic(path, json.dumps(row, indent=1).encode())
         print(
             f"{kept:.0%} kept, {steps} steps: mAP {100 * score.map:.2f}, {seconds:.0f} CPU s",
@@ -105,10 +113,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a share a line, as cut and as taught."""
     whole = next(r for r in rows if r["asked"] == 1.0)
     lines = [
-        f"Whole: {100 * whole['map']:.2f} mAP.", "",
+        f"Whole: {100 * whole['map']:.2f} mAP.",
+        "",
         "| kept | steps | seed | mAP | lost | CPU s | latency, of the whole |",
         "|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     for r in sorted(rows, key=lambda r: (-r["kept"], r["steps"], r["seed"])):
         if r is not whole:
             lines.append(

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from endedge.allocator.fitting import all_kinds, fit
-from endedge.allocator.link import Budget, Link, Rules
-from endedge.allocator.solver import best_split
-from endedge.allocator.synthetic import random_joint, sample_surface
+from endedge.allocator.fitting.fit import all_kinds, fit
+from endedge.allocator.fitting.synthetic import random_joint, sample_surface
+from endedge.allocator.problem import Budget, Link, Rules
+from endedge.allocator.solve.optimum import best_split
 
 BANDWIDTHS_HZ = np.geomspace(8e3, 6e5, 12)
 

@@ -24,13 +24,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from endedge.data.link import Capacity, Channel, DuplexLink
-from endedge.data.shaper import LinkProxy
-from endedge.edge.keys import create_keys, issue_bundle
-from endedge.edge.main import serve_main
-from endedge.edge.rounds import DeviceRounds
-from endedge.edge.service import Job, ServeConfig
-from endedge.end.client import Capture, Device, DeviceConfig
+from endedge.edge.server.journal import DeviceRounds
+from endedge.edge.server.keys import create_keys, issue_bundle
+from endedge.edge.server.main import serve_main
+from endedge.edge.server.service import Job, ServeConfig
+from endedge.end.client.client import Capture, Device, DeviceConfig
+from endedge.link.channel import Capacity, Channel, DuplexLink
+from endedge.link.shaper import LinkProxy
 
 BATCH_BYTES, FRAMES, BUDGET_BYTES, PERIOD_S = 120_000, 8, 80_000, 3.0
 
@@ -81,7 +81,12 @@ async def soak(
         asyncio.create_task(
             one_device(
                 DeviceConfig(
-                    name, "127.0.0.1", proxy.port, folder / name, heartbeat_s=2, retry_s=0.2,
+                    name,
+                    "127.0.0.1",
+                    proxy.port,
+                    folder / name,
+                    heartbeat_s=2,
+                    retry_s=0.2,
                     bundle=folder / "edge" / "keys" / "bundles" / f"{name}.json",
                 ),
                 began_s + seconds,
@@ -89,7 +94,7 @@ async def soak(
             )
         )
         for k, (name, proxy) in enumerate(proxies.items())
-    ]  # fmt: skip
+    ]
     dice, cuts = random.Random(0), 0
     samples: list[tuple[float, float, int, int]] = []
     while not all(task.done() for task in running):
@@ -101,8 +106,11 @@ async def soak(
         if now_s >= 10 * (len(samples) + 1):
             samples.append((now_s, *usage(pid)))
             megabytes = sum(p.passed_bytes("up") + p.passed_bytes("down") for p in proxies.values())
-            print("{:6.0f} s  {:6.1f} MiB  {:4d} descriptors  {:3d} threads".format(*samples[-1]),
-                  f" {megabytes / 1e6:8.1f} MB on the links", flush=True)  # fmt: skip
+            print(
+                "{:6.0f} s  {:6.1f} MiB  {:4d} descriptors  {:3d} threads".format(*samples[-1]),
+                f" {megabytes / 1e6:8.1f} MB on the links",
+                flush=True,
+            )
     rounds = [task.result() for task in running]
     await asyncio.sleep(3)
     idle = usage(pid)
@@ -151,10 +159,14 @@ def main() -> None:
             time.sleep(2)
             result = asyncio.run(
                 soak(
-                    folder, port, edge.pid, arguments.devices, 60 * arguments.minutes,
+                    folder,
+                    port,
+                    edge.pid,
+                    arguments.devices,
+                    60 * arguments.minutes,
                     arguments.cut_every,
                 )
-            )  # fmt: skip
+            )
         finally:
             edge.terminate()
             edge.join(10)

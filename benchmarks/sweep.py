@@ -30,16 +30,16 @@ import torch
 
 from benchmarks.throughput import export, ultralytics
 from endedge.data.storage import write_atomic
-from endedge.distill.package import pack, unpack
+from endedge.distill.package.format import pack, unpack
 from endedge.edge.adapt import part_way
 from endedge.end.metric import evaluate
-from endedge.lab.adaptive import Outlook, adaptive, links_over
-from endedge.lab.cell import Cell, Rounds
+from endedge.lab.cli.progress import Progress
 from endedge.lab.config import Config, load_config
-from endedge.lab.progress import Progress
+from endedge.lab.inputs import World
 from endedge.lab.store import Store
-from endedge.lab.sweep import grid, sweep
-from endedge.lab.world import World
+from endedge.lab.sweep.adaptive import Outlook, adaptive, links_over
+from endedge.lab.sweep.cell import Cell, Rounds
+from endedge.lab.sweep.grid import grid, sweep
 
 WIDTHS = (0.02, 0.01, 0.005, 0.002)
 Row = dict[str, Any]
@@ -68,8 +68,9 @@ def alone(rounds: Rounds, cell: Cell, out: Path) -> Row:
         received, shares = rounds.received(cell), plan.held_back.shares
         frames = received.trained
         yaml = export(frames, dict(world.student.names), out / "export")
-        train = partial(ultralytics, yaml=yaml, n=len(frames), side=world.side, seed=cell.seed,
-                        lean=False)  # fmt: skip
+        train = partial(
+            ultralytics, yaml=yaml, n=len(frames), side=world.side, seed=cell.seed, lean=False
+        )
         teacher = train(world.teacher, steps=plan.teacher.recipe(cell.frames, cell.seed).steps)
         teacher = part_way(world.teacher, teacher, received.held_back, shares).model
         steps = plan.student.recipe(cell.frames, cell.seed).steps
@@ -113,11 +114,18 @@ def replay(config: Config, rows: Sequence[Row]) -> list[dict[str, float]]:
     points = [c for c in cells if c.seed == cells[0].seed]
     sizes = {c: float(by_cell[c]["upload_bytes"]) for c in points}
     links = links_over(config.link, sizes)
-    truth = np.array([
-        np.mean([by_cell[c]["map"] for c in cells
-                 if (c.frames, c.codec, c.budget_bytes) == (p.frames, p.codec, p.budget_bytes)])
-        for p in points
-    ])  # fmt: skip
+    truth = np.array(
+        [
+            np.mean(
+                [
+                    by_cell[c]["map"]
+                    for c in cells
+                    if (c.frames, c.codec, c.budget_bytes) == (p.frames, p.codec, p.budget_bytes)
+                ]
+            )
+            for p in points
+        ]
+    )
 
     def trunk(cell: Cell) -> float:
         return float(by_cell[cell]["seconds_teacher"] + by_cell[cell]["seconds_student"])
@@ -136,16 +144,26 @@ def replay(config: Config, rows: Sequence[Row]) -> list[dict[str, float]]:
             at = np.flatnonzero(fits)
             losses.append(truth[at].max() - truth[at[outlook.draws.mean(0)[at].argmax()]])
         error = outlook.draws.mean(0) - truth  # of the whole surface, for comparison
-        return {"width": width, "reached": outlook.width, "cells": len(asked),
-                "seconds": cost(asked), "regret": float(np.mean(losses)),
-                "surface_rmse": float(np.sqrt(np.mean(error**2)))}  # fmt: skip
+        return {
+            "width": width,
+            "reached": outlook.width,
+            "cells": len(asked),
+            "seconds": cost(asked),
+            "regret": float(np.mean(losses)),
+            "surface_rmse": float(np.sqrt(np.mean(error**2))),
+        }
 
     found = [judged(0.0, cells)]
     for width in WIDTHS:
         asked = adaptive(
-            cells, lambda some: [by_cell[c] for c in some], sizes, links, width=width,
-            trunk_seconds=trunk, leaf_seconds=lambda: float(np.mean([leaf(c) for c in cells])),
-        )  # fmt: skip
+            cells,
+            lambda some: [by_cell[c] for c in some],
+            sizes,
+            links,
+            width=width,
+            trunk_seconds=trunk,
+            leaf_seconds=lambda: float(np.mean([leaf(c) for c in cells])),
+        )
         found.append(judged(width, asked))
     return found
 
@@ -173,19 +191,26 @@ def main() -> None:
         for s in other["sampled"]:
             print(f"{s['cell']!s:32}{s['seconds']:8.1f}{100 * s['map']:8.2f}{100 * s['ours']:8.2f}")
         print(f"range of our seeds, mean over points: {100 * other['spread']:.2f} mAP points")
-        print(f"all {len(cells)} cells by themselves, extrapolated: {other['total']:.0f} CPU s, "
-              f"{other['total'] / ours:.1f} times ours")  # fmt: skip
-        result |= {"alone_cpu_seconds": other["total"], "seed_range_map": other["spread"],
-                   "sampled": [s | {"cell": str(s["cell"])} for s in other["sampled"]]}  # fmt: skip
+        print(
+            f"all {len(cells)} cells by themselves, extrapolated: {other['total']:.0f} CPU s, "
+            f"{other['total'] / ours:.1f} times ours"
+        )
+        result |= {
+            "alone_cpu_seconds": other["total"],
+            "seed_range_map": other["spread"],
+            "sampled": [s | {"cell": str(s["cell"])} for s in other["sampled"]],
+        }
     result["adaptive"] = replay(config, rows)
     full = result["adaptive"][0]
     columns = ("cells", "s", "saving", "regret", "rmse")
     print(f"\n{'adaptive, to a width of':26}" + "".join(f"{name:>8}" for name in columns))
     for step in result["adaptive"]:
         name = f"{100 * step['width']:.1f} mAP points" if step["width"] else "full grid"
-        print(f"{name:26}{step['cells']:8}{step['seconds']:8.0f}"
-              f"{full['seconds'] / step['seconds']:8.2f}{100 * step['regret']:8.2f}"
-              f"{100 * step['surface_rmse']:8.2f}")  # fmt: skip
+        print(
+            f"{name:26}{step['cells']:8}{step['seconds']:8.0f}"
+            f"{full['seconds'] / step['seconds']:8.2f}{100 * step['regret']:8.2f}"
+            f"{100 * step['surface_rmse']:8.2f}"
+        )
     write_atomic(o.out / "sweep.json", json.dumps(result, indent=1).encode())
 
 

@@ -43,9 +43,15 @@ LR, FINAL, BATCH = 1e-3, 0.05, 16
 
 def ours(start: DetectionModel, frames: Batch, steps: int, seed: int) -> DetectionModel:
     recipe = Recipe(
-        steps=steps, batch=BATCH, lr=LR, final_lr=FINAL, layers=None, train_norm=True, ema=0.0,
+        steps=steps,
+        batch=BATCH,
+        lr=LR,
+        final_lr=FINAL,
+        layers=None,
+        train_norm=True,
+        ema=0.0,
         seed=seed,
-    )  # fmt: skip
+    )
     return train(start, frames, labels, recipe)
 
 
@@ -85,14 +91,38 @@ def ultralytics(
 
     epochs = max(1, round(steps / math.ceil(n / BATCH)))
     arguments: dict[str, Any] = {
-        "data": str(yaml), "model": "yolov8n.yaml", "epochs": epochs, "imgsz": side,
-        "batch": BATCH, "nbs": BATCH, "optimizer": "AdamW", "lr0": LR, "lrf": FINAL,
-        "cos_lr": True, "momentum": 0.9, "weight_decay": 5e-4, "warmup_epochs": epochs / 10,
-        "warmup_bias_lr": 0.0, "mosaic": 0.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0,
-        "translate": 0.0, "scale": 0.0, "erasing": 0.0, "auto_augment": None, "fliplr": 0.5,
-        "seed": seed, "device": "cpu", "amp": False, "pretrained": False, "exist_ok": True,
-        "project": str(yaml.parent.resolve()), "name": "run", "verbose": False,
-    }  # fmt: skip
+        "data": str(yaml),
+        "model": "yolov8n.yaml",
+        "epochs": epochs,
+        "imgsz": side,
+        "batch": BATCH,
+        "nbs": BATCH,
+        "optimizer": "AdamW",
+        "lr0": LR,
+        "lrf": FINAL,
+        "cos_lr": True,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "warmup_epochs": epochs / 10,
+        "warmup_bias_lr": 0.0,
+        "mosaic": 0.0,
+        "hsv_h": 0.0,
+        "hsv_s": 0.0,
+        "hsv_v": 0.0,
+        "translate": 0.0,
+        "scale": 0.0,
+        "erasing": 0.0,
+        "auto_augment": None,
+        "fliplr": 0.5,
+        "seed": seed,
+        "device": "cpu",
+        "amp": False,
+        "pretrained": False,
+        "exist_ok": True,
+        "project": str(yaml.parent.resolve()),
+        "name": "run",
+        "verbose": False,
+    }
     if lean:
         arguments |= {"val": False, "plots": False, "save": False, "workers": 0, "cache": "ram"}
     arguments |= settings or {}
@@ -166,8 +196,10 @@ def main() -> None:
     base = float(np.median([v["cpu_seconds"] for v in found["ours"]]))
     for name, values in found.items():
         m = {k: float(np.median([v[k] for v in values])) for k in values[0]}
-        print(f"{name:18}{m['seconds']:8.1f}{m['cpu_seconds']:8.1f}{m['cpu_seconds'] / base:7.2f}"
-              f"{m['loss']:8.3f}{100 * m['map']:7.2f}")  # fmt: skip
+        print(
+            f"{name:18}{m['seconds']:8.1f}{m['cpu_seconds']:8.1f}{m['cpu_seconds'] / base:7.2f}"
+            f"{m['loss']:8.3f}{100 * m['map']:7.2f}"
+        )
     write_atomic(o.out / "throughput.json", json.dumps(found, indent=1).encode())
 
 

@@ -23,11 +23,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from endedge.data.connection import Connection
-from endedge.data.link import Capacity, Channel, DuplexLink
-from endedge.data.messages import CHUNK_BYTES, Data, Stored
-from endedge.data.shaper import LinkProxy
-from endedge.edge.keys import create_keys
+from endedge.edge.server.keys import create_keys
+from endedge.link.channel import Capacity, Channel, DuplexLink
+from endedge.link.connection import Connection
+from endedge.link.messages import CHUNK_BYTES, Data, Stored
+from endedge.link.shaper import LinkProxy
 
 SMALL_BYTES, LARGE_BYTES = 50_000, 64_000_000
 WIDE = Channel(Capacity.constant(1e9))
@@ -102,8 +102,9 @@ def ours(folder: Path) -> Row:
         await asyncio.sleep(0.2)
 
     async def send(port: int, n_bytes: int) -> None:
-        connection = of(*await asyncio.open_connection("127.0.0.1", port, ssl=trusting(
-            folder / "tls.pem")))  # fmt: skip
+        connection = of(
+            *await asyncio.open_connection("127.0.0.1", port, ssl=trusting(folder / "tls.pem"))
+        )
         connection.stream(Data(1, 0, piece) for piece in pieces(n_bytes))
         await connection.receive()
         await connection.close()

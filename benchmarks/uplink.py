@@ -44,9 +44,9 @@ from endedge.data.codec import (
     frames_within,
     pack_batch,
 )
+from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.storage import write_atomic
-from endedge.data.units import BadInput
 from endedge.distill.model import model_hash
 from endedge.edge import labels as edge_labels
 from endedge.edge.adapt import adapt_teacher, split_upload
@@ -54,13 +54,18 @@ from endedge.end.inference import Detections, detect
 from endedge.end.metric import Score, evaluate
 from endedge.end.selection import RULES, Observed, observe, select
 from endedge.lab.config import Config, load_config
+from endedge.lab.inputs import World
 from endedge.lab.store import Store
-from endedge.lab.world import World
 
 CODECS = (  # and the long side, as a share of the detector's input
-    ("jpeg-q75", 1.0), ("jpeg-q30", 1.0), ("webp-q30", 1.0), ("avif-q50", 1.0), ("avif-q30", 1.0),
-    ("avif-q30", 0.7), ("avif-q30", 0.5),
-)  # fmt: skip
+    ("jpeg-q75", 1.0),
+    ("jpeg-q30", 1.0),
+    ("webp-q30", 1.0),
+    ("avif-q50", 1.0),
+    ("avif-q30", 1.0),
+    ("avif-q30", 0.7),
+    ("avif-q30", 0.5),
+)
 SOURCES = ("truth", "pseudo-held", "pseudo-source", "mix-100", "mix-400")
 CALIBRATION_FRAMES = 64
 MIN_FRAMES = 4  # fewer cannot be split into trained and held-back ones: the device keeps its model
@@ -98,10 +103,12 @@ class Bench:
         return {
             "frames": [fingerprint(d) for d in (self.captured, self.held, self.truth)],
             "models": [model_hash(self.student), model_hash(self.teacher)],
-            "camera": dataclasses.asdict(self.camera), "side": self.side, "device": self.device,
+            "camera": dataclasses.asdict(self.camera),
+            "side": self.side,
+            "device": self.device,
             "student": self.config.student.model_dump(),
             "held_back": self.config.held_back.model_dump(),
-        }  # fmt: skip
+        }
 
     def look(self, frame: Frame) -> NDArray[np.uint8]:
         return self.camera.apply(read_image(frame.path), frame.image_id)
@@ -126,8 +133,10 @@ class Bench:
         arrived = list(decode_batch(batch, sizes=sizes))
         images = {item[0]: item[1] for item in arrived if not isinstance(item, Refused)}
         record: dict[str, Any] = {
-            **dataclasses.asdict(cell), "upload_bytes": len(batch), "frames": len(uploaded),
-        }  # fmt: skip
+            **dataclasses.asdict(cell),
+            "upload_bytes": len(batch),
+            "frames": len(uploaded),
+        }
         if len(uploaded) < MIN_FRAMES:
             return record | dataclasses.asdict(self.start())
         decoded = self.stack(frames, lambda f: images[f.image_id])
@@ -248,9 +257,14 @@ def interval(values: Sequence[float]) -> str:
 
 
 def table(
-    title: str, rows: Iterable[str], field: str, baseline: str | None, fixed: dict[str, str],
-    done: Sequence[dict[str, Any]], uploads: Sequence[int],
-) -> str:  # fmt: skip
+    title: str,
+    rows: Iterable[str],
+    field: str,
+    baseline: str | None,
+    fixed: dict[str, str],
+    done: Sequence[dict[str, Any]],
+    uploads: Sequence[int],
+) -> str:
     """Rows × uploads as Markdown: frames sent, mAP, and the difference to ``baseline``."""
     lines = [f"\n{title}\n", "| | " + " | ".join(f"U ≤ {u:,d} B" for u in uploads) + " |"]
     lines.append("|---|" + "---|" * len(uploads))
@@ -331,8 +345,10 @@ def main() -> None:
             start = time.monotonic()
             node = store.node(stage, key, lambda _: make())
             longest = max(longest, time.monotonic() - start)
-            say(f"{json.dumps(what)} {100 * node.record['map']:.1f} "
-                f"({time.monotonic() - start:.0f} s)")  # fmt: skip
+            say(
+                f"{json.dumps(what)} {100 * node.record['map']:.1f} "
+                f"({time.monotonic() - start:.0f} s)"
+            )
         return node.record
 
     start = finish("start", {}, lambda: dataclasses.asdict(bench.start()))
@@ -350,9 +366,12 @@ def main() -> None:
         text += f"\n| {row['codec']} | {row['bytes_per_frame']:,.0f} | {100 * row['map']:.1f} |"
     print(text)
     document = {
-        "determinants": determinants, "start": start, "inference": decoded, "cells": done,
+        "determinants": determinants,
+        "start": start,
+        "inference": decoded,
+        "cells": done,
         "skipped": skipped,
-    }  # fmt: skip
+    }
     write_atomic(o.out / "uplink.json", json.dumps(document, indent=1).encode())
     write_atomic(o.out / "uplink.md", (text + "\n").encode())
     say(f"{len(done)} cells done, {skipped} left for another run; {o.out / 'uplink.json'}")

@@ -1,1 +1,1 @@
-"""What crosses the link: units, frames, codecs, messages, the link itself."""
+"""Frames and what is known of them: formats, subsets, shifts, codec, stream; errors and units."""

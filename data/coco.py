@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 
 __all__ = ["Dataset", "Frame", "fingerprint", "load_coco", "nested_subset", "read_image"]
 
@@ -112,12 +112,15 @@ def load_coco(annotations: str | Path, images: str | Path) -> Dataset:
         found = boxes_of[image_id]
         frames.append(
             Frame(
-                image_id, path, width, height,
+                image_id,
+                path,
+                width,
+                height,
                 np.array([b for _, b, _ in found], np.float32).reshape(-1, 4),
                 np.array([c for c, _, _ in found], np.int64),
                 np.array([k for _, _, k in found], np.bool_),
             )
-        )  # fmt: skip
+        )
     if not frames:
         raise BadInput(f"{annotations} lists no images")
     return Dataset(tuple(frames), tuple(n for _, n in categories), tuple(c for c, _ in categories))

@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from endedge.data.errors import BadInput
 from endedge.data.image_header import read_header
-from endedge.data.units import BadInput
 
 __all__ = [
     "FRAME_OVERHEAD_BYTES",

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from endedge.data.errors import BadInput
 from endedge.data.storage import publish
-from endedge.data.units import BadInput
 
 __all__ = ["COCO_VAL", "WEIGHTS_URL", "Archive", "fetch", "fetch_coco_val"]
 
@@ -42,11 +42,12 @@ class Archive:
 
 COCO_VAL = (
     Archive(
-        "annotations/annotations_trainval2017.zip", "md5:f4bbac642086de4f52a3fdda2de5fa2c",
+        "annotations/annotations_trainval2017.zip",
+        "md5:f4bbac642086de4f52a3fdda2de5fa2c",
         "annotations/instances_val2017.json",
     ),
     Archive("zips/val2017.zip", "md5:442b8da7639aecaf257c1dceb8ba8c80", "val2017/"),
-)  # fmt: skip
+)
 _COCO_SERVER = "http://images.cocodataset.org/"
 
 
@@ -102,9 +103,12 @@ def fetch(
 
 
 def fetch_coco_val(
-    folder: Path, *, server: str = _COCO_SERVER, on_bytes: OnBytes | None = None,
+    folder: Path,
+    *,
+    server: str = _COCO_SERVER,
+    on_bytes: OnBytes | None = None,
     archives: tuple[Archive, ...] = COCO_VAL,
-) -> list[Path]:  # fmt: skip
+) -> list[Path]:
     """COCO 2017 validation into ``folder``: ``annotations/instances_val2017.json`` and
     ``val2017/``. The archives (1.1 GB) are removed when they are unpacked. ``server`` may be a
     mirror. Raises :class:`BadInput` as :func:`fetch` does."""

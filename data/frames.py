@@ -43,9 +43,14 @@ class Batch:
         """The pictures at ``indices``, in that order."""
         at = list(indices)
         return Batch(
-            self.images[at], tuple(self.boxes[i] for i in at), tuple(self.labels[i] for i in at),
-            self.scale[at], self.offset[at], self.size[at], self.image_ids[at],
-        )  # fmt: skip
+            self.images[at],
+            tuple(self.boxes[i] for i in at),
+            tuple(self.labels[i] for i in at),
+            self.scale[at],
+            self.offset[at],
+            self.size[at],
+            self.image_ids[at],
+        )
 
     def on(self, device: str) -> Batch:
         """The same with the pictures in the memory of ``device``."""
@@ -55,28 +60,41 @@ class Batch:
     def relabel(self, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> Batch:
         """The same pictures with other labels (pseudo-labels of a teacher, say)."""
         return Batch(
-            self.images, tuple(boxes), tuple(labels), self.scale, self.offset, self.size,
+            self.images,
+            tuple(boxes),
+            tuple(labels),
+            self.scale,
+            self.offset,
+            self.size,
             self.image_ids,
-        )  # fmt: skip
+        )
 
 
 def join(parts: Sequence[Batch]) -> Batch:
     """The pictures of several batches of one size, one after the other. At least one part."""
     return Batch(
         torch.cat([p.images for p in parts]),
-        tuple(b for p in parts for b in p.boxes), tuple(n for p in parts for n in p.labels),
-        np.concatenate([p.scale for p in parts]), np.concatenate([p.offset for p in parts]),
-        np.concatenate([p.size for p in parts]), np.concatenate([p.image_ids for p in parts]),
-    )  # fmt: skip
+        tuple(b for p in parts for b in p.boxes),
+        tuple(n for p in parts for n in p.labels),
+        np.concatenate([p.scale for p in parts]),
+        np.concatenate([p.offset for p in parts]),
+        np.concatenate([p.size for p in parts]),
+        np.concatenate([p.image_ids for p in parts]),
+    )
 
 
 def unlabelled(images: Tensor) -> Batch:
     """Pictures (n, 3, s, s) uint8 of which nothing else is known, as a batch."""
     n, side = len(images), images.shape[-1]
     return Batch(
-        images, (torch.zeros(0, 4),) * n, (torch.zeros(0, dtype=torch.int64),) * n,
-        np.ones(n), np.zeros((n, 2)), np.full((n, 2), side), np.arange(n),
-    )  # fmt: skip
+        images,
+        (torch.zeros(0, 4),) * n,
+        (torch.zeros(0, dtype=torch.int64),) * n,
+        np.ones(n),
+        np.zeros((n, 2)),
+        np.full((n, 2), side),
+        np.arange(n),
+    )
 
 
 def letterbox(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], float, int, int]:

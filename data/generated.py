@@ -34,7 +34,7 @@ from PIL import Image
 
 from endedge.data.coco import Dataset, load_coco
 from endedge.data.drawing import GROUNDS, Array, Patch, grid, pole, thing
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 
 __all__ = ["DOMAINS", "NAMES", "Domain", "Scene", "generate", "scene"]
 
@@ -105,8 +105,13 @@ def generate(
         raise BadInput(f"split {split!r} cannot be a file name; use letters, digits, - and _")
     images, annotations = folder / f"{domain}-{split}", folder / f"{domain}-{split}.json"
     recipe = {
-        "generator": _VERSION, "domain": domain, "split": split, "n": n, "seed": seed, "size": size
-    }  # fmt: skip
+        "generator": _VERSION,
+        "domain": domain,
+        "split": split,
+        "n": n,
+        "seed": seed,
+        "size": size,
+    }
     if annotations.exists():
         if _recipe_of(annotations) != recipe:
             raise BadInput(f"{annotations} holds other frames; remove it or use another folder")
@@ -141,12 +146,18 @@ def _save(folder: Path, scenes: Iterable[Scene], recipe: dict[str, Any]) -> dict
         Image.fromarray(shown.image).save(folder / name, compress_level=1)
         images.append({"id": image_id, "file_name": name, "width": size, "height": size})
         annotations += [
-            {"id": number, "image_id": image_id, "category_id": int(label) + 1,
-             "bbox": box.tolist(), "area": int(area), "iscrowd": 0}
+            {
+                "id": number,
+                "image_id": image_id,
+                "category_id": int(label) + 1,
+                "bbox": box.tolist(),
+                "area": int(area),
+                "iscrowd": 0,
+            }
             for number, (box, area, label) in enumerate(
                 zip(shown.boxes, shown.areas, shown.labels, strict=True), len(annotations) + 1
             )
-        ]  # fmt: skip
+        ]
     return {
         "info": {"description": "endedge generated scenes", "recipe": recipe},
         "images": images,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 
 __all__ = ["read_header"]
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 
 __all__ = ["KINDS", "Kind", "Shift"]
 

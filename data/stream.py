@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endedge.data.coco import Dataset, Frame, nested_subset, read_image
+from endedge.data.errors import BadInput
 from endedge.data.shift import Shift
-from endedge.data.units import BadInput
 
 __all__ = ["Captured", "Domain", "Period", "Segment", "Stream", "hold_out"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from endedge.data.coco import nested_subset
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 
 __all__ = ["cut", "read_ids"]
 

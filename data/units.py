@@ -1,4 +1,4 @@
-"""Units of the link and the one error every folder shares.
+"""Units of the link, and the reading of quantities that people write.
 
 Names carry units everywhere (``upload_bytes``, ``bandwidth_hz``, ``period_s``); this module
 holds the conversions and the reading of quantities that people write (``"2.5 MHz"``).
@@ -9,22 +9,9 @@ from __future__ import annotations
 import math
 import re
 
+from endedge.data.errors import BadInput, Unfinished
+
 __all__ = ["BadInput", "Unfinished", "bytes_in_period", "hz_for_bytes", "parse_quantity"]
-
-
-class BadInput(ValueError):  # noqa: N818  (it names what the user gave, not a state of ours)
-    """Input from outside (config, file, package, argument) that cannot be used.
-
-    The message is one line: what is wrong, where, and what would be right. The command line
-    prints it without a traceback and exits with status 2.
-    """
-
-
-class Unfinished(RuntimeError):  # noqa: N818
-    """A part of the work failed and the rest is done and kept; the message says which and why.
-
-    The command line prints it without a traceback and exits with status 1.
-    """
 
 
 _SCALE = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30}

@@ -19,7 +19,7 @@ from ultralytics.nn.modules import (
 )
 from ultralytics.nn.modules.block import C2PSA, Attention, PSABlock
 
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel
 from endedge.distill.structure import layers
 

@@ -247,9 +247,12 @@ class FeatureL2(nn.Module):
         self._gain = gain
         with torch.no_grad():
             probe = torch.zeros(1, 3, 64, 64, device=device)
-            pairs = [(s.shape[1], t.shape[1]) for s, t in zip(
-                *(m.eval()(probe)[1]["feats"] for m in (model, teacher.to(device))), strict=True
-            )]  # fmt: skip
+            pairs = [
+                (s.shape[1], t.shape[1])
+                for s, t in zip(
+                    *(m.eval()(probe)[1]["feats"] for m in (model, teacher.to(device))), strict=True
+                )
+            ]
         self.projections = nn.ModuleList(
             nn.Sequential(nn.Conv2d(s, t, 1), nn.ReLU(inplace=True), nn.Conv2d(t, t, 1))
             for s, t in pairs

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
-from endedge.data.units import BadInput
 
 
 def _private_ultralytics() -> None:
@@ -87,9 +87,20 @@ def spec_of(model: DetectionModel) -> dict[str, Any]:
 
 
 _YAML_KEYS = (
-    "nc", "scale", "scales", "depth_multiple", "width_multiple", "max_channels",
-    "backbone", "head", "reg_max", "end2end", "activation", "ch", "channels",
-)  # fmt: skip
+    "nc",
+    "scale",
+    "scales",
+    "depth_multiple",
+    "width_multiple",
+    "max_channels",
+    "backbone",
+    "head",
+    "reg_max",
+    "end2end",
+    "activation",
+    "ch",
+    "channels",
+)
 
 
 def clone(model: DetectionModel) -> DetectionModel:

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 from endedge.distill.channels import Channels, trace
 from endedge.distill.model import DetectionModel, clone, count_parameters
-from endedge.distill.sensitivity import Sensitivity, gate_scores, measure
+from endedge.distill.package.sensitivity import Sensitivity, gate_scores, measure
 from endedge.distill.structure import Layer, layers, set_widths
 
 __all__ = ["prune"]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, build_detector
 
 __all__ = [

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
-from endedge.data.units import BadInput
 from endedge.distill.losses import Objective, Targets
 from endedge.distill.model import DetectionModel, clone, fold_norms
 

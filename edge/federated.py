@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, clone
 
 __all__ = ["average"]

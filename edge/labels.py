@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from endedge.data.coco import Frame
+from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
-from endedge.data.units import BadInput
 from endedge.end.inference import Detections
 
 __all__ = [

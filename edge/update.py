@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from endedge.data.units import BadInput
-from endedge.distill.candidates import pack_best
+from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel
-from endedge.distill.package import Packed, pack, unpack
+from endedge.distill.package.choose import pack_best
+from endedge.distill.package.format import Packed, pack, unpack
 from endedge.distill.training import Recipe
 from endedge.edge.adapt import Adapted, Upload, Verdict, adapt_teacher, compare, distil_student
 
@@ -71,13 +71,18 @@ def make_update(
     """Adapt ``teacher`` to ``known``, distil ``student`` from it, pack in at most
     ``budget_bytes``. ``base`` is the model the device holds; where that is not ``certain``, a
     full package is preferred, which decodes on top of any. Raises
-    :class:`~endedge.data.units.BadInput` for a budget too small."""
+    :class:`~endedge.data.errors.BadInput` for a budget too small."""
     began = time.perf_counter()
     taught = adapt_teacher(teacher, known, plan.teacher, plan.shares, device=plan.device)
     learned = distil_student(
-        student, taught.model, known, plan.student, plan.shares, gains=plan.gains,
+        student,
+        taught.model,
+        known,
+        plan.student,
+        plan.shares,
+        gains=plan.gains,
         device=plan.device,
-    )  # fmt: skip
+    )
     packed = pack_update(
         learned.model, budget_bytes, base, plan.mode, known, certain=certain, seed=seed
     )
@@ -105,9 +110,13 @@ def pack_update(
             student, budget_bytes, base, mode, certain=certain, frames=frames, seed=seed
         )
     return pack_best(
-        [student, *pruned], budget_bytes, base=base if certain and mode != "full" else None,
-        frames=frames, unseen=known.held_back.images, seed=seed,
-    )  # fmt: skip
+        [student, *pruned],
+        budget_bytes,
+        base=base if certain and mode != "full" else None,
+        frames=frames,
+        unseen=known.held_back.images,
+        seed=seed,
+    )
 
 
 def pack_for(

@@ -48,9 +48,13 @@ def detect(
         images = frames.images[at, :, top:bottom, left:right].to(device).float() / 255
         raw = model(images)[0]
         kept = non_max_suppression(
-            raw, conf_thres=min_score, iou_thres=_NMS_IOU, max_det=_MAX_DETECTIONS,
-            multi_label=True, max_time_img=10.0,
-        )  # fmt: skip
+            raw,
+            conf_thres=min_score,
+            iou_thres=_NMS_IOU,
+            max_det=_MAX_DETECTIONS,
+            multi_label=True,
+            max_time_img=10.0,
+        )
         for i, kept_rows in zip(at, kept, strict=True):
             rows = kept_rows.double().cpu().numpy()
             corners = rows[:, :4] + (left, top, left, top)

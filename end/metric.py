@@ -84,13 +84,16 @@ def _mean(precision: Any) -> float:
 def _as_coco(truth: Dataset) -> dict[str, Any]:
     annotations = [
         {
-            "id": 0, "image_id": f.image_id, "category_id": truth.category_ids[int(label)],
-            "bbox": [float(v) for v in box], "area": float(box[2]) * float(box[3]),
+            "id": 0,
+            "image_id": f.image_id,
+            "category_id": truth.category_ids[int(label)],
+            "bbox": [float(v) for v in box],
+            "area": float(box[2]) * float(box[3]),
             "iscrowd": int(crowd),
         }
         for f in truth.frames
         for box, label, crowd in zip(f.boxes, f.labels, f.crowd, strict=True)
-    ]  # fmt: skip
+    ]
     for number, entry in enumerate(annotations, 1):
         entry["id"] = number
     return {

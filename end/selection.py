@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
-from endedge.data.units import BadInput
 from endedge.distill.model import DetectionModel
 from endedge.end.inference import Detections, detect
 

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from endedge.allocator import Curves, Points, Rules, Surface
-from endedge.data.units import BadInput
-from endedge.lab import benchmark, pipeline
+from endedge.data.errors import BadInput
+from endedge.lab import pipeline
+from endedge.lab.benchmark import benchmark
+from endedge.lab.cli.progress import Progress
 from endedge.lab.config import Config, Link, load_config
-from endedge.lab.progress import Progress
-from endedge.lab.results import Benchmark, Results
+from endedge.lab.report.results import Benchmark, Results
 
 __all__ = ["bench", "load", "measure", "run"]
 

@@ -22,8 +22,9 @@ from pydantic import (
 
 from endedge.configs import SHIPPED
 from endedge.data.codec import Codec
+from endedge.data.errors import BadInput
 from endedge.data.shift import Kind
-from endedge.data.units import BadInput, parse_quantity
+from endedge.data.units import parse_quantity
 from endedge.distill.training import Recipe
 
 __all__ = ["Config", "load_config"]
@@ -101,9 +102,14 @@ class Training(_Section):
         few = n_frames < self.few_frames
         lr = self.lr * math.sqrt(n_frames / self.few_frames) if few else self.lr
         return Recipe(
-            steps=steps, batch=self.batch, lr=lr, layers=self.layers,
-            train_norm=self.train_norm and not few, ema=self.ema, seed=seed,
-        )  # fmt: skip
+            steps=steps,
+            batch=self.batch,
+            lr=lr,
+            layers=self.layers,
+            train_norm=self.train_norm and not few,
+            ema=self.ema,
+            seed=seed,
+        )
 
 
 class Distillation(_Section):
@@ -188,7 +194,7 @@ class Benchmark(_Section):
 
     execute: Literal["measured", "exact"] = "measured"
     step: Annotated[float, Field(gt=1, le=4, allow_inf_nan=False)] = 1.1
-    studies: bool = True  # held-out cells and injected errors (lab/studies.py)
+    studies: bool = True  # held-out cells and injected errors (lab/benchmark/robustness.py)
     error_draws: Count = 20  # wrong curves for each size of error
 
 
@@ -234,7 +240,7 @@ class Segment(_Section):
 
 
 class Loop(_Section):
-    """The closed loop (see lab/loop.py). ``days``: one list of segments a device; all devices
+    """The closed loop (see lab/loop/loop.py). ``days``: one list of segments a device; all devices
     share ``bandwidth_hz`` (TDD: one direction at a time) and one edge that is busy ``edge_s`` with
     each update, on the virtual clock. ``lost``: rounds whose package never arrives."""
 
@@ -281,7 +287,7 @@ class Config(_Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     log: Literal["none", "tensorboard", "mlflow"] = "none"  # losses of the trainings, in DIR/logs
-    engine: Literal["auto", "here", "processes", "ray", "slurm"] = "auto"  # see lab/engines.py
+    engine: Literal["auto", "here", "processes", "ray", "slurm"] = "auto"  # lab/sweep/executors.py
     workers: Count | Literal["auto"] = "auto"  # auto: one a core, or workers_per_gpu
     workers_per_gpu: Count = 1  # small trainings leave most of a GPU idle: several share it
     slurm: dict[str, str | int] = {}  # of submitit, e.g. {slurm_partition: gpu, timeout_min: 60}
@@ -323,10 +329,11 @@ class Config(_Section):
     @model_validator(mode="after")
     def _no_repeats(self) -> Config:
         grids: dict[str, Sequence[Any]] = {
-            "seeds": self.seeds, "uplink.frames": self.uplink.frames,
+            "seeds": self.seeds,
+            "uplink.frames": self.uplink.frames,
             "uplink.codecs": self.uplink.codecs,
             "downlink.budgets_bytes": self.downlink.budgets_bytes,
-        }  # fmt: skip
+        }
         for name, values in grids.items():
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"{name} must list at least one value, none of them twice")

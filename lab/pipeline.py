@@ -12,10 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from endedge.allocator import Curves, Points, Surface, fit, registry
+from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
-from endedge.data.units import BadInput
-from endedge.lab.adaptive import adaptive_sweep
-from endedge.lab.benchmark import (
+from endedge.lab.benchmark.benchmark import (
     Contest,
     Decision,
     Outcome,
@@ -28,23 +27,29 @@ from endedge.lab.benchmark import (
     rules_of,
     split_sweep,
 )
-from endedge.lab.cell import Rounds
-from endedge.lab.compare import write_comparison
+from endedge.lab.benchmark.exact import Ladder, cells_of
+from endedge.lab.benchmark.ranking import Standing, standings
+from endedge.lab.benchmark.robustness import FILES, Trial, held_out, injected_errors, scenarios
 from endedge.lab.config import Config, load_config
-from endedge.lab.execution import Ladder, cells_of
-from endedge.lab.report import write_report
-from endedge.lab.results import Benchmark, Results
-from endedge.lab.standings import Standing, standings
+from endedge.lab.inputs import World
+from endedge.lab.report.compare import write_comparison
+from endedge.lab.report.page import write_report
+from endedge.lab.report.results import Benchmark, Results
 from endedge.lab.store import Store
-from endedge.lab.studies import FILES, Trial, held_out, injected_errors, scenarios
-from endedge.lab.sweep import Progress, grid, surface_csv, sweep
-from endedge.lab.workers import one_thread
-from endedge.lab.world import World
+from endedge.lab.sweep.adaptive import adaptive_sweep
+from endedge.lab.sweep.cell import Rounds
+from endedge.lab.sweep.grid import Progress, grid, surface_csv, sweep
+from endedge.lab.sweep.workers import one_thread
 
 __all__ = [
-    "bench_stage", "compare_stage", "fit_stage", "measure_stage", "own_policies", "report_stage",
+    "bench_stage",
+    "compare_stage",
+    "fit_stage",
+    "measure_stage",
+    "own_policies",
+    "report_stage",
     "run",
-]  # fmt: skip
+]
 
 
 def run(config: Config, folder: Path, progress: Progress) -> Path:
@@ -77,9 +82,10 @@ def _examples(config: Config, folder: Path, progress: Progress) -> None:
     largest = max(cells, key=lambda c: (c.frames, c.budget_bytes, -config.seeds.index(c.seed)))
     with one_thread():
         rounds = Rounds(
-            World.of(config, folder), Store(folder),
+            World.of(config, folder),
+            Store(folder),
             lambda message: progress(len(cells), len(cells), message),
-        )  # fmt: skip
+        )
         node = rounds.examples(largest)
     (folder / "examples.json").unlink(missing_ok=True)
     if node is not None:
@@ -112,9 +118,11 @@ def bench_stage(folder: Path, progress: Progress, *, exact: bool = False) -> Pat
     if exact or config.benchmark.execute == "exact":
         ladder = Ladder.of(config, World.of(config, folder), folder, curves)
         contest = replace(
-            contest, options=ladder.points, rounds=ladder.rounds,
+            contest,
+            options=ladder.points,
+            rounds=ladder.rounds,
             rules=executable(rules, ladder.points),
-        )  # fmt: skip
+        )
         decisions = contest.decisions()
         cells = _executed(config, folder, progress, decisions, cells)
     else:

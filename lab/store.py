@@ -128,9 +128,12 @@ class Store:
                     p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in scratch.iterdir()
                 }
                 document = {
-                    "determinants": dict(determinants), "record": record, "files": files,
-                    "seconds": seconds, "cpu_seconds": cpu,
-                }  # fmt: skip
+                    "determinants": dict(determinants),
+                    "record": record,
+                    "files": files,
+                    "seconds": seconds,
+                    "cpu_seconds": cpu,
+                }
                 (scratch / "record.json").write_text(json.dumps(document, indent=1))
                 shutil.rmtree(self._nodes / key, ignore_errors=True)  # a damaged one
                 os.replace(scratch, self._nodes / key)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from endedge.lab.arguments import build_parser
+from endedge.lab.cli.arguments import build_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

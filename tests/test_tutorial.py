@@ -20,7 +20,7 @@ BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
 RUNNER = r"""
 import json, shlex, sys, time
 from pathlib import Path
-from endedge.lab.cli import main
+from endedge.lab.cli.main import main
 
 names = {}
 for kind, title, text in json.loads(Path(sys.argv[1]).read_text()):
@@ -46,8 +46,11 @@ def test_the_tutorial_runs_as_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "blocks.json").write_text(json.dumps(blocks))
     done = subprocess.run(
         [sys.executable, "-c", RUNNER, str(tmp_path / "blocks.json")],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     print(done.stdout)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "quarter-up" in done.stdout

@@ -13,9 +13,14 @@ from pathlib import Path
 
 ENDEDGE = Path(sys.executable).with_name("endedge")
 TINY = [
-    "seeds=[0]", "uplink.frames=[8,12,16]", "downlink.budgets_bytes=[60000,200000]",
-    "data.pool_frames=16", "data.eval_frames=12", "teacher.steps=2", "student.steps=2",
-]  # fmt: skip
+    "seeds=[0]",
+    "uplink.frames=[8,12,16]",
+    "downlink.budgets_bytes=[60000,200000]",
+    "data.pool_frames=16",
+    "data.eval_frames=12",
+    "teacher.steps=2",
+    "student.steps=2",
+]
 
 
 def main() -> None:

@@ -24,17 +24,28 @@ from endedge.allocator import (
     register,
     registry,
 )
-from endedge.allocator.synthetic import sample_surface
-from endedge.data.units import BadInput
+from endedge.allocator.fitting.synthetic import sample_surface
+from endedge.data.errors import BadInput
 
 TRUTH = Joint(Kind("share", "power", "hill"), 0.11, 0.08, 0.13, 3e5, 0.9, 1e5, 2.5)
 BANDWIDTHS = tuple(float(x) for x in np.geomspace(3e3, 6e5, 7))
 RULES = (Rules(), Rules(schedule="sequential", edge_s=10.0, apply_s=1.0))
 BUILT_IN = {
-    "no-update", "data-only", "model-only", "equal", "full-model-first", "random",
-    "marginal-greedy", "thief", "fitted", "fitted-bytes", "robust", "monotone",
-    "best-static", "oracle",
-}  # fmt: skip
+    "no-update",
+    "data-only",
+    "model-only",
+    "equal",
+    "full-model-first",
+    "random",
+    "marginal-greedy",
+    "thief",
+    "fitted",
+    "fitted-bytes",
+    "robust",
+    "monotone",
+    "best-static",
+    "oracle",
+}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from endedge.data.coco import fingerprint, load_coco, nested_subset, read_image
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 
 
 def _document() -> dict[str, Any]:

@@ -30,8 +30,8 @@ from endedge.data.codec import (
     pack_batch,
     unpack_batch,
 )
+from endedge.data.errors import BadInput
 from endedge.data.image_header import read_header
-from endedge.data.units import BadInput
 
 
 def picture(height: int = 60, width: int = 90, seed: int = 0) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from endedge.data.download import Archive, fetch, fetch_coco_val
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 
 CONTENT = bytes(range(256)) * 500
 

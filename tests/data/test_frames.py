@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from endedge.data.coco import Frame
+from endedge.data.errors import BadInput
 from endedge.data.frames import letterbox, stack_frames
 from endedge.data.shift import KINDS, Shift
-from endedge.data.units import BadInput
 
 
 def test_letterbox_by_hand() -> None:

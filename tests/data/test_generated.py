@@ -11,8 +11,8 @@ import pytest
 
 from endedge.data import drawing, generated
 from endedge.data.coco import Dataset, read_image
+from endedge.data.errors import BadInput
 from endedge.data.generated import DOMAINS, NAMES, generate, scene
-from endedge.data.units import BadInput
 
 
 def _digests(folder: Path) -> list[str]:
@@ -39,8 +39,13 @@ def test_fewer_frames_are_the_first_of_more(tmp_path: Path) -> None:
 
 
 def test_seeds_splits_and_domains_share_no_frame() -> None:
-    ways = [("source", "train", 0), ("source", "eval", 0), ("source", "train", 1),
-            ("field", "train", 0), ("field", "eval", 0)]  # fmt: skip
+    ways = [
+        ("source", "train", 0),
+        ("source", "eval", 0),
+        ("source", "train", 1),
+        ("field", "train", 0),
+        ("field", "eval", 0),
+    ]
     objects = {
         (*way, index): scene(way[0], way[1], index, seed=way[2]).boxes.tobytes()
         for way in ways

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from endedge.data.coco import Dataset, Frame
+from endedge.data.errors import BadInput
 from endedge.data.shift import Shift
 from endedge.data.stream import Domain, Period, Segment, Stream, hold_out
-from endedge.data.units import BadInput
 
 NAMES = ("cat", "dog")
 DAY = Domain("day")
@@ -30,10 +30,15 @@ def frames(n: int, first_id: int = 0, seed: int = 0) -> Dataset:
         k = int(rng.integers(1, 4))
         made.append(
             Frame(
-                first_id + i, Path("none"), 10, 10, np.ones((k, 4), np.float32),
-                rng.integers(0, 2, k), np.zeros(k, np.bool_),
+                first_id + i,
+                Path("none"),
+                10,
+                10,
+                np.ones((k, 4), np.float32),
+                rng.integers(0, 2, k),
+                np.zeros(k, np.bool_),
             )
-        )  # fmt: skip
+        )
     return Dataset(tuple(made), NAMES, (1, 2))
 
 
@@ -44,9 +49,14 @@ def stream(
     segments: list[Segment], *, seed: int = 0, capture_hz: float = 1.0, period_s: float = 10.0
 ) -> Stream:
     return Stream(
-        POOL, EVALUATION, segments, period_s=period_s, capture_hz=capture_hz, eval_frames=20,
+        POOL,
+        EVALUATION,
+        segments,
+        period_s=period_s,
+        capture_hz=capture_hz,
+        eval_frames=20,
         seed=seed,
-    )  # fmt: skip
+    )
 
 
 def ids(period: Period) -> list[int]:
@@ -73,9 +83,11 @@ def test_the_same_domain_going_on_is_not_a_return() -> None:
 
 
 @given(
-    st.integers(0, 50), st.floats(0.13, 7.0), st.floats(1.0, 20.0),
+    st.integers(0, 50),
+    st.floats(0.13, 7.0),
+    st.floats(1.0, 20.0),
     st.sampled_from(["sudden", "gradual"]),
-)  # fmt: skip
+)
 @settings(deadline=None, max_examples=20)
 def test_capture_rate_and_no_evaluation_frame_and_no_repeat_in_a_period(
     seed: int, capture_hz: float, period_s: float, change: str
@@ -174,9 +186,14 @@ def test_look_is_the_camera_of_that_moment(tmp_path: Path) -> None:
         7, path, 8, 8, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
     )
     made = Stream(
-        Dataset((one,), NAMES, (1, 2)), EVALUATION, [Segment(NIGHT, 1)], period_s=1,
-        capture_hz=1, eval_frames=1, seed=0,
-    )  # fmt: skip
+        Dataset((one,), NAMES, (1, 2)),
+        EVALUATION,
+        [Segment(NIGHT, 1)],
+        period_s=1,
+        capture_hz=1,
+        eval_frames=1,
+        seed=0,
+    )
     seen = made.periods[0].captured[0].look()
     np.testing.assert_array_equal(seen, NIGHT.shift.apply(np.full((8, 8, 3), 200, np.uint8), 7))
     assert seen.mean() < 150
@@ -214,9 +231,14 @@ def test_hold_out_is_a_seeded_partition() -> None:
 )
 def test_bad_streams_are_refused(change: dict[str, object], match: str) -> None:
     arguments: dict[str, object] = {
-        "capture": POOL, "evaluation": EVALUATION, "segments": [Segment(DAY, 1)],
-        "period_s": 10.0, "capture_hz": 1.0, "eval_frames": 5, "seed": 0,
-    }  # fmt: skip
+        "capture": POOL,
+        "evaluation": EVALUATION,
+        "segments": [Segment(DAY, 1)],
+        "period_s": 10.0,
+        "capture_hz": 1.0,
+        "eval_frames": 5,
+        "seed": 0,
+    }
     with pytest.raises(BadInput, match=match):
         Stream(**(arguments | change))  # type: ignore[arg-type]
 

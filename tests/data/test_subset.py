@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from endedge.data.coco import load_coco
+from endedge.data.errors import BadInput
 from endedge.data.generated import generate
 from endedge.data.subset import cut, read_ids
-from endedge.data.units import BadInput
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from endedge.distill.model import (
     save_detector,
     spec_of,
 )
-from endedge.distill.package import pack, unpack
+from endedge.distill.package.format import pack, unpack
+from endedge.distill.package.sensitivity import synthetic_frames
 from endedge.distill.pruning import prune
-from endedge.distill.sensitivity import synthetic_frames
 
 FRAMES = synthetic_frames(4, 160)
 PICTURE = torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))

@@ -122,10 +122,13 @@ def test_imitation_counts_both_heads_of_an_end_to_end_detector() -> None:
     own = detector.train()(targets.images)
     raw = other.eval()(targets.images)[1]
     expected = sum(
-        float(divergence_nats(raw[h]["scores"], raw[h]["boxes"], own[h]["scores"],
-                              own[h]["boxes"]).mean().detach())
+        float(
+            divergence_nats(raw[h]["scores"], raw[h]["boxes"], own[h]["scores"], own[h]["boxes"])
+            .mean()
+            .detach()
+        )
         for h in ("one2one", "one2many")
-    )  # fmt: skip
+    )
     loss = imitation(other)(detector)
     assert float(loss(own, targets).detach()) == pytest.approx(expected, rel=2e-2)
 
@@ -140,8 +143,10 @@ def test_weighted_l2_place_by_place() -> None:
     student, teacher, weight = _random(2, 3, 2, 2), _random(2, 3, 2, 2) * 2, _random(2, 4).abs()
     total = sum(
         float(weight[n, 2 * y + x]) * float(((student - teacher)[n, :, y, x] ** 2).mean())
-        for n in range(2) for y in range(2) for x in range(2)
-    )  # fmt: skip
+        for n in range(2)
+        for y in range(2)
+        for x in range(2)
+    )
     expected = total / float(weight.sum())
     assert float(weighted_l2(student, teacher, weight)) == pytest.approx(expected, rel=1e-5)
 
@@ -167,9 +172,11 @@ def test_feature_l2_is_what_ultralytics_computes(
     theirs.training = True
     targets = _targets()
     batch = {
-        "img": targets.images, "batch_idx": targets.rows[:, 0], "cls": targets.rows[:, 1],
+        "img": targets.images,
+        "batch_idx": targets.rows[:, 0],
+        "cls": targets.rows[:, 1],
         "bboxes": targets.rows[:, 2:],
-    }  # fmt: skip
+    }
     expected = float(theirs.loss(batch)[0].sum().detach()) / len(targets.images)
     theirs._remove_feature_hooks()
     got = float(ours(tiny(targets.images)[1], targets).detach())

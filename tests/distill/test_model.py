@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 from endedge.distill.model import (
     DetectionModel,
     build_detector,
@@ -20,7 +20,7 @@ from endedge.distill.model import (
     save_detector,
     spec_of,
 )
-from endedge.distill.package import pack, unpack
+from endedge.distill.package.format import pack, unpack
 from endedge.distill.pruning import prune
 
 

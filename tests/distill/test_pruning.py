@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 from endedge.distill.channels import trace
 from endedge.distill.model import DetectionModel, build_detector, count_parameters, model_hash
-from endedge.distill.package import pack, unpack
+from endedge.distill.package.format import pack, unpack
 from endedge.distill.pruning import prune
 from endedge.distill.structure import layers
 
@@ -87,8 +87,8 @@ def test_a_channel_that_repeats_another_is_removed_without_loss() -> None:
         first.bn.bias[: n // 2] += 0.5
         first.bn.bias[n // 2 :] += 0.5
     before = raw(model)
+    from endedge.distill.package.sensitivity import measure
     from endedge.distill.pruning import _without
-    from endedge.distill.sensitivity import measure
 
     channels = trace(model)
     name = next(x.name for x in layers(model) if x.conv is first.conv)

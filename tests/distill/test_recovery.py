@@ -23,9 +23,13 @@ def test_recovery_brings_predictions_back_and_never_harms(tmp_path: Path) -> Non
     def made(steps: int, lr: float) -> DetectionModel:
         recipe = Recipe(steps=steps, batch=8, lr=lr, layers=None, ema=0.9)
         return pruned_and_recovered(
-            model, 0.3, unlabelled(frames), recipe, calibration=frames[:8],
+            model,
+            0.3,
+            unlabelled(frames),
+            recipe,
+            calibration=frames[:8],
             on_step=lambda step, loss: seen.append(step),
-        )  # fmt: skip
+        )
 
     cut, gentle, brutal = made(0, 1e-3), made(25, 2e-4), made(3, 1.0)
     assert seen == [*range(1, 26), *range(1, 4)]

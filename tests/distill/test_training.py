@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from endedge.data.coco import Frame
+from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, stack_frames
-from endedge.data.units import BadInput
 from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel, model_hash
 from endedge.distill.training import Recipe, gather, interpolate, train

@@ -54,10 +54,14 @@ def test_held_back_loss_is_the_mean_over_frames_one_by_one(
     loss_of, model = labels(tiny), tiny.eval()
     with torch.no_grad():
         each = [
-            float(loss_of(model(gather(frames, [i], [False], "cpu").images)[1],
-                          gather(frames, [i], [False], "cpu")))
+            float(
+                loss_of(
+                    model(gather(frames, [i], [False], "cpu").images)[1],
+                    gather(frames, [i], [False], "cpu"),
+                )
+            )
             for i in range(10)
-        ]  # fmt: skip
+        ]
     assert held_back_loss(tiny, frames) == pytest.approx(np.mean(each), rel=1e-5)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, clone, model_hash
 from endedge.edge.federated import average
 

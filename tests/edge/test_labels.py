@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from endedge.data.coco import Frame
+from endedge.data.errors import BadInput
 from endedge.data.frames import stack_frames
-from endedge.data.units import BadInput
 from endedge.edge.labels import (
     Labels,
     apply_labels,
@@ -32,11 +32,14 @@ def frame(
     image_id: int, boxes: list[list[float]], labels: list[int], crowd: list[bool] | None = None
 ) -> Frame:
     return Frame(
-        image_id, Path("none"), SIDE, SIDE,
+        image_id,
+        Path("none"),
+        SIDE,
+        SIDE,
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(labels, np.int64),
         np.array(crowd if crowd is not None else [False] * len(labels), np.bool_),
-    )  # fmt: skip
+    )
 
 
 def detections(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 from endedge.edge import update
 
 

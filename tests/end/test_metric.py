@@ -22,23 +22,32 @@ from endedge.end.inference import Detections, detect
 from endedge.end.metric import FAST, coco_map
 
 needs_fast = pytest.mark.skipif(not FAST, reason="hotcoco is not installed (endedge[fast])")
-EVALUATORS = [pytest.param(False, id="pycocotools"),
-              pytest.param(True, id="hotcoco", marks=needs_fast)]  # fmt: skip
+EVALUATORS = [
+    pytest.param(False, id="pycocotools"),
+    pytest.param(True, id="hotcoco", marks=needs_fast),
+]
 
 
 def _frame(image_id: int, boxes: list[list[float]], labels: list[int]) -> Frame:
     n = len(boxes)
     return Frame(
-        image_id, Path(), 100, 100, np.array(boxes, np.float32).reshape(n, 4),
-        np.array(labels, np.int64), np.zeros(n, bool),
-    )  # fmt: skip
+        image_id,
+        Path(),
+        100,
+        100,
+        np.array(boxes, np.float32).reshape(n, 4),
+        np.array(labels, np.int64),
+        np.zeros(n, bool),
+    )
 
 
 def _found(image_id: int, rows: Sequence[tuple[Sequence[float], float, int]]) -> Detections:
     return Detections(
-        image_id, np.array([r[0] for r in rows], float).reshape(-1, 4),
-        np.array([r[1] for r in rows], float), np.array([r[2] for r in rows], np.int64),
-    )  # fmt: skip
+        image_id,
+        np.array([r[0] for r in rows], float).reshape(-1, 4),
+        np.array([r[1] for r in rows], float),
+        np.array([r[2] for r in rows], np.int64),
+    )
 
 
 TRUTH = Dataset(
@@ -76,16 +85,28 @@ def _plain(truth: Dataset, found: list[Detections]) -> tuple[float, float]:
         "images": [{"id": f.image_id} for f in truth.frames],
         "categories": [{"id": i} for i in truth.category_ids],
         "annotations": [
-            {"id": next(number), "image_id": f.image_id, "category_id": truth.category_ids[c],
-             "bbox": b.tolist(), "area": float(b[2] * b[3]), "iscrowd": int(k)}
-            for f in truth.frames for b, c, k in zip(f.boxes, f.labels, f.crowd, strict=True)
+            {
+                "id": next(number),
+                "image_id": f.image_id,
+                "category_id": truth.category_ids[c],
+                "bbox": b.tolist(),
+                "area": float(b[2] * b[3]),
+                "iscrowd": int(k),
+            }
+            for f in truth.frames
+            for b, c, k in zip(f.boxes, f.labels, f.crowd, strict=True)
         ],
-    }  # fmt: skip
+    }
     results = [
-        {"image_id": d.image_id, "category_id": truth.category_ids[c], "bbox": b.tolist(),
-         "score": s}
-        for d in found for b, s, c in zip(d.boxes, d.scores, d.labels, strict=True)
-    ]  # fmt: skip
+        {
+            "image_id": d.image_id,
+            "category_id": truth.category_ids[c],
+            "bbox": b.tolist(),
+            "score": s,
+        }
+        for d in found
+        for b, s, c in zip(d.boxes, d.scores, d.labels, strict=True)
+    ]
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
         run = COCOeval(coco, coco.loadRes(results), "bbox")
@@ -122,9 +143,16 @@ def test_both_evaluators_agree_on_hard_cases(
         n = int(rng.integers(0, 8))
         boxes = np.concatenate([rng.integers(0, 60, (n, 2)), rng.integers(0, 40, (n, 2))], 1)
         frames.append(
-            Frame(i + 1, Path(), 100, 100, boxes.astype(np.float32), rng.integers(0, 3, n),
-                  rng.random(n) < 0.2)
-        )  # fmt: skip
+            Frame(
+                i + 1,
+                Path(),
+                100,
+                100,
+                boxes.astype(np.float32),
+                rng.integers(0, 3, n),
+                rng.random(n) < 0.2,
+            )
+        )
         k = int(rng.integers(0, n_found + 1))
         at = rng.integers(0, max(1, n), k)
         near = (boxes[at] if n else rng.integers(0, 50, (k, 4))) + rng.integers(-3, 4, (k, 4))

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from endedge.data.codec import frames_within
+from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
-from endedge.data.units import BadInput
 from endedge.distill.model import build_detector
 from endedge.end.inference import Detections, detect
 from endedge.end.selection import (

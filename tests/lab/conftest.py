@@ -22,18 +22,22 @@ def place(tmp_path: Path, tiny: DetectionModel, tiny_teacher: DetectionModel) ->
         "name": "tiny",
         "workers": 1,
         "data": {
-            "root": str(tmp_path), "image_side": 64,
-            "pool_annotations": "field-pool.json", "pool_images": "field-pool",
-            "eval_annotations": "field-eval.json", "eval_images": "field-eval",
+            "root": str(tmp_path),
+            "image_side": 64,
+            "pool_annotations": "field-pool.json",
+            "pool_images": "field-pool",
+            "eval_annotations": "field-eval.json",
+            "eval_images": "field-eval",
         },
         "weights": {
-            "root": str(tmp_path), "teacher": "teacher.safetensors",
+            "root": str(tmp_path),
+            "teacher": "teacher.safetensors",
             "student": "student.safetensors",
         },
         "uplink": {"frames": [4, 6, 9, 12], "codecs": ["jpeg-q75-64"]},
         "teacher": {"steps": 1, "batch": 2},
         "student": {"steps": 1, "batch": 2},
         "downlink": {"budgets_bytes": [50_000, 200_000]},
-    }  # fmt: skip
+    }
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     return tmp_path

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from endedge.configs import SHIPPED
-from endedge.data.units import BadInput, parse_quantity
+from endedge.data.errors import BadInput
+from endedge.data.units import parse_quantity
 from endedge.lab.config import load_config
 
 GOOD: dict[str, Any] = {
@@ -81,7 +82,7 @@ BAD = {
     "not key=value": (["seeds"], "is not key=value"),
     "not YAML": (["seeds=[1"], "the value is not YAML"),
     "not a section": (["name.x=1"], "name is not a section"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -120,9 +121,15 @@ def test_yaml_cannot_execute(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "unit", "value"),
-    [("2.5 MHz", "Hz", 2.5e6), ("300kB", "B", 3e5), ("1e3", "Hz", 1e3), (7, "s", 7.0),
-     ("1.5 MiB", "B", 1.5 * 2**20), ("0", "Hz", 0.0)],
-)  # fmt: skip
+    [
+        ("2.5 MHz", "Hz", 2.5e6),
+        ("300kB", "B", 3e5),
+        ("1e3", "Hz", 1e3),
+        (7, "s", 7.0),
+        ("1.5 MiB", "B", 1.5 * 2**20),
+        ("0", "Hz", 0.0),
+    ],
+)
 def test_quantities(text: str | float, unit: str, value: float) -> None:
     assert parse_quantity(text, unit) == value
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from endedge.distill.model import count_parameters, load_detector
-from endedge.lab.cli import main
+from endedge.lab.cli.main import main
 
 FILES = (
     "config.yaml",
@@ -77,18 +77,25 @@ def test_pruned_students_are_shared_by_all_budgets(place: Path) -> None:
 @pytest.mark.slow
 def test_killed_again_and_again_it_loses_nothing(place: Path) -> None:
     command = [
-        sys.executable, "-c", "from endedge.lab.cli import main; raise SystemExit(main())",
-        "measure", str(place / "c.yaml"), "workers=2", "--out",
-    ]  # fmt: skip
+        sys.executable,
+        "-c",
+        "from endedge.lab.cli.main import main; raise SystemExit(main())",
+        "measure",
+        str(place / "c.yaml"),
+        "workers=2",
+        "--out",
+    ]
     subprocess.run([*command, str(place / "calm")], check=True, capture_output=True)
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     rng, kills = random.Random(seed), 0
     for _ in range(8):
         job = subprocess.Popen(
-            [*command, str(place / "killed")], start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [*command, str(place / "killed")],
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             job.wait(timeout=rng.uniform(3, 12))
         except subprocess.TimeoutExpired:

@@ -143,8 +143,10 @@ def test_who_does_not_wait_is_told_that_the_node_is_busy_and_who_is_at_it(tmp_pa
             other.node("stage", {}, _make)
         (running,) = other.running()
         assert (running.key, running.pid, running.says) == (
-            f"stage-{digest({})}", os.getpid(), "half way",
-        )  # fmt: skip
+            f"stage-{digest({})}",
+            os.getpid(),
+            "half way",
+        )
         assert 0 <= time.time() - running.since < 60
         with pytest.raises(Missing, match="stage"):
             Peek(tmp_path).node("stage", {}, _make)

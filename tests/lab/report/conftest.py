@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from endedge.allocator import Joint, Kind, Rules, fit
-from endedge.allocator.synthetic import sample_surface
-from endedge.lab.benchmark import (
+from endedge.allocator.fitting.synthetic import sample_surface
+from endedge.lab.benchmark.benchmark import (
     Outcome,
     allocation_csv,
     bandwidths,
@@ -42,12 +42,17 @@ def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     curves = fit(surface, kinds=[KIND, Kind("share", "mmf4", "hill")], replicates=20)
     config = Config.model_validate(
         {
-            "name": "synthetic", "seeds": [0, 1, 2], "data": {"source": "generated"},
+            "name": "synthetic",
+            "seeds": [0, 1, 2],
+            "data": {"source": "generated"},
             "weights": {"teacher": "large.pt", "student": "small.pt"},
-            "uplink": {"frames": FRAMES}, "downlink": {"budgets_bytes": BUDGETS},
-            "teacher": {}, "student": {}, "link": {"bandwidths": 5},
+            "uplink": {"frames": FRAMES},
+            "downlink": {"budgets_bytes": BUDGETS},
+            "teacher": {},
+            "student": {},
+            "link": {"bandwidths": 5},
         }
-    )  # fmt: skip
+    )
     sweep, rules = bandwidths(surface, config.link), Rules(schedule=config.link.schedule)
     surface.write(folder / "surface.csv")
     curves.save(folder / "curves.json")

@@ -14,9 +14,9 @@ import pytest
 
 import endedge.lab
 from endedge.allocator import Link, Surface, allocate, fit
-from endedge.allocator.show import data_frame
-from endedge.data.units import BadInput
-from endedge.lab.cli import main
+from endedge.allocator.display import data_frame
+from endedge.data.errors import BadInput
+from endedge.lab.cli.main import main
 
 
 def test_ten_lines_measure_fit_allocate_and_compare(place: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_policy_from_a_file_is_benchmarked(results_folder: Path, tmp_path: Pat
         "@register('quarter-up')\ndef mine(known):\n    return known.budget.with_share(0.25)\n"
     )
     # In its own process: a registered policy stays registered.
-    code = "from endedge.lab.cli import main; raise SystemExit(main())"
+    code = "from endedge.lab.cli.main import main; raise SystemExit(main())"
     command = [sys.executable, "-c", code, "bench", str(folder), "--policy"]
     done = subprocess.run(
         [*command, str(tmp_path / "mine.py")], check=True, capture_output=True, text=True

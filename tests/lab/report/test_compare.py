@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import endedge.lab
-from endedge.lab.cli import main
+from endedge.lab.cli.main import main
 
 
 def _other(folder: Path, to: Path, name: str = "other") -> Path:

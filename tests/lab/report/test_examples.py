@@ -16,15 +16,15 @@ from PIL import Image
 
 import endedge.lab
 from endedge.data.coco import Frame
-from endedge.data.units import BadInput
+from endedge.data.errors import BadInput
 from endedge.end.inference import Detections
 from endedge.lab import pipeline
-from endedge.lab.cell import Cell, Rounds
 from endedge.lab.config import load_config
-from endedge.lab.examples import _f1, _judged, compared
-from endedge.lab.gallery import gallery, read_examples
+from endedge.lab.inputs import World
+from endedge.lab.report.examples import gallery, read_examples
 from endedge.lab.store import Node, Store
-from endedge.lab.world import World
+from endedge.lab.sweep.cell import Cell, Rounds
+from endedge.lab.sweep.examples import _f1, _judged, compared
 
 
 def _seen(*rows: tuple[float, float, float, float, int]) -> Detections:
@@ -34,9 +34,14 @@ def _seen(*rows: tuple[float, float, float, float, int]) -> Detections:
 
 
 FRAME = Frame(
-    1, Path("x"), 100, 100, np.array([[10, 10, 20, 20], [60, 60, 30, 30]], np.float32),
-    np.array([0, 1]), np.zeros(2, bool),
-)  # fmt: skip
+    1,
+    Path("x"),
+    100,
+    100,
+    np.array([[10, 10, 20, 20], [60, 60, 30, 30]], np.float32),
+    np.array([0, 1]),
+    np.zeros(2, bool),
+)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +111,16 @@ def _example(name: str = "cat") -> dict[str, Any]:
     Image.new("RGB", (8, 8)).save(out, "JPEG")
     box = {"box": [1, 1, 4, 4], "name": name}
     frame = {
-        "image_id": 1, "scale": 1.0, "width": 8, "height": 8, "rank": "median",
-        "jpeg": base64.b64encode(out.getvalue()).decode(), "objects": [box],
-        "before": [], "after": [box | {"score": 0.5, "right": True}],
-    }  # fmt: skip
+        "image_id": 1,
+        "scale": 1.0,
+        "width": 8,
+        "height": 8,
+        "rank": "median",
+        "jpeg": base64.b64encode(out.getvalue()).decode(),
+        "objects": [box],
+        "before": [],
+        "after": [box | {"score": 0.5, "right": True}],
+    }
     return {"cell": name, "score": 0.25, "iou": 0.5, "of": 3, "frames": [frame]}
 
 

@@ -16,18 +16,18 @@ import pytest
 import scipy.stats
 
 from endedge.allocator import Curves, Joint, Kind, Link, Range, Rules, allocate
-from endedge.allocator.joint import COMPOSITIONS
-from endedge.allocator.shapes import DATA_SHAPES, MODEL_SHAPES
-from endedge.allocator.synthetic import curves_of, random_joint
-from endedge.data.units import BadInput
-from endedge.lab import findings
-from endedge.lab.benchmark import rows_csv
+from endedge.allocator.accuracy.joint import COMPOSITIONS
+from endedge.allocator.accuracy.shapes import DATA_SHAPES, MODEL_SHAPES
+from endedge.allocator.fitting.synthetic import curves_of, random_joint
+from endedge.data.errors import BadInput
+from endedge.lab.benchmark.benchmark import rows_csv
+from endedge.lab.benchmark.robustness import Trial
 from endedge.lab.config import load_config
-from endedge.lab.report import _joint, write_report
-from endedge.lab.results import Results, spread
-from endedge.lab.studies import Trial
+from endedge.lab.report import captions as findings
+from endedge.lab.report.page import _joint, write_report
+from endedge.lab.report.results import Results, spread
 
-LAB = Path(__file__).parents[3] / "lab"
+ASSETS = Path(__file__).parents[3] / "lab" / "report" / "assets"
 
 
 def _copy(folder: Path, to: Path) -> Path:
@@ -196,9 +196,11 @@ def test_every_figure_has_a_place_units_and_a_takeaway(results_folder: Path) -> 
         assert re.search(r"\((bytes|Hz)\)|bandwidth", titles[0]), name
         assert re.search(r"\((%|bytes)\)", titles[1]) or name == "regret"
     plain = (
-        "How to reproduce", "Regret over the whole sweep", "Every policy against the oracle",
+        "How to reproduce",
+        "Regret over the whole sweep",
+        "Every policy against the oracle",
         "Who wins where",
-    )  # fmt: skip
+    )
     takeaways = [title for title in parts.texts["h3"] if not title.startswith(plain)]
     assert len(takeaways) == 11
     assert all(re.search(r"\d", title) for title in takeaways)
@@ -340,14 +342,25 @@ def _browse(address: str, profile: Path) -> tuple[str, str]:
     """The document after its scripts ran, and what the browser said."""
     done = subprocess.run(
         [
-            _chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-3d-apis",
-            "--no-first-run", "--disable-background-networking",
+            _chromium(),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-3d-apis",
+            "--no-first-run",
+            "--disable-background-networking",
             "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--user-data-dir={profile}", "--enable-logging=stderr", "--dump-dom",
-            "--virtual-time-budget=20000", address,
+            f"--user-data-dir={profile}",
+            "--enable-logging=stderr",
+            "--dump-dom",
+            "--virtual-time-budget=20000",
+            address,
         ],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
@@ -385,17 +398,22 @@ def test_the_page_splits_like_the_solver(tmp_path: Path) -> None:
     sent = [
         {
             "curves": {
-                "m0": joint.m0, "joint": _joint(joint), "replicates": [_joint(joint)],
-                "upload": vars(upload), "update": vars(update), "uploads": [], "updates": [],
+                "m0": joint.m0,
+                "joint": _joint(joint),
+                "replicates": [_joint(joint)],
+                "upload": vars(upload),
+                "update": vars(update),
+                "uploads": [],
+                "updates": [],
             },
             "link": vars(link),
             "rules": vars(rules),
         }
         for joint, link, rules in cases
-    ]  # fmt: skip
+    ]
     page = tmp_path / "solver.html"
     page.write_text(
-        f"<pre id=out></pre><script>{(LAB / 'report_solver.js').read_text()}</script><script>"
+        f"<pre id=out></pre><script>{(ASSETS / 'solver.js').read_text()}</script><script>"
         f"const cases = {json.dumps(sent)};"
         "document.getElementById('out').textContent = JSON.stringify("
         "cases.map((c) => Solver.allocate(c.curves, c.link, c.rules)));</script>"

@@ -1,0 +1,1 @@
+"""Accuracy as a function of bytes: shapes, their compositions, the monotone reference."""

@@ -1,0 +1,1 @@
+"""From a measured surface to curves with intervals."""

@@ -1,0 +1,214 @@
+"""K devices on one band, by dual decomposition: one price for a hertz.
+
+maximise Σ w_k F_k(U_k, M_k) subject to Σ (up_k U_k + down_k M_k) <= B (pipelined schedule).
+At a price a hertz every device answers alone (market.py); the price at which the answers fill
+the band solves the whole (Palomar and Chiang, IEEE JSAC 24(8), 2006).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from endedge.allocator.accuracy.joint import Joint
+from endedge.allocator.fitting.curves import Range
+from endedge.allocator.problem import Budget
+from endedge.allocator.solve.fleet_dual import Fleet, Market
+from endedge.allocator.solve.optimum import best_split
+from endedge.data.errors import BadInput
+
+__all__ = ["Device", "FleetAllocation", "allocate_fleet", "fleet_of"]
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+_SMALL = 12  # fleets up to this size are polished by exchange between pairs
+_SHARES = 33
+_SAMPLED = 2000  # larger fleets get their first price from a sample
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device: its curves, its say, its link and the bytes that it may send and take."""
+
+    joint: Joint
+    upload: Range
+    update: Range
+    weight: float = 1.0
+    up_bit_per_s_per_hz: float = 2.55
+    down_bit_per_s_per_hz: float = 5.0
+
+
+@dataclass(frozen=True)
+class FleetAllocation:
+    """``upload_bytes``, ``update_bytes``, ``map`` (K,); 0, 0 and m0 for a device without an
+    update. ``objective`` = Σ w·mAP; ``price``: weighted mAP that one more hertz brings. No
+    split is better than ``bound`` (weak duality)."""
+
+    upload_bytes: Floats
+    update_bytes: Floats
+    map: Floats
+    objective: float
+    price: float
+    bound: float
+    used_hz: float
+
+
+def fleet_of(devices: Sequence[Device], period_s: float) -> tuple[Fleet, NDArray[np.int64]]:
+    """The devices as columns, sorted by kind, and the column of each device in the list.
+
+    Raises :class:`BadInput` for no devices, and for weights, rates or a period that are not
+    finite and > 0.
+    """
+    if not devices:
+        raise BadInput("a fleet needs at least one device")
+    order = sorted(range(len(devices)), key=lambda i: str(devices[i].joint.kind))
+    mine = [devices[i] for i in order]
+    weight = np.array([d.weight for d in mine])
+    efficiency = np.array([(d.up_bit_per_s_per_hz, d.down_bit_per_s_per_hz) for d in mine])
+    for name, values in (("weight", weight), ("bit_per_s_per_hz", efficiency)):
+        if not (np.isfinite(values) & (values > 0)).all():
+            raise BadInput(f"{name} must be finite and > 0 for every device")
+    if not (math.isfinite(period_s) and period_s > 0):
+        raise BadInput(f"period_s = {period_s} must be finite and > 0")
+    kinds, start = [], 0
+    for stop in range(1, len(mine) + 1):
+        if stop == len(mine) or mine[stop].joint.kind != mine[start].joint.kind:
+            kinds.append((mine[start].joint.kind, slice(start, stop)))
+            start = stop
+    column = np.empty(len(mine), dtype=np.int64)
+    column[order] = np.arange(len(mine))
+    fleet = Fleet(
+        kinds=tuple(kinds),
+        theta=np.array([d.joint.theta for d in mine]),
+        m0=np.array([d.joint.m0 for d in mine]),
+        weight=weight,
+        rate=8.0 / (period_s * efficiency),
+        low=np.array([(d.upload.low, d.update.low) for d in mine]),
+        high=np.array([(d.upload.high, d.update.high) for d in mine]),
+    )
+    return fleet, column
+
+
+def allocate_fleet(
+    devices: Sequence[Device] | Fleet, bandwidth_hz: float, period_s: float = 1.0
+) -> FleetAllocation:
+    """Share ``bandwidth_hz`` among ``devices`` (pipelined schedule, weighted sum of mAP).
+
+    A :class:`Fleet` answers in its own order and has its period in its rates. For concave
+    surfaces the answer is the optimum; for others it lies within ``bound - objective`` of it,
+    at most about the gain of one device; up to 12 devices are then polished by the best
+    exchange between every pair, which is exact for two. Raises :class:`BadInput` for a
+    bandwidth that is negative or not finite, and as :func:`fleet_of`.
+    """
+    if not (math.isfinite(bandwidth_hz) and bandwidth_hz >= 0):
+        raise BadInput(f"bandwidth_hz = {bandwidth_hz} must be finite and >= 0")
+    if isinstance(devices, Fleet):
+        fleet, column = devices, np.arange(len(devices))
+    else:
+        fleet, column = fleet_of(devices, period_s)
+    if bandwidth_hz == 0:
+        nothing, idle = np.zeros(len(fleet)), float(fleet.idle.sum())
+        return FleetAllocation(nothing, nothing, fleet.m0[column], idle, math.inf, idle, 0.0)
+    market = Market(fleet, bandwidth_hz)
+    _clear(market, 1e-6 if len(fleet) <= 100 else 3e-4)
+    served = _serve(market)
+    n_bytes = np.where(served[:, None], market.bytes, 0.0)
+    reached = np.where(served, market.value(), fleet.idle)
+    if len(fleet) <= _SMALL and market.bound - float(reached.sum()) > 1e-9:
+        n_bytes, reached = _exchange(fleet, n_bytes, reached, bandwidth_hz)
+    objective = float(reached.sum())
+    return FleetAllocation(
+        upload_bytes=n_bytes[column, 0],
+        update_bytes=n_bytes[column, 1],
+        map=(reached / fleet.weight)[column],
+        objective=objective,
+        price=market.price,
+        bound=max(market.bound, objective),
+        used_hz=float((fleet.rate * n_bytes).sum()),
+    )
+
+
+def _clear(market: Market, tolerance: float) -> None:
+    """Find the price of the band, every device free to take an update or not."""
+    fleet = market.fleet
+    if len(fleet) <= _SAMPLED:
+        everything = (fleet.rate * fleet.high).sum(axis=1)
+        price = float(np.median(fleet.weight / everything)) * 0.1
+    else:  # a few hundred of them tell the price nearly, to a few hundredths
+        sample = fleet.sample(500)
+        few = Market(sample, market.band * len(sample) / len(fleet))
+        _clear(few, 1e-2)
+        price, market.slope = few.price, few.slope
+    market.root(price, None, tolerance)
+
+
+def _serve(market: Market) -> Bools:
+    """Fix who gets an update, and let them use the whole band."""
+    fleet, cost = market.fleet, market.cost()
+    surplus = market.surplus - fleet.idle
+    served = surplus > 0
+    left = market.band - float(cost[served].sum())
+    # Those nearest to gaining come next, while what they ask for fits into what is left.
+    gains = market.surplus + market.price * cost > fleet.idle
+    for i in np.argsort(-surplus)[int(served.sum()) :]:
+        if not gains[i] or cost[i] > left:
+            break
+        served[i], left = True, left - float(cost[i])
+    if served.any():
+        market.root(market.price, served, 1e-10 if market.few else 4e-6)
+    return np.asarray(served & (market.value() > fleet.idle))
+
+
+def _exchange(
+    fleet: Fleet, n_bytes: Floats, reached: Floats, band_hz: float
+) -> tuple[Floats, Floats]:
+    """Share out anew what two devices have (and what nobody has), pair by pair, to the end."""
+    joints: list[Joint] = []
+    for kind, part in fleet.kinds:
+        joints += [
+            Joint.of(kind, row, float(m0))
+            for row, m0 in zip(fleet.theta[part], fleet.m0[part], strict=True)
+        ]
+
+    def best(k: int, hz: float) -> tuple[float, float, float]:
+        """Weighted mAP of device k with ``hz`` for itself, and its bytes."""
+        (up, down), low, high = fleet.rate[k].tolist(), fleet.low[k], fleet.high[k]
+        upload, update = Range(low[0], high[0]), Range(low[1], high[1])
+        enough = up * low[0] + down * low[1] <= hz
+        budget = Budget(
+            up, down, hz, upload, update, 1.0, 0.0, 0.0, joints[k].m0, "" if enough else "too thin"
+        )
+        found = best_split(joints[k], budget)
+        return float(fleet.weight[k]) * found[2], found[0], found[1]
+
+    def share_out(i: int, j: int, hz: float) -> tuple[float, float]:
+        """The best sum of two devices, and the first one's share of ``hz``."""
+        low, high, most = 0.0, 1.0, (-math.inf, 0.0)
+        for _ in range(6):
+            shares = np.linspace(low, high, _SHARES)
+            sums = [(best(i, s * hz)[0] + best(j, (1.0 - s) * hz)[0], float(s)) for s in shares]
+            most = max(most, max(sums))
+            step = (high - low) / (_SHARES - 1)
+            low, high = max(0.0, most[1] - step), min(1.0, most[1] + step)
+        return most
+
+    n_bytes, reached = n_bytes.copy(), reached.copy()
+    for _ in range(20):
+        before = float(reached.sum())
+        for i in range(len(fleet)):
+            for j in range(i):
+                pair = np.array([i, j])
+                hz = band_hz - float((fleet.rate * n_bytes).sum())
+                hz += float((fleet.rate[pair] * n_bytes[pair]).sum())
+                total, share = share_out(i, j, hz)
+                if total > float(reached[pair].sum()) + 1e-12:
+                    for k, mine in ((i, share), (j, 1.0 - share)):
+                        reached[k], n_bytes[k, 0], n_bytes[k, 1] = best(k, mine * hz)
+        if float(reached.sum()) - before < 1e-10:
+            break
+    return n_bytes, reached

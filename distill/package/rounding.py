@@ -1,0 +1,175 @@
+"""Rounding that makes up for its own errors.
+
+Rounding one column of a weight matrix to its grid leaves an error; the columns not yet
+rounded can absorb most of it, because the inputs are correlated (GPTQ: Frantar et al., 2023,
+after OBS: Hassibi & Stork, 1993). With entropy-coded integers the best step of a column
+is proportional to its conditional deviation's inverse, which the Cholesky factor holds
+(water-filling; Lifar et al., 2025), so that every column adds the same distortion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+
+from endedge.data.errors import BadInput
+from endedge.distill.package.quantization import (
+    STEP_RESOLUTION,
+    Coded,
+    Floats,
+    Ints,
+    Target,
+    complete,
+)
+from endedge.distill.package.quantization import steps as grid_steps
+from endedge.distill.package.sensitivity import Sensitivity
+
+__all__ = ["Grid", "inverse_factor", "level_grids", "make_grid", "quantize", "round_with_feedback"]
+
+_DAMPING = 0.01  # of the mean variance, added to every input's
+_BLOCK = 64
+_DEADZONE = 0.06  # of a step: the bin of an integer reaches that much further from zero
+_ROW_FLOOR = 0.02  # of the mean output sensitivity
+
+
+@dataclass
+class Grid:
+    """How one layer is rounded: step exponents of rows (C,) and columns (I,), the feedback
+    ``factor`` (D, D) if the inputs were measured together, and their ``mean``. ``importance``
+    (C,) turns a squared output error of a row into loss."""
+
+    rows: Ints
+    columns: Ints
+    factor: Floats | None
+    mean: Floats
+    importance: Floats
+
+
+def make_grid(target: Target, sensitivity: Sensitivity) -> Grid:
+    """The steps at which every row and column of a layer adds the same distortion."""
+    n_out, n_in, taps = target.weights.shape
+    output = sensitivity.output + _ROW_FLOOR * sensitivity.output.mean() + 1e-30
+    change = np.maximum(np.abs(target.change), 1e-6)
+    if sensitivity.moment is not None:
+        power = max(float(np.trace(sensitivity.moment)) / (n_in * taps), 1e-30)
+        factor = inverse_factor(sensitivity.moment)
+        column = np.diag(factor)
+        row_power = np.full(n_out, power)
+    else:
+        assert sensitivity.power is not None
+        factor = None
+        each = np.broadcast_to(sensitivity.power, (n_out, n_in * taps))
+        row_power = np.maximum(each.mean(axis=1), 1e-30)
+        share = (each / row_power[:, None]).mean(axis=0)
+        column = 1.0 / np.sqrt(share + _DAMPING)
+    log_column = np.log2(column).reshape(n_in, taps).mean(axis=1)
+    log_row = -0.5 * np.log2(output * row_power) + np.log2(change)
+    return Grid(
+        _exponent(log_row),
+        _exponent(log_column),
+        factor,
+        sensitivity.mean,
+        output * row_power / change**2,
+    )
+
+
+def level_grids(targets: Sequence[Target], grids: Sequence[Grid]) -> None:
+    """Shift all rows alike, so that at step 1 a step is as large as a weight, on average."""
+    logs: list[Floats] = []
+    for target, grid in zip(targets, grids, strict=True):
+        loudness = np.sqrt((target.weights**2).mean(axis=(1, 2)))
+        heard = loudness > 0  # rows that a delta leaves alone do not count
+        log = np.log2(loudness[heard]) - grid.rows[heard] / STEP_RESOLUTION
+        logs.append(np.repeat(log, target.weights[0].size))
+    every = np.concatenate(logs)
+    center = np.full(1, np.median(every) if every.size else 0.0)
+    for grid in grids:
+        grid.rows = (grid.rows + _exponent(center)).astype(np.int32)
+
+
+def _exponent(log_step: Floats) -> Ints:
+    return np.rint(STEP_RESOLUTION * log_step).clip(-400, 400).astype(np.int32)
+
+
+def quantize(target: Target, grid: Grid, step: float) -> Coded:
+    """Integers of one layer; its shift makes up for the mean error that rounding leaves."""
+    n_out, n_in, taps = target.weights.shape
+    steps = grid_steps(grid.rows, grid.columns, step)
+    weights = target.weights.reshape(n_out, -1)
+    if grid.factor is None:
+        scaled = target.weights / steps
+        q = np.trunc(scaled + np.copysign(0.5 - _DEADZONE, scaled)).clip(-(2**22), 2**22)
+        integers = q.astype(np.int32)
+    else:
+        column_steps = np.repeat(steps[0, :, 0] / steps[0, 0, 0], taps)
+        row_steps = steps[:, 0, 0]
+        flat = round_with_feedback(weights, row_steps, column_steps, grid.factor, _DEADZONE)
+        integers = flat.reshape(n_out, n_in, taps)
+    shift = target.shift
+    if shift is not None:
+        error = target.weights - integers * steps
+        shift = shift + target.gain * (error.reshape(n_out, -1) * grid.mean).sum(axis=1)
+    rows = _quiet(grid.rows, np.asarray(integers.any(axis=(1, 2))))
+    columns = _quiet(grid.columns, np.asarray(integers.any(axis=(0, 2))))
+    return complete(target, rows, columns, integers, shift)
+
+
+def _quiet(exponents: Ints, used: NDArray[np.bool_]) -> Ints:
+    """Step exponents with those of all-zero slices where they cost least: at the median.
+
+    Most of a small delta would else be steps of weights that do not change.
+    """
+    middle = int(np.median(exponents[used])) if used.any() else 0
+    return np.where(used, exponents, middle).astype(np.int32)
+
+
+def inverse_factor(moment: Floats, damping: float = _DAMPING) -> Floats:
+    """Upper U with U.T @ U = inverse of the damped (D, D) ``moment`` of mean variance 1."""
+    if not np.isfinite(moment).all():
+        raise BadInput("activations are not finite on the frames given; check the model")
+    size = len(moment)
+    scale = max(float(np.trace(moment)) / size, 1e-30)
+    # chol(inv(H)) upper, without forming the inverse: reverse, factor, reverse, invert
+    while True:
+        damped = moment / scale + damping * np.eye(size)
+        try:
+            upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]  # R with R @ R.T = H
+            break
+        except np.linalg.LinAlgError:  # rounding errors of a moment without variance
+            damping *= 10
+    return np.asarray(solve_triangular(upper, np.eye(size), lower=False))
+
+
+def round_with_feedback(
+    weights: Floats, row_steps: Floats, column_steps: Floats, factor: Floats, deadzone: float
+) -> Ints:
+    """Integers (C, D) for ``weights`` (C, D) on the grid row_steps[c] * column_steps[d].
+
+    ``factor`` is :func:`inverse_factor` of the inputs. ``deadzone`` in [0, 0.5) widens the bin
+    of every integer towards larger magnitudes: rounding down is cheaper to code.
+    """
+    if not weights.any():  # a layer that a delta leaves alone
+        return np.zeros(weights.shape, np.int32)
+    work = (weights / row_steps[:, None]).T.astype(np.float32)  # (D, C), in row steps
+    upper = factor.astype(np.float32)
+    size = len(work)
+    result = np.empty(work.shape, np.int32)
+    for start in range(0, size, _BLOCK):
+        stop = min(size, start + _BLOCK)
+        errors = np.empty((stop - start, work.shape[1]), np.float32)
+        for j in range(start, stop):
+            step = np.float32(column_steps[j])
+            scaled = work[j] / step
+            q = np.trunc(scaled + np.copysign(np.float32(0.5 - deadzone), scaled))
+            result[j] = q.clip(-(2**22), 2**22)
+            error = (work[j] - q * step) / upper[j, j]
+            errors[j - start] = error
+            if j + 1 < stop:
+                work[j + 1 : stop] -= upper[j, j + 1 : stop, None] * error
+        if stop < size:
+            work[stop:] -= upper[start:stop, stop:].T @ errors
+    return result.T

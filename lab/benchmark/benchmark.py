@@ -1,0 +1,328 @@
+"""Policies against each other on measured accuracy, over a sweep of bandwidths.
+
+A policy answers with bytes each way, which are carried out by a round that really ran, seed by
+seed (paired: the same frames and the same starting weights under every policy). What a split
+comes down to is the contest's to say: the largest measured upload and package within it, or a
+round made for it (execution.py). Regret is what the oracle's round was worth minus what the
+policy's was, and the oracle is the best operating point that was run and fits.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import nnls
+
+from endedge.allocator import (
+    Allocation,
+    Budget,
+    Curves,
+    Known,
+    Link,
+    OperatingPoint,
+    Points,
+    Range,
+    Rules,
+    Split,
+    Surface,
+    allocate,
+)
+from endedge.allocator.policies import decide, registry
+from endedge.data.errors import BadInput
+from endedge.data.units import hz_for_bytes
+from endedge.lab.config import Link as LinkConfig
+
+__all__ = [
+    "Contest",
+    "Decision",
+    "Outcome",
+    "allocation_csv",
+    "bandwidths",
+    "benchmark",
+    "captured",
+    "executable",
+    "outcomes",
+    "rows_csv",
+    "rules_of",
+    "split_sweep",
+]
+
+ORACLE, UNLUCKY = "oracle", "oracle-other-seeds"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One policy at one bandwidth with one seed: what it asked for, what was executed (0 frames:
+    no update), the mAP the device had then (``average_map``: over the period, where the link's
+    objective is that), and the regret to the oracle's of that seed."""
+
+    bandwidth_hz: float
+    policy: str
+    seed: int
+    asked_upload_bytes: float
+    asked_update_bytes: float
+    frames: int
+    codec: str
+    budget_bytes: int
+    upload_bytes: float
+    update_bytes: float
+    map: float
+    average_map: float
+    regret: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a policy asked for, and what that comes down to (None: no update)."""
+
+    bandwidth_hz: float
+    policy: str
+    split: Split
+    point: OperatingPoint | None
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What policies are told: curves, link, rules, the sweep, and the ``options`` that can be
+    executed; ``rounds`` gives the option a split comes down to (default: ``Points.fitting``)."""
+
+    curves: Curves
+    link: LinkConfig
+    rules: Rules
+    bandwidths_hz: tuple[float, ...]
+    options: Points
+    rounds: Callable[[Split], int | None] | None = None
+
+    def decide(self, policy: str, bandwidth_hz: float) -> Decision:
+        """Ask one policy. Raises :class:`BadInput` for an answer that the link cannot carry."""
+        known = Known(
+            _link(self.link, bandwidth_hz),
+            self.curves,
+            self.options,
+            np.random.default_rng([zlib.crc32(policy.encode()), round(bandwidth_hz)]),
+            self.rules,
+            self.bandwidths_hz,
+            self.rounds,
+        )
+        split = decide(policy, known)
+        row = known.executes(split) if split.sends else None
+        return Decision(
+            bandwidth_hz, policy, split, None if row is None else self.options.point(row)
+        )
+
+    def decisions(self, policies: Iterable[str] | None = None) -> list[Decision]:
+        """Ask every registered policy (or ``policies``) at every bandwidth; not the oracle,
+        whose answer is known only when all the others were executed."""
+        names = [name for name in (policies or registry()) if name != ORACLE]
+        return [self.decide(name, hz) for hz in self.bandwidths_hz for name in names]
+
+
+def bandwidths(surface: Surface, link: LinkConfig) -> tuple[float, ...]:
+    """The sweep in Hz, log-spaced: from just too little for any measured round to everything."""
+    need = [
+        hz_for_bytes(up, link.up_bit_per_s_per_hz, link.period_s)
+        + hz_for_bytes(down, link.down_bit_per_s_per_hz, link.period_s)
+        for up, down in zip(surface.upload_bytes, surface.update_bytes, strict=True)
+    ]
+    low = link.bandwidth_low_hz or 0.8 * min(need)
+    high = link.bandwidth_high_hz or 1.25 * max(need)
+    return tuple(float(b) for b in np.geomspace(low, high, link.bandwidths))
+
+
+def rules_of(link: LinkConfig, surface: Surface) -> Rules:
+    """The rules of a period. Edge time that is ``measured`` is fixed plus a time per uploaded
+    byte, the least-squares fit (neither negative) to the cells' stages.
+
+    Raises :class:`BadInput` when it was not measured.
+    """
+    fixed, per_byte = link.edge_s, 0.0
+    if fixed == "measured":
+        seconds = surface.seconds_teacher + surface.seconds_student + surface.seconds_pack
+        known = np.isfinite(seconds)
+        if not known.any():
+            raise BadInput("link.edge_s = measured, but the surface has no seconds of the stages")
+        columns = np.stack([np.ones(known.sum()), surface.upload_bytes[known]], axis=1)
+        scale = columns.max(axis=0)
+        found = nnls(columns / scale, seconds[known])[0] / scale
+        fixed, per_byte = float(found[0]), float(found[1])
+    return Rules(
+        schedule=link.schedule,
+        edge_s=fixed / link.edge_speed,
+        edge_s_per_upload_byte=per_byte / link.edge_speed,
+        apply_s=link.apply_s,
+        objective=link.objective,
+    )
+
+
+def captured(surface: Surface, link: LinkConfig) -> Surface:
+    """The cells whose frames the device captures in a period."""
+    if link.captured_frames is None:
+        return surface
+    there = surface.frames <= link.captured_frames
+    if not there.any():
+        raise BadInput(
+            f"link.captured_frames = {link.captured_frames}, but the smallest measured upload "
+            f"has {surface.frames.min():.0f} frames"
+        )
+    return surface.select(there)
+
+
+def executable(rules: Rules, points: Points) -> Rules:
+    """``rules`` with the bytes that rounds were measured at as limits, so that the least that a
+    policy may choose is a round that every seed can execute."""
+    least = points.budget_bytes == points.budget_bytes.min()
+    fewest = points.frames == points.frames.min()
+    return replace(
+        rules,
+        upload_limits=Range(
+            float(points.upload_bytes[fewest].max()), float(points.upload_bytes.max())
+        ),
+        update_limits=Range(
+            float(points.update_bytes[least].max()), float(points.update_bytes.max())
+        ),
+    )
+
+
+def split_sweep(
+    curves: Curves, link: LinkConfig, rules: Rules, sweep: Sequence[float]
+) -> list[Allocation]:
+    """The fitted allocator's answer at every bandwidth."""
+    return [allocate(curves, _link(link, b), rules) for b in sweep]
+
+
+def benchmark(
+    surface: Surface, curves: Curves, link: LinkConfig, rules: Rules, sweep: Sequence[float]
+) -> list[Outcome]:
+    """Every registered policy at every bandwidth, executed on the measured grid."""
+    contest = Contest(curves, link, rules, tuple(sweep), Points.of(surface))
+    return outcomes(contest, surface, contest.decisions())
+
+
+def outcomes(contest: Contest, surface: Surface, decisions: Sequence[Decision]) -> list[Outcome]:
+    """What ``decisions`` gave with every seed of ``surface``, which holds their cells, and what
+    the oracle would have chosen among all of its cells. The best of many noisy means is lucky:
+    ``oracle-other-seeds`` chooses for each seed by the others, and is not.
+
+    Raises :class:`BadInput` for a decision whose cell is not there.
+    """
+    row_of = {
+        (int(s), int(f), str(c), int(b)): i
+        for i, (s, f, c, b) in enumerate(
+            zip(surface.seed, surface.frames, surface.codec, surface.budget_bytes, strict=True)
+        )
+    }
+    seeds = sorted({int(s) for s in surface.seed})
+    m0 = {s: float(surface.m0[surface.seed == s].mean()) for s in seeds}
+
+    def run(decision: Decision, seed: int, best: dict[int, float]) -> Outcome:
+        point, split = decision.point, decision.split
+        stale = m0[seed] if contest.rules.stale_map is None else contest.rules.stale_map
+        frames, codec, budget_bytes, up, down, reached, average = 0, "", 0, 0.0, 0.0, stale, stale
+        if point is not None:
+            frames, codec, budget_bytes = point.frames, point.codec, int(point.budget_bytes)
+            key = (seed, frames, codec, budget_bytes)
+            if key not in row_of:
+                raise BadInput(f"{decision.policy} chose {key[1:]}, not measured with seed {seed}")
+            row = row_of[key]
+            up, down = float(surface.upload_bytes[row]), float(surface.update_bytes[row])
+            reached = float(surface.map[row])
+            here = _link(contest.link, decision.bandwidth_hz)
+            budget = Budget.of(here, contest.rules, contest.curves)
+            fresh = budget.fresh - budget.fresh_up * up - budget.fresh_down * down
+            average = stale + (reached - stale) * fresh
+        return Outcome(
+            decision.bandwidth_hz,
+            decision.policy,
+            seed,
+            split.upload_bytes,
+            split.update_bytes,
+            frames,
+            codec,
+            budget_bytes,
+            up,
+            down,
+            reached,
+            average,
+            best.get(seed, average) - average,
+        )
+
+    def knowing(cells: Surface) -> Contest:
+        return replace(contest, options=Points.of(cells), rounds=None)
+
+    oracle = knowing(surface)
+    others = {s: knowing(surface.select(surface.seed != s)) for s in seeds if len(seeds) > 1}
+    found: list[Outcome] = []
+    for bandwidth_hz in contest.bandwidths_hz:
+        best = oracle.decide(ORACLE, bandwidth_hz)
+        worth = {seed: run(best, seed, {}).average_map for seed in seeds}
+        here = [d for d in decisions if d.bandwidth_hz == bandwidth_hz]
+        found += [run(d, seed, worth) for d in (*here, best) for seed in seeds]
+        for seed, other in others.items():
+            decision = replace(other.decide(ORACLE, bandwidth_hz), policy=UNLUCKY)
+            found.append(run(decision, seed, worth))
+    return found
+
+
+def _link(link: LinkConfig, bandwidth_hz: float) -> Link:
+    return Link(bandwidth_hz, link.period_s, link.up_bit_per_s_per_hz, link.down_bit_per_s_per_hz)
+
+
+def rows_csv(kind: type, rows: Sequence[Any]) -> str:
+    """Dataclasses of one ``kind`` as CSV, one row each: the text of ``benchmark.csv``."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = [field.name for field in fields(kind)]
+    writer.writerow(names)
+    writer.writerows([getattr(row, name) for name in names] for row in rows)
+    return out.getvalue()
+
+
+def allocation_csv(allocations: Sequence[Allocation]) -> str:
+    """The text of ``allocation.csv``: the fitted allocator over the sweep of bandwidths."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        [
+            "bandwidth_hz",
+            "uplink_hz",
+            "downlink_hz",
+            "upload_bytes",
+            "update_bytes",
+            "frames",
+            "budget_bytes",
+            "predicted_map",
+            "low",
+            "high",
+            "upload_value",
+            "update_value",
+            "regime",
+            "extrapolates",
+        ]
+    )
+    for a in allocations:
+        low, high = a.interval
+        writer.writerow(
+            [
+                a.link.bandwidth_hz,
+                a.uplink_hz,
+                a.downlink_hz,
+                a.upload_bytes,
+                a.update_bytes,
+                a.frames,
+                "" if a.update is None else a.update.budget_bytes,
+                a.predicted_map,
+                low,
+                high,
+                a.upload_value,
+                a.update_value,
+                a.regime,
+                int(a.extrapolates),
+            ]
+        )
+    return out.getvalue()

@@ -1,0 +1,170 @@
+"""Which policy wins where, and is it more than noise: paired over seeds.
+
+Two policies meet on the same frames and starting weights, so their difference is taken seed by
+seed and its spread is that of the difference, not of two accuracies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from endedge.lab.report.results import HINDSIGHT, Benchmark, Spread, spread
+
+__all__ = ["Duel", "Standing", "Winner", "clear", "duels", "standings", "summary", "winners"]
+
+FITTED = "fitted"
+_TIE = 5e-5  # mAP; less is printed as 0.00 points
+
+
+@dataclass(frozen=True)
+class Duel:
+    """One policy against another: ``lead`` mean mAP by which it is ahead over the sweep, and at
+    how many bandwidths it is clearly ahead, clearly behind, or neither."""
+
+    rival: str
+    lead: Spread
+    ahead: int
+    behind: int
+    even: int
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best honest policy at a bandwidth, those that cannot be told from it, and the ``lead``
+    of the fitted allocator over the best static split there."""
+
+    bandwidth_hz: float
+    policy: str
+    regret: float
+    tied: tuple[str, ...]
+    lead: Spread
+
+
+def clear(lead: Spread) -> bool:
+    """Whether a difference is more than noise: its interval leaves out zero (from three seeds
+    on), or both of two seeds agree, which chance alone does half of the time; one seed never."""
+    return lead.seeds > 1 and bool(lead.low > _TIE or lead.high < -_TIE)
+
+
+def duels(bench: Benchmark, policy: str = FITTED) -> list[Duel]:
+    """``policy`` against every other, the closest rival first."""
+    mine = bench.regret[bench.of(policy)]
+    found = []
+    for k in bench.by_regret():
+        if bench.policies[k] == policy:
+            continue
+        leads = bench.regret[k] - mine
+        each = [spread(row) for row in leads]
+        ahead = sum(clear(lead) and bool(lead.mean > 0) for lead in each)
+        behind = sum(clear(lead) and bool(lead.mean < 0) for lead in each)
+        over_sweep = spread(leads.mean(axis=0))
+        found.append(Duel(bench.policies[k], over_sweep, ahead, behind, len(each) - ahead - behind))
+    return found
+
+
+def winners(bench: Benchmark) -> list[Winner]:
+    """The winner at every bandwidth at which any policy could send an update."""
+    honest = [k for k, name in enumerate(bench.policies) if name not in HINDSIGHT]
+    fitted, static = (bench.regret[bench.of(name)] for name in (FITTED, "best-static"))
+    found = []
+    for at in np.flatnonzero(bench.updates):
+        regret = bench.regret[:, at]
+        best = min(honest, key=lambda k: float(regret[k].mean()))
+        tied = [k for k in honest if k != best and not clear(spread(regret[k] - regret[best]))]
+        found.append(
+            Winner(
+                float(bench.bandwidth_hz[at]),
+                bench.policies[best],
+                float(regret[best].mean()),
+                tuple(bench.policies[k] for k in tied),
+                spread(static[at] - fitted[at]),
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A row of ``standings.csv``."""
+
+    bandwidth_hz: float
+    winner: str
+    regret: float
+    not_clearly_worse: str
+    fitted_over_static: float
+    fitted_over_static_low: float
+    fitted_over_static_high: float
+
+
+def standings(bench: Benchmark) -> list[Standing]:
+    """:func:`winners` as rows of a file."""
+    return [
+        Standing(
+            w.bandwidth_hz,
+            w.policy,
+            w.regret,
+            " ".join(w.tied),
+            float(w.lead.mean),
+            float(w.lead.low),
+            float(w.lead.high),
+        )
+        for w in winners(bench)
+    ]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns in plain text, the first to the left."""
+    widths = [max(len(row[k]) for row in (header, *rows)) for k in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if k == 0 else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (header, *rows)
+    ]
+    return "\n".join(lines)
+
+
+def summary(path: Path) -> str:
+    """``benchmark.csv`` for a terminal: each policy over the sweep, least regret first, and how
+    far the fitted allocator is ahead of it."""
+    bench = Benchmark.read(path)
+    against = {duel.rival: duel for duel in duels(bench)}
+    rows = []
+    for k in bench.by_regret():
+        name = bench.policies[k]
+        regret = spread(bench.regret[k].mean(axis=0))
+        lead, score = "", ""
+        if name in against:
+            duel = against[name]
+            lead = f"{_points(duel.lead.mean)} {_interval(duel.lead)}".rstrip()
+            score = f"{duel.ahead}/{duel.even}/{duel.behind}"
+        rows.append(
+            (
+                name,
+                f"{100 * bench.map[k].mean():.2f}",
+                _points(regret.mean),
+                _interval(regret),
+                lead,
+                score,
+            )
+        )
+    header = ("policy", "mAP", "regret", "", f"{FITTED} leads by", "ahead/even/behind")
+    what = spread(bench.regret[0].mean(axis=0)).what
+    return (
+        f"{_table(header, rows)}\n"
+        f"points of mAP, mean over {len(bench.bandwidth_hz)} bandwidths; brackets: {what}"
+    )
+
+
+def _points(value: object) -> str:
+    rounded = round(100 * float(value), 2)  # type: ignore[arg-type]
+    return f"{rounded + 0.0:.2f}"  # no -0.00
+
+
+def _interval(seen: Spread) -> str:
+    return "" if seen.seeds == 1 else f"[{_points(seen.low)}, {_points(seen.high)}]"

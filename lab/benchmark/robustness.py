@@ -1,0 +1,152 @@
+"""How much of the benchmark rests on what: cells the fit never saw, curves that are wrong, other
+links. Every study is measured rounds, and one CSV file of the results folder."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from endedge.allocator import Curves, Points, Surface, checkerboard, fit
+from endedge.allocator.fitting.synthetic import perturbed
+from endedge.data.errors import BadInput
+from endedge.lab.benchmark.benchmark import (
+    Contest,
+    Outcome,
+    bandwidths,
+    captured,
+    executable,
+    outcomes,
+    rules_of,
+)
+from endedge.lab.config import Config, Link
+
+__all__ = [
+    "FILES",
+    "Means",
+    "Trial",
+    "held_out",
+    "injected_errors",
+    "mean_by",
+    "read_trials",
+    "scenarios",
+]
+
+FILES = ("heldout.csv", "errors.csv", "scenarios.csv")
+
+Means: TypeAlias = dict[tuple[str, str, str], float]  # by (study, arm, policy)
+
+ERROR_SIZES = (0.05, 0.1, 0.2)
+_REPLICATES = 50
+
+
+@dataclass(frozen=True)
+class Trial(Outcome):
+    """An outcome in one ``arm`` of a ``study``; ``draw`` numbers random repetitions."""
+
+    study: str
+    arm: str
+    draw: int
+
+
+def held_out(
+    surface: Surface, link: Link, sweep: Sequence[float], say: Callable[[str], None]
+) -> list[Trial]:
+    """Curves fitted to some cells decide among others that they never saw.
+
+    ``points``: every other operating point along both axes decides about the rest, and the other
+    way round. ``seeds``: all seeds but one decide about that one, so the noise that was fitted is
+    not the noise that is met. A part too small for curves is left out.
+    """
+    half = checkerboard(surface)
+    arms = [("points", "even → odd", half, ~half), ("points", "odd → even", ~half, half)]
+    for seed in np.unique(surface.seed):
+        one = surface.seed == seed
+        if not one.all():
+            arms.append(("seeds", f"others → {seed:.0f}", ~one, one))
+    trials = []
+    for study, arm, seen, rest in arms:
+        if not rest.any():
+            continue
+        say(f"held-out {study}, {arm}")
+        try:
+            curves = fit(surface.select(seen), replicates=_REPLICATES)
+        except BadInput:
+            continue
+        cells = surface.select(rest)
+        contest = _contest(cells, curves, link, sweep)
+        for o in outcomes(contest, cells, contest.decisions()):
+            trials.append(Trial(**vars(o), study=study, arm=arm, draw=0))
+    return trials
+
+
+def injected_errors(
+    contest: Contest, surface: Surface, draws: int, say: Callable[[str], None]
+) -> list[Trial]:
+    """The fitted allocators with curves whose parameters are wrong by about 5, 10 and 20 % (each
+    by its own random factor), beside the curves as they are (``0 %``)."""
+    names = ("fitted", "fitted-bytes")
+    trials = []
+    for size in (0.0, *ERROR_SIZES):
+        say(f"curves wrong by {size:.0%}")
+        for draw in range(draws if size else 1):
+            rng = np.random.default_rng([draw, round(1000 * size)])
+            wrong = replace(contest, curves=perturbed(contest.curves, size, rng))
+            for o in outcomes(wrong, surface, wrong.decisions(names)):
+                trials.append(Trial(**vars(o), study="error", arm=f"{size:.0%}", draw=draw))
+    return trials
+
+
+def scenarios(
+    config: Config, surface: Surface, curves: Curves, say: Callable[[str], None]
+) -> list[Trial]:
+    """Every policy on other links: each value of each of the configuration's ``scenarios``, the
+    rest as in ``link``, at the same bandwidths (unless it is these that change)."""
+    usual = bandwidths(surface, config.link)
+    trials = []
+    for key, values in config.scenarios.items():
+        for value in values:
+            say(f"scenario {key} = {value}")
+            link = config.link_with(key, value)
+            sweep = bandwidths(surface, link) if key.startswith("bandwidth") else usual
+            cells = captured(surface, link)
+            contest = _contest(cells, curves, link, sweep)
+            for o in outcomes(contest, cells, contest.decisions()):
+                trials.append(Trial(**vars(o), study=key, arm=str(value), draw=0))
+    return trials
+
+
+def read_trials(folder: Path) -> tuple[Trial, ...]:
+    """The trials of all studies that ``folder`` holds. Raises :class:`BadInput` for a file that
+    is not one."""
+    read: dict[str, Callable[[str], Any]] = {"float": float, "int": int, "str": str}
+    types = {field.name: read[str(field.type)] for field in fields(Trial)}
+    trials = []
+    for path in (folder / name for name in FILES):
+        if not path.is_file():
+            continue
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    trials.append(Trial(**{name: to(row[name]) for name, to in types.items()}))
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise BadInput(f"{path} is no study ({error}); run 'endedge bench' again") from None
+    return tuple(trials)
+
+
+def mean_by(trials: Sequence[Trial], value: Callable[[Trial], float]) -> Means:
+    """Mean of ``value`` for each (study, arm, policy)."""
+    groups: dict[tuple[str, str, str], list[float]] = {}
+    for t in trials:
+        groups.setdefault((t.study, t.arm, t.policy), []).append(value(t))
+    return {key: float(np.mean(values)) for key, values in groups.items()}
+
+
+def _contest(cells: Surface, curves: Curves, link: Link, sweep: Sequence[float]) -> Contest:
+    points = Points.of(cells)
+    rules = executable(rules_of(link, cells), points)
+    return Contest(curves, link, rules, tuple(sweep), points)

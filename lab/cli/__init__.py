@@ -1,0 +1,5 @@
+"""The command line: ``endedge VERB …``."""
+
+from endedge.lab.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,320 @@
+"""``endedge VERB CONFIG|DIR [key=value …]``: the command line.
+
+Bad input is one line on stderr and exit status 2; work of which a part failed says which
+(status 1); an interrupted job says how to go on (status 130); anything else unexpected is a
+bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from endedge.data.errors import BadInput, Unfinished
+from endedge.data.units import parse_quantity
+from endedge.lab.cli import package as tools
+from endedge.lab.cli.arguments import Action, build_parser
+
+__all__ = ["main"]
+
+# Heavy imports (torch, Ultralytics) live inside the verbs, so that --help answers at once.
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status."""
+    parser = build_parser(_ACTIONS)
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse cannot take key=value after an option; here they may stand anywhere, and a word
+    # that is none is for the verb to refuse: it knows what would be right.
+    if not hasattr(arguments, "overrides") or any(a.startswith("-") for a in rest):
+        if rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    else:
+        arguments.overrides += rest
+    try:
+        arguments.do(arguments)
+    except BadInput as error:
+        print(f"endedge {arguments.verb}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except Unfinished as error:
+        print(f"endedge {arguments.verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        out = getattr(arguments, "out", None)
+        print(
+            f"\nendedge {arguments.verb}: interrupted; what was measured is kept"
+            + (f" in {out}, the same command goes on from there" if out else ""),
+            file=sys.stderr,
+        )
+        return 130
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        sys.stderr.close()
+        return 141
+    return 0
+
+
+def _run(a: argparse.Namespace) -> None:
+    from endedge.lab import pipeline
+
+    with _progress() as progress:
+        report = pipeline.run(_config(a), Path(a.out), progress)
+    print(_headline(Path(a.out)))
+    print(f"report: {report}")
+
+
+def _measure(a: argparse.Namespace) -> None:
+    from endedge.lab import pipeline
+
+    with _progress() as progress:
+        surface = pipeline.measure_stage(_config(a), Path(a.out), progress, a.adaptive)
+    print(f"surface: {surface}")
+
+
+def _status(a: argparse.Namespace) -> None:
+    from endedge.lab.sweep.status import status, tell
+
+    found = status(Path(a.dir))
+    print(json.dumps(found, indent=1) if a.json else tell(found))
+
+
+def _loop(a: argparse.Namespace) -> None:
+    from endedge.lab.loop import summary as loop_results
+
+    with _progress() as progress:
+        print(loop_results.loop_stage(_config(a), Path(a.out), a.prior, progress))
+
+
+def _job(a: argparse.Namespace) -> None:
+    """One teacher (``train``) or one student (``distill``), kept like those of a sweep."""
+    from endedge.lab.inputs import World
+    from endedge.lab.store import Store
+    from endedge.lab.sweep.cell import Cell, Rounds
+    from endedge.lab.sweep.workers import one_thread
+
+    config, out = _config(a), Path(a.out)
+    with _progress() as progress, one_thread():
+        rounds = Rounds(World.of(config, out), Store(out), lambda message: progress(0, 1, message))
+        if not 2 <= a.frames <= len(rounds.world.pool):
+            raise BadInput(f"--frames {a.frames}; the pool allows 2 to {len(rounds.world.pool)}")
+        cell = Cell(a.seed, a.frames, config.uplink.codecs[0], 0)
+        upload = rounds.upload(cell)
+        node, file = rounds.teacher(cell, upload), "teacher.safetensors"
+        if a.verb == "distill":
+            node, file = rounds.student(cell, upload, node), "student.safetensors"
+    tools.show({"checkpoint": str(node.folder / file), **upload.record, **node.record}, a.json)
+
+
+def _fit(a: argparse.Namespace) -> None:
+    from endedge.lab import pipeline
+
+    curves = pipeline.fit_stage(Path(a.dir))
+    print(f"curves: {Path(a.dir) / 'curves.json'} ({curves.joint.kind})")
+
+
+def _bench(a: argparse.Namespace) -> None:
+    from endedge.lab import pipeline
+
+    for file in a.policy:
+        pipeline.own_policies(Path(file))
+    with _progress() as progress:
+        pipeline.bench_stage(Path(a.dir), progress, exact=a.exact)
+    print(_headline(Path(a.dir)))
+
+
+def _report(a: argparse.Namespace) -> None:
+    from endedge.lab import pipeline
+
+    out = Path(a.output) if a.output else None
+    folders = [Path(folder) for folder in a.dirs]
+    made = (
+        pipeline.report_stage(folders[0], out)
+        if len(folders) == 1
+        else pipeline.compare_stage(folders, out or Path("compare.html"))
+    )
+    print(f"report: {made}")
+
+
+def _plot(a: argparse.Namespace) -> None:
+    from endedge.lab.report.paper_figures import plot
+
+    print(plot(Path(a.dir), a.what, Path(a.output)))
+
+
+def _allocate(a: argparse.Namespace) -> None:
+    from endedge.allocator import Curves, Link, Rules, allocate
+
+    where = Path(a.where)
+    curves = Curves.load(where / "curves.json" if where.is_dir() else where)
+    link = Link(
+        parse_quantity(a.bandwidth, "Hz"),
+        parse_quantity(a.period, "s"),
+        parse_quantity(a.up, "bit/s/Hz"),
+        parse_quantity(a.down, "bit/s/Hz"),
+    )
+    rules = Rules(schedule=a.schedule, edge_s=parse_quantity(a.edge_s, "s"))
+    found = allocate(curves, link, rules)
+    print(json.dumps(found.record(), indent=1) if a.json else found)
+
+
+def _generate(a: argparse.Namespace) -> None:
+    from endedge.data.generated import generate
+
+    made = generate(Path(a.out), domain=a.domain, split=a.split, n=a.n, seed=a.seed, size=a.size)
+    print(f"{len(made)} frames in {a.out}/{a.domain}-{a.split}")
+
+
+def _subset(a: argparse.Namespace) -> None:
+    from endedge.data.subset import cut, read_ids
+
+    splits: dict[str, int | list[int]] = {}
+    for word in a.overrides:
+        name, _, wanted = word.partition("=")
+        if not wanted.startswith("@") and not wanted.isdigit():
+            raise BadInput(f"{word!r} is not SPLIT=COUNT or SPLIT=@FILE, e.g. pool=1000")
+        splits[name] = read_ids(Path(wanted[1:])) if wanted.startswith("@") else int(wanted)
+    if not splits:
+        raise BadInput("name at least one split, e.g. pool=1000 eval=200")
+    made = cut(Path(a.annotations), Path(a.images), Path(a.out), splits, seed=a.seed, link=a.link)
+    print(f"{', '.join(f'{name}: {n} frames' for name, n in made.items())} in {a.out}")
+
+
+def _download(a: argparse.Namespace) -> None:
+    from endedge.data.download import WEIGHTS_URL, fetch, fetch_coco_val
+
+    if a.checksum and len(a.what) != 1:
+        raise BadInput("--checksum is that of one file; download one at a time")
+    with _progress() as progress:
+        for what in a.what:
+            heard: dict[str, Any] = {
+                "on_bytes": lambda n, total, what=what: progress(
+                    n // 10**6, total // 10**6, f"MB of {what}"
+                )
+            }
+            if what == "coco-val":
+                made = fetch_coco_val(
+                    Path(a.out), **heard, **({"server": a.mirror} if a.mirror else {})
+                )
+                print("\n".join(str(path) for path in made))
+                continue
+            named = "://" not in what
+            url = f"{(a.mirror or WEIGHTS_URL).rstrip('/')}/{what}" if named else what
+            to = Path(a.out) / url.partition("?")[0].rstrip("/").rpartition("/")[2]
+            print(fetch(url, to, checksum=a.checksum, **heard))
+
+
+def _doctor(a: argparse.Namespace) -> None:
+    from endedge.lab.cli.doctor import checks
+
+    found = checks(Path(a.out), test=not a.no_test)
+    if a.json:
+        print(json.dumps({c.name: {"state": c.state, "says": c.says} for c in found}, indent=1))
+    else:
+        for check in found:
+            print(f"{check.state:5} {check.name:10} {check.says}")
+    if any(check.state == "bad" for check in found):
+        raise BadInput("something is missing; see the lines marked bad")
+
+
+def _completion(a: argparse.Namespace) -> None:
+    from endedge.lab.cli.completion import script
+
+    print(script(build_parser(_ACTIONS), a.shell))
+
+
+def _serve(a: argparse.Namespace) -> None:
+    from endedge.edge.server.service import ServeConfig
+    from endedge.lab.loop.sockets import serve
+
+    serve(
+        _config(a),
+        ServeConfig(
+            Path(a.out),
+            a.host,
+            a.port,
+            secure=a.secure,
+            metrics_port=a.metrics_port,
+            workers=a.jobs,
+        ),
+    )
+
+
+def _device(a: argparse.Namespace) -> None:
+    from endedge.end.client.client import DeviceConfig, Outcome
+    from endedge.lab.loop.sockets import day, device
+
+    host, colon, port = a.edge.rpartition(":")
+    if not colon or not port.isdigit():
+        raise BadInput(f"--edge {a.edge} is not HOST:PORT, e.g. 127.0.0.1:7070")
+    bundle = Path(a.bundle) if a.bundle else None
+
+    def say(outcome: Outcome) -> None:
+        shown = f"mAP {outcome.map50_95:.3f}" if outcome.status == "applied" else outcome.reason
+        print(
+            f"round {outcome.round_index}: {outcome.status} after {outcome.seconds:.1f} s, {shown}",
+            flush=True,
+        )
+
+    mine = DeviceConfig(a.id, host, int(port), Path(a.out), bundle)
+    if a.day is not None:
+        day(_config(a), mine, number=a.day, policy=a.policy, on_outcome=say)
+        return
+    device(
+        _config(a),
+        mine,
+        rounds=a.rounds,
+        frames=a.frames,
+        seed=a.seed,
+        on_outcome=say,
+        budget_bytes=int(parse_quantity(a.budget, "B")),
+    )
+
+
+_ACTIONS: dict[str, Action] = {
+    "run": _run,
+    "measure": _measure,
+    "loop": _loop,
+    "status": _status,
+    "fit": _fit,
+    "bench": _bench,
+    "report": _report,
+    "plot": _plot,
+    "allocate": _allocate,
+    "pack": tools.pack_file,
+    "inspect": tools.inspect_file,
+    "eval": tools.evaluate_file,
+    "data generate": _generate,
+    "data subset": _subset,
+    "data download": _download,
+    "doctor": _doctor,
+    "completion": _completion,
+    "serve": _serve,
+    "device": _device,
+    "train": _job,
+    "distill": _job,
+}
+
+
+# Helpers ------------------------------------------------------------------------------------
+
+
+def _config(a: argparse.Namespace) -> Any:
+    from endedge.lab.config import load_config
+
+    engine = getattr(a, "engine", None)
+    return load_config(a.config, [*a.overrides, *([f"engine={engine}"] if engine else [])])
+
+
+def _headline(folder: Path) -> str:
+    from endedge.lab.benchmark.ranking import summary
+
+    return summary(folder / "benchmark.csv")
+
+
+def _progress() -> Any:
+    from endedge.lab.cli.progress import Progress
+
+    return Progress()

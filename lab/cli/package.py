@@ -1,0 +1,181 @@
+"""The verbs for packages and detectors in files: ``endedge pack``, ``inspect``, ``eval``.
+
+Heavy imports live inside them, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from endedge.data.errors import BadInput
+from endedge.data.units import parse_quantity
+
+__all__ = ["evaluate_file", "inspect_file", "pack_file", "show"]
+
+
+def pack_file(a: argparse.Namespace) -> None:
+    """``endedge pack``."""
+    _one_thread()
+    from endedge.data.frames import unlabelled
+    from endedge.data.storage import write_atomic
+    from endedge.distill.losses import divergence
+    from endedge.distill.package.choose import pack_best
+    from endedge.distill.package.format import unpack
+    from endedge.distill.package.qat import AWARE_LR
+    from endedge.distill.package.sensitivity import synthetic_frames
+    from endedge.distill.recovery import pruned_and_recovered
+    from endedge.distill.training import Recipe
+    from endedge.lab.cli.progress import Progress
+
+    model = _detector(a.checkpoint)
+    base = _detector(a.base) if a.base else None
+    frames = _calibration(Path(a.frames), a.imgsz) if a.frames else None
+    budget = int(parse_quantity(a.budget, "B"))
+    candidates = [model]
+    with Progress() as progress:
+        for share in _shares(a.keep):
+            if frames is None:
+                raise BadInput("--keep below 1 needs --frames to learn from")
+            recipe = Recipe(steps=a.steps, lr=5e-5, layers=None)
+
+            def heard(step: int, loss: float, share: float = share) -> None:
+                progress(step, a.steps, f"a student of {share:.0%}")
+
+            candidates.append(
+                pruned_and_recovered(
+                    model,
+                    share,
+                    unlabelled(frames),
+                    recipe,
+                    calibration=frames[:32],
+                    on_step=heard,
+                )
+            )
+        if a.aware and frames is None:
+            raise BadInput("--aware needs --frames to learn from")
+        packed = pack_best(
+            candidates,
+            budget,
+            base=base,
+            frames=frames,
+            aware=Recipe(steps=a.aware, lr=AWARE_LR) if a.aware else None,
+            watch=lambda share, message: progress(round(100 * share), 100, message),
+        )
+        progress(100, 100, "decode and compare")
+        judges = synthetic_frames() if frames is None else frames
+        nats = divergence(model, unpack(packed.data, base=base), judges[:32])
+    write_atomic(Path(a.output), packed.data)
+    report = {"file": a.output, "bytes": len(packed.data), "budget_bytes": budget}
+    report |= {**vars(packed.report), "divergence_nats": nats}
+    show(report, a.json)
+
+
+def _shares(text: str) -> list[float]:
+    """The shares below 1 of a list like ``1,0.7``."""
+    try:
+        shares = [float(part) for part in text.split(",")]
+    except ValueError:
+        shares = [0.0]
+    if not all(0 < share <= 1 for share in shares):
+        raise BadInput(f"--keep {text}: shares of the parameters in (0, 1], e.g. 1,0.7")
+    return [share for share in shares if share < 1]
+
+
+def inspect_file(a: argparse.Namespace) -> None:
+    """``endedge inspect``."""
+    from endedge.distill.package.format import inspect
+
+    show(inspect(_bytes(Path(a.package))), a.json)
+
+
+def evaluate_file(a: argparse.Namespace) -> None:
+    """``endedge eval``: of a checkpoint or of a package, as the device decodes it."""
+    _one_thread()
+    from endedge.data.coco import load_coco, read_image
+    from endedge.data.frames import stack_frames
+    from endedge.data.shift import Shift
+    from endedge.distill.package.format import unpack
+    from endedge.end.metric import evaluate
+    from endedge.lab.inputs import pick_device
+
+    truth = load_coco(a.annotations, a.images)
+    path = Path(a.model)
+    update_bytes = None
+    if path.suffix == ".eeu":
+        data = _bytes(path)
+        update_bytes = len(data)
+        model = unpack(data, base=_detector(a.base) if a.base else None)
+    else:
+        model = _detector(a.model)
+    if tuple(model.names.values()) != truth.names:
+        raise BadInput(
+            f"{path} detects {len(model.names)} classes, {a.annotations} has {len(truth.names)}; "
+            "they must be the same, in the same order"
+        )
+    camera = Shift(a.shift, a.severity, 0)
+    frames = stack_frames(
+        truth.frames, a.imgsz, lambda f: camera.apply(read_image(f.path), f.image_id)
+    )
+    score = evaluate(model, frames, truth, pick_device(a.device))
+    show(
+        {
+            "map": score.map,
+            "map50": score.map50,
+            "images": score.images,
+            "update_bytes": update_bytes,
+        },
+        a.json,
+    )
+
+
+# Helpers ------------------------------------------------------------------------------------
+
+
+def _one_thread() -> None:
+    """Unless the user says otherwise: several threads stall each other on a shared machine.
+    Before NumPy and PyTorch are loaded, which read this once."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _detector(name: str) -> Any:
+    """A detector by its path, or one that ships with the package (``endedge:demo/…``)."""
+    from endedge.distill.model import load_detector
+    from endedge.lab.inputs import find_weights
+
+    return load_detector(find_weights(name, None))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > 2**31:
+            raise BadInput(f"{path} is larger than 2 GiB; not an update package")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+
+
+def _calibration(folder: Path, side: int) -> Any:
+    import torch
+
+    from endedge.data.coco import read_image
+    from endedge.data.frames import letterbox
+
+    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not paths:
+        raise BadInput(f"--frames {folder} holds no .jpg or .png images")
+    pictures = [letterbox(read_image(p), side)[0].transpose(2, 0, 1) for p in paths[:64]]
+    return torch.stack([torch.from_numpy(p) for p in pictures])
+
+
+def show(values: dict[str, Any], as_json: bool) -> None:
+    """One value a line, or JSON."""
+    if as_json:
+        print(json.dumps(values, indent=1))
+        return
+    for key, value in values.items():
+        shown = f"{value:,}" if isinstance(value, int) else value
+        print(f"{key:16} {f'{value:.4f}' if isinstance(value, float) else shown}")

@@ -1,0 +1,201 @@
+"""The world of one experiment: its frames, its cameras, its detectors before adaptation."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from endedge.configs import SHIPPED
+from endedge.data.coco import Dataset, Frame, fingerprint, load_coco, nested_subset, read_image
+from endedge.data.codec import (
+    Codec,
+    Refused,
+    decode_batch,
+)
+from endedge.data.errors import BadInput
+from endedge.data.frames import Batch, stack_frames
+from endedge.data.generated import generate
+from endedge.data.shift import Shift
+from endedge.distill.model import DetectionModel, load_detector, model_hash
+from endedge.end.capture import encode_batch
+from endedge.lab.config import Config, Data
+
+__all__ = ["World", "find_weights", "pick_device"]
+
+_ASSETS = "https://github.com/ultralytics/assets/releases/download/v8.4.0/"
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """Everything that is given before the first measurement. Frames are read lazily."""
+
+    config: Config
+    pool: Dataset
+    evaluation: Dataset
+    teacher: DetectionModel
+    student: DetectionModel
+    device: str
+
+    @classmethod
+    def of(cls, config: Config, folder: Path) -> World:
+        """Load and check all inputs; generated frames are made inside ``folder``.
+
+        Raises :class:`BadInput` for missing or broken frames and weights, for detectors whose
+        classes are not those of the frames, and for uploads larger than the pool.
+        """
+        pool, evaluation = _frames(config.data, folder)
+        weights = config.weights
+        teacher = load_detector(find_weights(weights.teacher, weights.root))
+        student = load_detector(find_weights(weights.student, weights.root))
+        for role, model in (("teacher", teacher), ("student", student)):
+            if tuple(model.names.values()) != pool.names:
+                raise BadInput(
+                    f"weights.{role} detects {len(model.names)} classes "
+                    f"({', '.join(list(model.names.values())[:3])}, …), the annotations have "
+                    f"{len(pool.names)} ({', '.join(pool.names[:3])}, …); they must be the same"
+                )
+        if max(config.uplink.frames) > len(pool):
+            raise BadInput(
+                f"uplink.frames asks for {max(config.uplink.frames)} frames, "
+                f"the pool has {len(pool)}"
+            )
+        return cls(config, pool, evaluation, teacher, student, pick_device(config.device))
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """What the inputs are, for the names of results."""
+        return {
+            "pool": fingerprint(self.pool),
+            "evaluation": fingerprint(self.evaluation),
+            "teacher": model_hash(self.teacher),
+            "student": model_hash(self.student),
+        }
+
+    @property
+    def side(self) -> int:
+        """Side of the detector's square input in px."""
+        return self.config.data.image_side
+
+    @cached_property
+    def camera(self) -> Shift:
+        """The device's camera."""
+        camera = self.config.data.camera
+        return Shift(camera.kind, camera.severity, camera.seed)
+
+    @cached_property
+    def evaluation_batch(self) -> Batch:
+        """Evaluation frames as the device's detector sees them: its camera, no codec."""
+        side = self.side
+        return stack_frames(
+            self.evaluation.frames,
+            side,
+            lambda f: self.camera.apply(read_image(f.path), f.image_id),
+        )
+
+    def captured(self, seed: int) -> tuple[Frame, ...]:
+        """The device's frames in the order in which it would upload them (nested subsets)."""
+        return self.pool.take(nested_subset(len(self.pool), seed)).frames
+
+    def encoded(self, frames: Sequence[Frame], codec: Codec) -> bytes:
+        """What crosses the uplink: the framed batch of the frames as the camera saw them."""
+        seen = ((f.image_id, self.camera.apply(read_image(f.path), f.image_id)) for f in frames)
+        return encode_batch(seen, codec)[0]
+
+    def received(self, frames: Sequence[Frame], upload: bytes) -> Batch:
+        """What the edge trains on: the frames decoded from ``upload`` with their annotations.
+
+        Raises :class:`BadInput` when one of them cannot be used.
+        """
+        pictures = {}
+        for item in decode_batch(upload):
+            if isinstance(item, Refused):
+                raise BadInput(f"uploaded frame {item.image_id}: {item.reason}")
+            pictures[item[0]] = item[1]
+        return stack_frames(frames, self.side, lambda f: pictures[f.image_id])
+
+
+def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:
+    if data.source == "generated":
+        made = [
+            generate(
+                folder / "frames",
+                domain="field",
+                split=split,
+                n=n,
+                seed=data.seed,
+                size=data.image_side,
+            )
+            for split, n in (("pool", data.pool_frames or 256), ("eval", data.eval_frames or 200))
+        ]
+        return made[0], made[1]
+    root = Path(data.root)
+    if not root.is_dir():
+        raise BadInput(f"data.root is not a folder: {root}; give the folder of the COCO files")
+    pool = load_coco(root / data.pool_annotations, root / data.pool_images)
+    evaluation = load_coco(root / data.eval_annotations, root / data.eval_images)
+    if pool.names != evaluation.names:
+        raise BadInput("pool and evaluation annotations list different categories")
+    pool, evaluation = _first(pool, data.pool_frames), _first(evaluation, data.eval_frames)
+    seen = {_digest(f): f for f in evaluation.frames}
+    for frame in pool.frames:
+        if (twin := seen.get(_digest(frame))) is not None:
+            raise BadInput(
+                f"{frame.path} may be uploaded and {twin.path} is evaluated, and they "
+                "are the same picture; pool and evaluation must not overlap"
+            )
+    return pool, evaluation
+
+
+def _digest(frame: Frame) -> bytes:
+    return hashlib.sha256(frame.path.read_bytes()).digest()
+
+
+def _first(dataset: Dataset, n: int | None) -> Dataset:
+    return dataset if n is None else dataset.take(range(min(n, len(dataset))))
+
+
+def pick_device(wanted: str) -> str:
+    """``auto`` → the GPU if there is one. Raises :class:`BadInput` for one that is not there."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise BadInput(f"device {wanted}: PyTorch sees no GPU here; use device=cpu or auto")
+    return wanted
+
+
+def find_weights(name: str, root: str | None) -> Path:
+    """The file behind ``name``: a path, a file in ``root``, one shipped with the package
+    (``endedge:demo/student.safetensors``), or an Ultralytics release that is downloaded once.
+
+    Raises :class:`BadInput` that names the places looked at and where to put the file.
+    """
+    if name.startswith("endedge:"):
+        shipped = SHIPPED / name.removeprefix("endedge:")
+        if not shipped.is_file():
+            raise BadInput(f"weights not found: the package ships no {name}")
+        return shipped
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "endedge" / name
+    places = [Path(name), *([Path(root) / name] if root else []), cache]
+    for place in places:
+        if place.is_file():
+            return place
+    put = Path(root) / name if root else cache
+    if root and not Path(root).is_dir():
+        raise BadInput(f"weights.root is not a folder: {root} (looking for {name})")
+    if Path(name).name != name or not name.startswith("yolo") or not name.endswith(".pt"):
+        raise BadInput(f"weights not found: {name}; put the file at {put}, or give its path")
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(_ASSETS + name, str(cache), progress=False)
+    except Exception as error:
+        raise BadInput(
+            f"weights {name} are not here and cannot be downloaded ({error}); get {_ASSETS}{name} "
+            f"on a machine with internet and put the file at {put}"
+        ) from None
+    return cache

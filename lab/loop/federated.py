@@ -1,0 +1,133 @@
+"""A round in which no frame leaves a device: federated averaging in the packer's format."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from endedge.data.frames import join
+from endedge.distill.model import DetectionModel, model_hash, save_detector
+from endedge.distill.package.format import unpack
+from endedge.edge.adapt import adapt_teacher, split_upload
+from endedge.edge.federated import average
+from endedge.edge.update import pack_for
+from endedge.lab.loop.exchange import DeviceEnd, round_seed
+from endedge.lab.loop.policy_run import Clock, Player, Row, Standing
+from endedge.lab.store import Node
+
+__all__ = ["federated_round"]
+
+
+def federated_round(
+    player: Player, k: int, standings: Sequence[Standing], rows: Sequence[Row]
+) -> tuple[list[Row], list[Standing]]:
+    """No frame leaves a device: each fine-tunes its own model on what it captured (its owner's
+    labels), sends the difference in the packer's format, and the edge sends back the mean.
+    Devices train for ``edge_s`` at the same time; the air is shared equally."""
+    start_s = k * player.world.config.link.period_s
+    clock = Clock(player.world.config, start_s)
+    up_bytes, down_bytes = _federated_budgets(player)
+    made, after, local, weights = [], list(standings), [], []
+    arrived_s = start_s
+    for device, standing in zip(player.devices, standings, strict=True):
+        running = player.model(standing.holds)
+        row = player.opened(device, k, running)
+        began = time.perf_counter()
+        package, n = _learned(player, device, k, running, up_bytes)
+        row |= {
+            "upload_bytes": len(package),
+            "budget_bytes": down_bytes,
+            "device_seconds": time.perf_counter() - began,
+        }
+        arrived_s = clock.up.reserve(len(package), start_s + player.loop.edge_s)
+        row["upload_s"] = arrived_s - start_s
+        local.append(unpack(package, base=running))  # a delta names its base: the edge has it
+        weights.append(n)
+        made.append(row)
+    began = time.perf_counter()
+    mean = average(local, weights)
+    for i, device in enumerate(player.devices):
+        answer = _mean_for(player, k, device, mean, standings[i], down_bytes)
+        made[i]["edge_seconds"] = (time.perf_counter() - began) / len(player.devices)
+        after[i] = player.delivered(
+            device, k, made[i], standings[i].with_answer(answer.key, 1), answer, clock, arrived_s
+        )
+    return made, after
+
+
+def _federated_budgets(player: Player) -> tuple[int, int]:
+    share = float(player.policy.partition("-")[2] or 0.5)
+    slot, most = player.air.slot, player.air.update.high
+    up, down = share * slot.room / slot.up, (1 - share) * slot.room / slot.down
+    return int(min(up, most)), int(min(down, most))
+
+
+def _learned(
+    player: Player, device: DeviceEnd, k: int, running: DetectionModel, budget_bytes: int
+) -> tuple[bytes, int]:
+    """The package of what a device learned from its last period, and from how many frames;
+    earlier frames, which it still has, are replayed as the edge does it."""
+    config, seed = player.world.config, round_seed(player.seed, k)
+    known = split_upload(device.stacked(k - 1), config.held_back.share, config.held_back.most)
+    if k > 1 and config.edge.replay_frames:
+        past = join(
+            [device.stacked(j) for j in range(max(0, k - 1 - config.edge.memory_rounds), k - 1)]
+        )
+        order = np.random.default_rng([seed, 0x4E91A7]).permutation(len(past))
+        replayed = past.take([int(i) for i in order[: config.edge.replay_frames]])
+        known = replace(known, trained=join([known.trained, replayed]))
+    n = len(known.trained)
+    learned = adapt_teacher(
+        running,
+        known,
+        config.student.recipe(n, seed),
+        config.held_back.shares,
+        device=player.world.device,
+    )
+    packed = pack_for(
+        learned.model,
+        budget_bytes,
+        running,
+        config.downlink.mode,
+        certain=True,
+        frames=known.trained.images,
+        seed=seed,
+    )
+    return packed.data, n
+
+
+def _mean_for(
+    player: Player,
+    k: int,
+    device: DeviceEnd,
+    mean: DetectionModel,
+    standing: Standing,
+    budget_bytes: int,
+) -> Node:
+    """The mean as a package for one device. The edge has no frames to calibrate the packer."""
+    base = player.model(standing.acknowledged)
+    mode = player.world.config.downlink.mode
+    what = {
+        "model": model_hash(mean),
+        "base": model_hash(base),
+        "certain": standing.certain,
+        "budget": budget_bytes,
+        "mode": mode,
+        "round": k,
+        "id": f"{player.name}-{device.number}",
+        "seed": player.seed,
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        packed = pack_for(mean, budget_bytes, base, mode, certain=standing.certain)
+        decoded = unpack(packed.data, base=base)
+        save_detector(decoded, folder / "student.safetensors")
+        (folder / "update.eeu").write_bytes(packed.data)
+        return {"mode": packed.report.mode, "model": model_hash(decoded)}
+
+    return player.store.node("mean", what, make)

@@ -1,0 +1,191 @@
+"""The closed loop: rounds over a drifting stream, policies side by side on the same frames.
+
+Round k runs in period k of the stream with the frames captured in period k - 1: the devices
+upload, the edge answers, the packages come down, one after the other on one band (TDD) and one
+virtual clock. Until its package is applied a device works with the model before; the mAP of a
+round is the average over its period. One round is :func:`one_round`, top to bottom.
+
+Every round of every policy is a node of the store: a killed loop goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from endedge.allocator import Split
+from endedge.data.errors import BadInput
+from endedge.lab.config import Config
+from endedge.lab.inputs import World
+from endedge.lab.loop.exchange import loop_of
+from endedge.lab.loop.federated import federated_round
+from endedge.lab.loop.policies import Prior, adaptive, check_policy, static
+from endedge.lab.loop.policy_run import Clock, Player, Row, Standing
+from endedge.lab.store import Node, Store
+from endedge.lab.sweep.workers import how_many, in_processes, one_thread
+
+__all__ = ["one_round", "play", "run"]
+
+Rows = Sequence[Row]
+Standings = Sequence[Standing]
+
+
+def play(player: Player, say: Callable[[str], None]) -> list[Row]:
+    """All rounds of a policy, made or looked up: its rows of ``rounds.csv``."""
+    make_round = federated_round if player.policy.startswith("federated") else one_round
+    standings: Standings = [Standing() for _ in player.devices]
+    rows: list[Row] = []
+    parent = ""
+    for k in range(1, player.loop.rounds + 1):
+        before, so_far = standings, tuple(rows)
+
+        def make(_: Path, k: int = k, before: Standings = before, so_far: Rows = so_far) -> Row:
+            made, after = make_round(player, k, before, so_far)
+            return {"rows": made, "standings": [asdict(s) for s in after]}
+
+        what = {**player.determinants, "round": k, "parent": parent}
+        node = player.store.node("round", what, make)
+        parent = node.key
+        rows += node.record["rows"]
+        standings = [Standing.read(noted) for noted in node.record["standings"]]
+        _forget(player.store, before, standings)
+        mean = np.mean([r["map"] for r in node.record["rows"]])
+        say(f"{player.name}, seed {player.seed}, round {k}/{player.loop.rounds}: mAP {mean:.3f}")
+    return rows
+
+
+def one_round(
+    player: Player, k: int, standings: Standings, rows: Rows
+) -> tuple[list[Row], list[Standing]]:
+    """Round ``k`` of every device: its rows, and where the devices stand afterwards."""
+    start_s = k * player.world.config.link.period_s
+    clock = Clock(player.world.config, start_s)
+    splits, curves = _decide(player, k, rows)
+    made, after = [], list(standings)
+    answers: list[tuple[int, Node, float]] = []
+    for i, (device, standing, split) in enumerate(
+        zip(player.devices, standings, splits, strict=True)
+    ):
+        running = player.model(standing.holds)
+        row = player.opened(device, k, running)
+        made.append(row)
+        if not split.sends:
+            continue
+
+        # Device: capture, select, encode what fits. Uplink: one device after the other.
+        sent = device.capture(k - 1, running, split.upload_bytes, redacted=player.redacted)
+        arrived_s = clock.up.reserve(len(sent.batch), start_s)
+
+        # Edge: labels, teacher with replay, student, package against what the device holds.
+        answer = player.edge.answer(
+            f"{player.name}-{device.number}",
+            k,
+            sent.batch,
+            int(split.update_bytes),
+            base=player.answer(standing.acknowledged),
+            certain=standing.certain,
+            past=player.answers(standing.past),
+        )
+        after[i] = standing.with_answer(answer.key, player.world.config.edge.memory_rounds)
+        row |= {
+            "frames": sent.frames,
+            "upload_bytes": len(sent.batch),
+            "upload_s": arrived_s - start_s,
+            "budget_bytes": int(split.update_bytes),
+            "identifiable": sent.identifiable,
+            "exposed": sent.exposed,
+            "edge_seconds": answer.record["seconds"],
+            "update_bytes": answer.record["update_bytes"],
+            "reason": answer.record["reason"],
+            "curve": curves[i],
+        }
+        if answer.record["sent"]:
+            answers.append((i, answer, clock.answered_s(arrived_s)))
+
+    # Downlink: as the packages are ready, once the band is free. Device: decode, evaluate.
+    for i, answer, ready_s in answers:
+        after[i] = player.delivered(player.devices[i], k, made[i], after[i], answer, clock, ready_s)
+    return made, after
+
+
+def _decide(player: Player, k: int, rows: Rows) -> tuple[list[Split], list[str]]:
+    """The split of every device, and the curves behind it in words."""
+    if not player.adapts:
+        return [static(player.policy, player.air)] * len(player.devices), [""] * len(player.devices)
+    seen = [[r for r in rows if r["device"] == d.number] for d in player.devices]
+    return adaptive(k, seen, player.air, player.prior, player.loop.half_life_rounds)
+
+
+def _forget(store: Store, before: Standings, after: Standings) -> None:
+    """Answers that nobody holds or remembers any more leave the disk."""
+    for key in {k for s in before for k in s.keys} - {k for s in after for k in s.keys}:
+        store.remove(key)
+
+
+# All policies ---------------------------------------------------------------------------------
+
+
+def run(
+    config: Config, folder: Path, progress: Callable[[int, int, str], None], prior: Path | None
+) -> list[Row]:
+    """Every policy with every seed on the same streams; all rows. Run again, it resumes.
+
+    Raises :class:`BadInput` for what cannot be played, before anything is measured.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"--out {folder} is a file; give a folder")
+    loop = loop_of(config)
+    for name in loop.policies:
+        check_policy(name)
+    if config.link.schedule != "sequential":
+        raise BadInput(
+            f"link.schedule is {config.link.schedule}; "
+            "a loop uploads and downloads in turn: link.schedule=sequential"
+        )
+    known = None if prior is None else Prior.read(prior)
+    world = World.of(config, folder)
+    blurs = any(name.endswith("+redacted") for name in loop.policies)
+    if blurs and not set(loop.redact) & set(world.pool.names):
+        raise BadInput(f"loop.redact names no class of these frames: {', '.join(loop.redact)}")
+    first = Player(world, Store(folder), loop.policies[0], config.seeds[0], known)
+    if first.air.slot.reason:
+        raise BadInput(f"loop.bandwidth_hz = {loop.bandwidth_hz:g}: {first.air.slot.reason}")
+    tasks = [(name, seed) for seed in config.seeds for name in loop.policies]
+    rows: dict[tuple[str, int], list[Row]] = {}
+    done, total = 0, len(tasks) * loop.rounds
+
+    def hear(news: str | tuple[str, int], made: list[Row] | None = None) -> None:
+        nonlocal done
+        if made is not None and isinstance(news, tuple):
+            rows[news] = made
+        else:
+            done += 1
+            progress(done, total, str(news))
+
+    workers = min(how_many(config), len(tasks))
+    if workers == 1:
+        with one_thread():
+            for task in tasks:
+                hear(task, play(Player(world, Store(folder), *task, known), hear))
+    else:
+        in_processes(workers, _begin, (config, folder, known), _task, tasks, hear)
+    return [row for task in tasks for row in rows[task]]
+
+
+_given: tuple[World, Store, Prior | None] | None = None  # of a worker process
+
+
+def _begin(config: Config, folder: Path, prior: Prior | None) -> None:
+    global _given
+    _given = World.of(config, folder), Store(folder), prior
+
+
+def _task(task: tuple[str, int], news: Any) -> None:
+    assert _given is not None
+    world, store, prior = _given
+    rows = play(Player(world, store, *task, prior), lambda message: news.put((message,)))
+    news.put((task, rows))

@@ -1,0 +1,220 @@
+"""One policy in the closed loop: its devices, its edge, its clock, and what a round notes down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from endedge.data.errors import BadInput
+from endedge.distill.model import DetectionModel, model_hash
+from endedge.distill.package.format import unpack
+from endedge.lab.config import Config
+from endedge.lab.inputs import World
+from endedge.lab.loop.exchange import DeviceEnd, EdgeEnd, loop_of
+from endedge.lab.loop.policies import Air, Prior, check_policy
+from endedge.lab.store import Node, Store
+from endedge.link.channel import Bottleneck, Capacity, Channel
+
+__all__ = ["Clock", "Player", "Row", "Standing", "air_of"]
+
+VERSION = 1  # of what a round computes; raise it when that changes
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a device stands between two rounds: the answer that it ``holds`` (its node's key;
+    None: the model it came with), the last one that it ``acknowledged``, whether the edge is
+    ``certain`` that these are the same, and the answers so far, oldest first."""
+
+    holds: str | None = None
+    acknowledged: str | None = None
+    certain: bool = True
+    past: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, noted: Mapping[str, Any]) -> Standing:
+        """From the record of a round."""
+        return cls(noted["holds"], noted["acknowledged"], noted["certain"], tuple(noted["past"]))
+
+    def with_answer(self, key: str, memory_rounds: int) -> Standing:
+        """The edge remembers one answer more, and the last ``memory_rounds``."""
+        return replace(self, past=(*self.past, key)[-memory_rounds:])
+
+    @property
+    def keys(self) -> set[str]:
+        """Of the answers that somebody still needs."""
+        return {key for key in (*self.past, self.holds, self.acknowledged) if key is not None}
+
+
+class Clock:
+    """The band and the edge that all devices of a round share, in virtual seconds."""
+
+    def __init__(self, config: Config, start_s: float) -> None:
+        loop, link = loop_of(config), config.link
+        self.up, self.down = (
+            Bottleneck(Channel(Capacity.constant(loop.bandwidth_hz * rate), loop.latency_s))
+            for rate in (link.up_bit_per_s_per_hz, link.down_bit_per_s_per_hz)
+        )
+        self._edge_s, self._edge_free_s = loop.edge_s, start_s
+
+    def answered_s(self, arrived_s: float) -> float:
+        """When the answer to an upload is ready: the edge makes one at a time."""
+        self._edge_free_s = max(arrived_s, self._edge_free_s) + self._edge_s
+        return self._edge_free_s
+
+    def delivered_s(self, n_bytes: int, ready_s: float) -> float:
+        """When a package has arrived: after all uploads, for there is one band."""
+        return self.down.reserve(n_bytes, max(ready_s, self.up.busy_until_s))
+
+
+def air_of(devices: Sequence[DeviceEnd]) -> Air:
+    """What ``devices``, all that there are, share in a period."""
+    sizes = [d.frame_bytes for d in devices]
+    mean = sum(m for m, _ in sizes) / len(sizes)
+    return Air.of(devices[0].world.config, (mean, max(largest for _, largest in sizes)))
+
+
+class Player:
+    """``name``: a policy, perhaps ``…+redacted``. Raises :class:`BadInput` for one there is not."""
+
+    def __init__(
+        self, world: World, store: Store, name: str, seed: int, prior: Prior | None
+    ) -> None:
+        check_policy(name)
+        self.world, self.store, self.name, self.seed = world, store, name, seed
+        self.policy, _, privacy = name.partition("+")
+        self.redacted = privacy == "redacted"
+        self.adapts = self.policy == "adaptive"
+        self.prior = prior if self.adapts else None
+        self.loop = loop_of(world.config)
+        self.devices = [DeviceEnd(world, i, seed) for i in range(len(self.loop.days))]
+        self.edge = EdgeEnd(world, store, seed)
+        self.air = air_of(self.devices)
+
+    @cached_property
+    def determinants(self) -> dict[str, Any]:
+        """All that every round of this policy depends on."""
+        around = {"name", "workers", "seeds", "device"}
+        settings = self.world.config.model_dump(mode="json", exclude=around)
+        settings["loop"] = {
+            k: v for k, v in settings["loop"].items() if k not in ("policies", "prior")
+        }
+        return {
+            "version": VERSION,
+            "policy": self.name,
+            "seed": self.seed,
+            "config": settings,
+            "weights": self.world.hashes,
+            "device": self.world.device,
+            "prior": self.prior.surface.sha256() if self.prior else None,
+        }
+
+    def answer(self, key: str | None) -> Node | None:
+        """The answer behind a key. Raises :class:`BadInput` if its files are gone."""
+        if key is None:
+            return None
+        if (node := self.store.open(key)) is None:
+            raise BadInput(f"{self.store.folder}/nodes/{key} is damaged; use a fresh --out")
+        return node
+
+    def model(self, key: str | None) -> DetectionModel:
+        """What a device that holds the answer of ``key`` runs."""
+        return self.edge.student_of(self.answer(key))
+
+    def answers(self, keys: Sequence[str]) -> list[Node]:
+        return [node for key in keys if (node := self.answer(key)) is not None]
+
+    # What a round notes down -----------------------------------------------------------------
+
+    def opened(self, device: DeviceEnd, k: int, running: DetectionModel) -> Row:
+        """The row of a device before anything happened in round ``k``. Names that end in ``_s``
+        are virtual seconds, in ``_seconds`` measured ones."""
+        period, last, digest = device.periods[k], device.periods[k - 1], model_hash(running)
+        stale = device.score(running, period.domain)
+        seen = device.score(running, period.domain, monitor=True) if self.adapts else ""
+        return {
+            "policy": self.name,
+            "seed": self.seed,
+            "device": device.number,
+            "round": k,
+            "time_s": period.start_s,
+            "domain": period.domain.name,
+            "returned": int(period.returning and period.segment != last.segment),
+            "frames": 0,
+            "upload_bytes": 0,
+            "budget_bytes": 0,
+            "update_bytes": 0,
+            "mode": "",
+            "sent": 0,
+            "lost": 0,
+            "refused": 0,
+            "applied": 0,
+            "upload_s": 0.0,
+            "applied_s": "",
+            "model_before": digest,
+            "model_after": digest,
+            "edge_model": "",
+            "map_before": stale,
+            "map_after": stale,
+            "map": stale,
+            "monitor_before": seen,
+            "monitor_after": seen,
+            "identifiable": 0,
+            "exposed": 0,
+            "edge_seconds": 0.0,
+            "device_seconds": 0.0,
+            "curve": "",
+            "reason": "",
+        }
+
+    def delivered(
+        self,
+        device: DeviceEnd,
+        k: int,
+        row: Row,
+        standing: Standing,
+        answer: Node,
+        clock: Clock,
+        ready_s: float,
+    ) -> Standing:
+        """Send a package down and let the device decode it on top of what it really holds. One
+        that it cannot use is refused and its model stays; it says so, so that the edge knows
+        again what it holds. After one that is lost nobody says anything."""
+        package = (answer.folder / "update.eeu").read_bytes()
+        arrived_s = clock.delivered_s(len(package), ready_s)
+        row |= {
+            "update_bytes": len(package),
+            "mode": answer.record["mode"],
+            "sent": 1,
+            "edge_model": answer.record["model"],
+            "lost": int(k in self.loop.lost),
+        }
+        if row["lost"]:
+            return replace(standing, certain=False)
+        began = time.perf_counter()
+        try:
+            decoded = unpack(package, base=self.model(standing.holds))
+        except BadInput as error:
+            row |= {"refused": 1, "reason": str(error)}
+            return replace(standing, acknowledged=standing.holds, certain=True)
+        period, period_s = device.periods[k], self.world.config.link.period_s
+        after = device.score(decoded, period.domain)
+        fresh = min(max(0.0, 1 - (arrived_s - period.start_s) / period_s), 1.0)
+        row |= {
+            "applied": 1,
+            "applied_s": arrived_s - period.start_s,
+            "model_after": model_hash(decoded),
+            "map_after": after,
+            "map": row["map_before"] * (1 - fresh) + after * fresh,
+            "device_seconds": row["device_seconds"] + time.perf_counter() - began,
+        }
+        if row["model_after"] != row["edge_model"]:
+            raise AssertionError(f"device {row['model_after']}, edge {row['edge_model']}")
+        if self.adapts:
+            row["monitor_after"] = device.score(decoded, period.domain, monitor=True)
+        return replace(standing, holds=answer.key, acknowledged=answer.key, certain=True)

@@ -1,0 +1,151 @@
+"""Edge and device as two processes: the loop's rounds over a real socket.
+
+The edge's end is :class:`endedge.lab.loop.exchange.EdgeEnd`, as in the simulated loop; a device
+walks through its day if the configuration has a loop, else through the pool in the order of a seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from endedge.data.codec import Codec
+from endedge.data.errors import BadInput
+from endedge.distill.model import load_detector, save_detector
+from endedge.distill.package.format import unpack
+from endedge.edge.server.main import serve_main
+from endedge.edge.server.service import Job, Limits, ServeConfig
+from endedge.end.client.client import Capture, DeviceConfig, Outcome
+from endedge.end.client.main import device_main
+from endedge.end.metric import evaluate
+from endedge.lab.config import Config
+from endedge.lab.inputs import World
+from endedge.lab.loop.exchange import DeviceEnd, EdgeEnd, loop_of
+from endedge.lab.loop.policies import static
+from endedge.lab.loop.policy_run import air_of
+from endedge.lab.store import Store
+from endedge.link.channel import read_link
+
+__all__ = ["adapt", "day", "device", "serve"]
+
+Say = Callable[[Outcome], None]
+
+
+def serve(config: Config, service: ServeConfig) -> None:
+    """Run the edge until it is stopped. Labels come from the pool's annotations, by image id."""
+    torch.set_num_threads(1)
+    world = World.of(config, service.folder)
+    asked = config.serve.model_dump()
+    asked["upload_bytes_per_s"] = asked["upload_bytes_per_s"] or math.inf
+    service = replace(service, limits=replace(Limits(), **asked))
+    serve_main(service, lambda job: adapt(world, service.folder / "models", job))
+
+
+def adapt(world: World, models: Path, job: Job) -> bytes:
+    """One job: the uploaded batch in, an update package out.
+
+    Depends on the job and on the answers before it, which are kept in ``models``, so it may run
+    again after a crash. Raises :class:`BadInput` when the upload cannot be used, or the update
+    would not help: the round is then missed.
+    """
+    store = Store(models / job.device_id)
+    answers = {node.record["round"]: node for node in store.nodes("answer")}
+    known = {k: node for k, node in answers.items() if k < job.round_index}
+    if job.base_round and job.base_round not in known:
+        raise BadInput(f"the model of round {job.base_round} is not in {models} any more")
+    base = known.get(job.base_round)
+    past = [known[k] for k in sorted(known)][-world.config.edge.memory_rounds :]
+    answer = EdgeEnd(world, store, world.config.seeds[0]).answer(
+        job.device_id, job.round_index, job.batch, job.budget_bytes, base=base, past=past
+    )
+    for node in answers.values():  # forgotten, or of a device that had this name before
+        if node not in (*past, base, answer):
+            store.remove(node.key)
+    if not answer.record["sent"]:
+        raise BadInput(answer.record["reason"])
+    return (answer.folder / "update.eeu").read_bytes()
+
+
+def device(
+    config: Config,
+    device: DeviceConfig,
+    *,
+    rounds: int,
+    frames: int,
+    budget_bytes: int,
+    seed: int,
+    on_outcome: Say,
+) -> list[Outcome]:
+    """Run a device for ``rounds`` rounds of ``frames`` new frames each, its camera's stream in
+    the order of ``seed``; mAP is measured on the evaluation frames after each update.
+
+    Raises :class:`BadInput` when the pool has too few frames.
+    """
+    torch.set_num_threads(1)
+    world = World.of(config, device.folder)
+    stream = world.captured(seed)
+    if rounds * frames > len(stream):
+        raise BadInput(f"{rounds} rounds of {frames} frames; the pool has {len(stream)}")
+    codec = Codec.parse(config.uplink.codecs[0])
+
+    def capture(round_index: int, model: Path | None) -> Capture | None:
+        if round_index > rounds:
+            return None
+        new = stream[(round_index - 1) * frames : round_index * frames]
+        return Capture(world.encoded(new, codec), len(new), budget_bytes)
+
+    def measure(model: Path) -> float:
+        frames, truth = world.evaluation_batch, world.evaluation
+        return evaluate(load_detector(model), frames, truth, world.device).map
+
+    return _run(world, device, capture, measure, on_outcome)
+
+
+def day(
+    config: Config, device: DeviceConfig, *, number: int, policy: str, on_outcome: Say
+) -> list[Outcome]:
+    """Run device ``number`` of a loop through its day, the air split by a fixed ``policy``; mAP is
+    that of each period's domain. The same rounds, bit for bit, as `endedge loop` plays them."""
+    torch.set_num_threads(1)
+    world = World.of(config, device.folder)
+    days = loop_of(config).days
+    if not 0 <= number < len(days):
+        raise BadInput(f"--day {number}; the loop has days 0 to {len(days) - 1}")
+    every = [DeviceEnd(world, i, config.seeds[0]) for i in range(len(days))]
+    split, who = static(policy, air_of(every)), every[number]
+
+    def capture(round_index: int, model: Path | None) -> Capture | None:
+        if round_index > loop_of(config).rounds or not split.sends:
+            return None
+        running = world.student if model is None else load_detector(model)
+        sent = who.capture(round_index - 1, running, split.upload_bytes)
+        return Capture(sent.batch, sent.frames, int(split.update_bytes))
+
+    def measure(model: Path) -> float:
+        round_index = int(model.stem.rpartition("-")[2])
+        return who.score(load_detector(model), who.periods[round_index].domain)
+
+    return _run(world, device, capture, measure, on_outcome)
+
+
+def _run(
+    world: World,
+    device: DeviceConfig,
+    capture: Callable[[int, Path | None], Capture | None],
+    measure: Callable[[Path], float],
+    on_outcome: Say,
+) -> list[Outcome]:
+    shape = {"up": world.config.link.up, "down": world.config.link.down}
+    given = {name: channel for name, channel in shape.items() if channel is not None}
+    if given:
+        device = replace(device, link=read_link(given))
+
+    def install(package: bytes, base: Path | None, target: Path) -> None:
+        held = world.student if base is None else load_detector(base)
+        save_detector(unpack(package, base=held), target)
+
+    return device_main(device, capture, install, measure, on_outcome=on_outcome)

@@ -1,0 +1,151 @@
+"use strict";
+/* endedge.allocator.allocate in the page: the same surface, rules and regimes. The optimum is
+   searched on a fine grid and refined by golden section, so it needs no case distinctions; a
+   test holds it to the Python solver. Bytes, hertz, seconds; mAP in [0, 1]. */
+const Solver = (() => {
+  const DATA = {
+    power: (x, c) => 1 - Math.pow(1 + x, -c),
+    exponential: (x) => 1 - Math.exp(-x),
+    logarithm: (x) => Math.log(1 + x),
+    mmf4: (x, c) => 1 - 1 / (1 + Math.pow(x, c)),
+    wbl4: (x, c) => 1 - Math.exp(-Math.pow(x, c)),
+  };
+  const MODEL = {
+    exponential: (x, e) => Math.max(1 - e * Math.exp(-x), 0),
+    hill: (x, h) => 1 - 1 / (1 + Math.pow(x, h)),
+    power: (x, c) => (x < 1 ? Math.pow(x, c) : 1),
+    weibull: (x, c) => 1 - Math.exp(-Math.pow(x, c)),
+  };
+  const model = (j, M) => MODEL[j.model](M / j.m0_bytes, j.model_s);
+  const value = (j, U, M) => {
+    const a = j.start + j.gain * DATA[j.data](U / j.u0_bytes, j.data_s), g = model(j, M);
+    if (j.composition === "product") return a * g;
+    if (j.composition === "additive") return a - j.depth * (1 - g);
+    return j.m0 + (a - j.m0) * g;
+  };
+  const clip = (x, low, high) => Math.min(Math.max(x, low), high);
+
+  /* The link and the rules as up*U + down*M <= room (allocator/problem.py). */
+  function budgetOf(curves, link, rules) {
+    const T = link.period_s, average = rules.objective === "average";
+    const u = { ...(rules.upload_limits || curves.upload) };
+    const m = { ...(rules.update_limits || curves.update) };
+    const stale = rules.stale_map === null ? curves.m0 : rules.stale_map;
+    let none = !(link.bandwidth_hz > 0), up, down, room, fresh, freshPerRoom = 0;
+    if (rules.schedule === "pipelined") {
+      up = 8 / (T * link.up_bit_per_s_per_hz);
+      down = 8 / (T * link.down_bit_per_s_per_hz);
+      room = link.bandwidth_hz;
+      fresh = average ? 1 - rules.apply_s / T : 1;
+      const left = T - rules.edge_s - rules.edge_s_per_upload_byte * u.low;
+      if (left < 0 || fresh <= 0) none = true;
+      else if (rules.edge_s_per_upload_byte > 0)
+        u.high = Math.min(u.high, (T - rules.edge_s) / rules.edge_s_per_upload_byte);
+    } else {
+      const hz = Math.max(link.bandwidth_hz, 1e-300);
+      up = 8 / (hz * link.up_bit_per_s_per_hz) + rules.edge_s_per_upload_byte;
+      down = 8 / (hz * link.down_bit_per_s_per_hz);
+      room = T - rules.edge_s - rules.apply_s;
+      fresh = average ? room / T : 1;
+      freshPerRoom = average ? 1 / T : 0;
+    }
+    none = none || up * u.low + down * m.low > room;
+    return { up, down, room, u, m, fresh, freshPerRoom, stale, none };
+  }
+
+  /* Maximum of f on [a, b]: the best of a grid that is finer towards both ends, refined. */
+  function maximise(f, a, b, n) {
+    if (!(b > a)) return a;
+    const at = (t) => {
+      const s = 1 / (1 + Math.exp(-t));
+      return a + (b - a) * s;
+    };
+    const T = 14, step = (2 * T) / n, values = [];
+    for (let i = 0; i <= n; i++) values.push(f(at(-T + i * step)));
+    let best = f(a) >= f(b) ? a : b, top = f(best);
+    for (let i = 0; i <= n; i++) {
+      const peak = values[i] >= (values[i - 1] ?? -Infinity) && values[i] >= (values[i + 1] ?? -Infinity);
+      if (!peak || values[i] < top - 1e-3) continue;
+      let low = -T + (i - 1) * step, high = -T + (i + 1) * step;
+      const golden = (Math.sqrt(5) - 1) / 2;
+      for (let k = 0; k < 60; k++) {
+        const x = high - golden * (high - low), y = low + golden * (high - low);
+        if (f(at(x)) >= f(at(y))) high = y;
+        else low = x;
+      }
+      const found = at((low + high) / 2);
+      if (f(found) > top) [best, top] = [found, f(found)];
+    }
+    return best;
+  }
+
+  /* The best point that uses all of room, or everything that there is to send. */
+  function onTheLine(j, q, room, n) {
+    const updateOf = (U) => clip((room - q.up * U) / q.down, q.m.low, q.m.high);
+    let U = q.u.high;
+    if (q.up * q.u.high + q.down * q.m.high > room) {
+      const low = Math.max(q.u.low, (room - q.down * q.m.high) / q.up);
+      const high = Math.max(low, Math.min(q.u.high, (room - q.down * q.m.low) / q.up));
+      const f = (x) => value(j, x, updateOf(x));
+      U = maximise(f, low, high, n);
+      const kink = clip((room - q.down * j.m0_bytes) / q.up, low, high); // where a capped curve ends
+      if (f(kink) >= f(U)) U = kink;
+    }
+    return { U, M: updateOf(U) };
+  }
+
+  function allocate(curves, link, rules, n = 240) {
+    const q = budgetOf(curves, link, rules), j = curves.joint;
+    const nothing = {
+      regime: "none", upload_bytes: 0, update_bytes: 0, uplink_hz: 0, downlink_hz: 0,
+      predicted_map: curves.m0, low: curves.m0, high: curves.m0, frames: 0, budget_bytes: 0,
+    };
+    if (q.none) return nothing;
+    const worth = (p, room) => q.stale + (value(j, p.U, p.M) - q.stale) * (q.fresh - q.freshPerRoom * room);
+    const most = Math.min(q.room, q.up * q.u.high + q.down * q.m.high);
+    let room = most;
+    if (q.freshPerRoom > 0) {
+      const least = q.up * q.u.low + q.down * q.m.low;
+      room = maximise((r) => worth(onTheLine(j, q, r, n / 6), r), least, most, n / 6);
+    }
+    const { U, M } = onTheLine(j, q, q.freshPerRoom > 0 ? room : q.room, n);
+    if (!(worth({ U, M }, room) > q.stale)) return nothing;
+    const hz = (bytes, efficiency) => (8 * bytes) / (link.period_s * efficiency);
+    const [low, high] = interval(curves, U, M);
+    const fitting = (points, key, most_) => points.filter((p) => p[key] <= most_ * (1 + 1e-9)).pop();
+    const up = fitting(curves.uploads, "upload_bytes", U);
+    const down = fitting(curves.updates, "update_bytes", M);
+    return {
+      regime: regime(j, q, U, M), upload_bytes: U, update_bytes: M,
+      uplink_hz: hz(U, link.up_bit_per_s_per_hz), downlink_hz: hz(M, link.down_bit_per_s_per_hz),
+      predicted_map: clip(value(j, U, M), 0, 1), low, high,
+      frames: up ? Math.floor((U * (1 + 1e-9) * up.frames) / up.upload_bytes) : 0,
+      budget_bytes: down ? down.budget_bytes : 0,
+    };
+  }
+
+  function regime(j, q, U, M) {
+    const near = 1e-6;
+    const fullModel = M >= q.m.high * (1 - near) || model(j, M) >= 1 - 1e-9;
+    const fullData = U >= q.u.high * (1 - near);
+    if (fullModel && fullData) return "saturated";
+    if (fullModel) return "model saturated";
+    if (fullData) return "data saturated";
+    if (M <= q.m.low * (1 + near)) return "corner data";
+    if (U <= q.u.low * (1 + near)) return "corner model";
+    return "interior";
+  }
+
+  /* 90 % interval over the bootstrap replicates (NumPy's linear quantiles). */
+  function interval(curves, U, M) {
+    const draws = curves.replicates.map((j) => clip(value(j, U, M), 0, 1)).sort((a, b) => a - b);
+    if (!draws.length) return [NaN, NaN];
+    const quantile = (p) => {
+      const at = p * (draws.length - 1), i = Math.floor(at), next = Math.min(i + 1, draws.length - 1);
+      return draws[i] + (draws[next] - draws[i]) * (at - i);
+    };
+    return [quantile(0.05), quantile(0.95)];
+  }
+
+  return { allocate, value };
+})();

@@ -1,0 +1,230 @@
+"""Where a sweep runs: in this process, in local processes, on Ray, on a SLURM cluster.
+
+An engine is a context manager that takes a :class:`Job` and gives a
+:class:`~endedge.lab.sweep.scheduler.Pool`: a function from a work item to the promise of its
+results. Nothing else differs, and every node is computed by one thread from its own seed, so results
+are equal whichever engine ran them. All workers see the results folder (on a cluster: a shared
+file system with ``flock``); frames and models go by path.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from endedge.data.errors import BadInput
+from endedge.lab.config import Config
+from endedge.lab.inputs import World
+from endedge.lab.store import Store
+from endedge.lab.sweep.cell import Rounds
+from endedge.lab.sweep.scheduler import Item, Pool, Result, work
+from endedge.lab.sweep.workers import how_many, obey, one_thread
+
+__all__ = ["ENGINES", "Engine", "Job", "engine_of"]
+
+
+_QUEUED = 64  # jobs handed to SLURM at a time unless told
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One sweep: its world, its results folder, how many work at a time, and who hears what a
+    worker in this process is doing."""
+
+    world: World
+    folder: Path
+    slots: int
+    say: Callable[[str], None]
+
+    @property
+    def config(self) -> Config:
+        return self.world.config
+
+    @property
+    def gpu_share(self) -> float:
+        """Of one GPU, for each worker."""
+        return 0.0 if self.world.device == "cpu" else 1 / self.config.workers_per_gpu
+
+
+Engine = Callable[[Job], AbstractContextManager[Pool]]
+
+
+@contextmanager
+def here(job: Job) -> Iterator[Pool]:
+    """In this process, one after the other."""
+    store = Store(job.folder, wait=False)
+
+    def say(message: str) -> None:
+        store.say(message)
+        job.say(message)
+
+    rounds = Rounds(job.world, store, say)
+
+    def submit(item: Item) -> Future[list[Result]]:
+        done: Future[list[Result]] = Future()
+        done.set_result(work(rounds, item))
+        return done
+
+    with one_thread():
+        yield Pool(submit, 1)
+
+
+@contextmanager
+def processes(job: Job) -> Iterator[Pool]:
+    """Processes of this machine. When one is killed the rest are replaced with it."""
+    context = multiprocessing.get_context("spawn")
+
+    def start() -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(job.slots, context, obey, (os.getpid(),))
+
+    pool = start()
+
+    def submit(item: Item) -> Future[list[Result]]:
+        nonlocal pool
+        try:
+            return pool.submit(_work_in, job.config, str(job.folder), item)
+        except BrokenProcessPool:
+            pool.shutdown()
+            pool = start()
+            return pool.submit(_work_in, job.config, str(job.folder), item)
+
+    try:
+        yield Pool(submit, job.slots)
+    except BaseException:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()  # what is half done is lost, nothing else
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def ray(job: Job) -> Iterator[Pool]:
+    """A Ray cluster: the one at ``RAY_ADDRESS``, else one of this machine's cores and GPUs.
+
+    Workers share a GPU by ``workers_per_gpu``. A worker on a GPU ends after one item, for only
+    that gives all memory back; an item whose worker is killed is started again by Ray.
+    """
+    library = _library("ray")
+    ours = not library.is_initialized()
+    if ours:
+        library.init(include_dashboard=False, log_to_driver=False, logging_level="warning")
+    share = job.gpu_share
+    task = library.remote(num_cpus=1, num_gpus=share, max_retries=3, max_calls=1 if share else 0)(
+        _work_in
+    )
+    there = library.cluster_resources()
+    slots = int(there.get("CPU", 1))
+    if share:
+        slots = min(slots, math.floor(there.get("GPU", 0) / share + 1e-9))
+    if slots < 1:
+        raise BadInput(f"engine ray: the cluster has no room for one worker: {there}")
+    if job.config.workers != "auto":
+        slots = min(slots, job.slots)
+
+    def submit(item: Item) -> Future[list[Result]]:
+        given = task.remote(job.config, str(job.folder.resolve()), item)
+        promise: Future[list[Result]] = given.future()
+        return promise
+
+    try:
+        yield Pool(submit, slots)
+    finally:
+        if ours:
+            library.shutdown()
+
+
+@contextmanager
+def slurm(job: Job) -> Iterator[Pool]:
+    """Jobs of a SLURM cluster through submitit (processes of this machine where there is no
+    ``sbatch``): one job a trunk with all its cells. ``slurm:`` of the configuration holds
+    submitit's parameters (``slurm_partition: gpu``)."""
+    library = _library("submitit")
+    executor = library.AutoExecutor(folder=job.folder / "slurm")
+    executor.update_parameters(
+        **{
+            "name": job.config.name,
+            "timeout_min": 240,
+            "cpus_per_task": 1,
+            "gpus_per_node": math.ceil(job.gpu_share),
+            **job.config.slurm,
+        }
+    )
+    waiting: list[tuple[Any, Future[list[Result]]]] = []
+    closing = threading.Event()
+
+    def watch() -> None:
+        while not closing.wait(0.5):
+            for entry in list(waiting):
+                given, promise = entry
+                if given.done():
+                    waiting.remove(entry)
+                    try:
+                        promise.set_result(given.result())
+                    except Exception as error:  # _work_in returns failures: the job itself died
+                        promise.set_exception(BrokenExecutor(" ".join(str(error).split())[:200]))
+
+    def submit(item: Item) -> Future[list[Result]]:
+        promise: Future[list[Result]] = Future()
+        given = executor.submit(_work_in, job.config, str(job.folder.resolve()), item)
+        waiting.append((given, promise))
+        return promise
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield Pool(submit, job.slots, whole=True)
+    finally:
+        closing.set()
+        watcher.join()
+        for given, _ in waiting:
+            given.cancel()
+
+
+ENGINES: dict[str, Engine] = {"here": here, "processes": processes, "ray": ray, "slurm": slurm}
+
+
+def engine_of(config: Config) -> tuple[Engine, int]:
+    """The engine that ``config`` asks for, and how many workers."""
+    name = config.engine
+    queued = name == "slurm" and config.workers == "auto"
+    workers = _QUEUED if queued else how_many(config)
+    if name == "auto":
+        name = "here" if workers == 1 else "processes"
+    return ENGINES[name], workers
+
+
+def _library(name: str) -> Any:
+    extra = {"submitit": "slurm"}.get(name, name)
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise BadInput(
+            f"engine {extra} needs the package {name}: pip install 'endedge[{extra}]'"
+        ) from None
+
+
+# In a worker ---------------------------------------------------------------------------------
+
+_held: tuple[Config, str, Rounds] | None = None  # the world is loaded once
+
+
+def _work_in(config: Config, folder: str, item: Item) -> list[Result]:
+    global _held
+    torch.set_num_threads(1)
+    if _held is None or _held[:2] != (config, folder):
+        store = Store(Path(folder), wait=False)
+        _held = (config, folder, Rounds(World.of(config, store.folder), store, store.say))
+    return work(_held[2], item)

@@ -1,0 +1,173 @@
+"""What is left of a sweep and in which order: a small graph whose nodes are shared.
+
+All budgets of one upload and seed share its teacher and its student (the *trunk*), so those
+come first and once; the budgets (*leaves*) are then independent of each other. Longest trunk
+first: a list schedule in that order is at most 4/3 of the best one (R. L. Graham, *Bounds on
+Multiprocessing Timing Anomalies*, 1969). Leaves go before the next trunk and to the worker that
+has just become free, which still holds their upload; when no trunk waits any more they are
+dealt out among the workers. What another command on the same folder is making is put off, not
+waited for.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from endedge.data.errors import BadInput
+from endedge.lab.store import Busy
+from endedge.lab.sweep.cell import Cell, Rounds
+
+__all__ = ["Agenda", "Item", "Pool", "Result", "drive", "work"]
+
+TRUNK_STAGES = ("upload", "teacher", "student", "pruned")
+_PAUSE_S = 0.2
+_ATTEMPTS = 3  # of an item whose worker dies; an exception is an answer and not tried again
+
+
+@dataclass(frozen=True)
+class Item:
+    """What a worker does in one go: the part that ``cells`` of one upload share (``trunk``), or
+    these cells; without cells the evaluation of the detectors as they are."""
+
+    cells: tuple[Cell, ...] = ()
+    trunk: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """A cell that was measured (``row``), that another process is at (``busy``), or that failed
+    (``failure``: one line, ``trace``; or bad input, which is nobody's bug)."""
+
+    cell: Cell | None
+    row: dict[str, Any] | None = None
+    failure: str = ""
+    trace: str = ""
+    bad_input: bool = False
+    busy: bool = False
+
+
+class Pool(NamedTuple):
+    """Where items run: ``submit`` starts one and promises its results; ``slots`` run at a time;
+    ``whole``: a worker is dear to start, so one item is a trunk with all its cells."""
+
+    submit: Callable[[Item], Future[list[Result]]]
+    slots: int
+    whole: bool = False
+
+
+class Agenda:
+    """``missing``: the first stage that each unfinished cell lacks; ``weight(cell)`` orders
+    trunks; ``start``: whether the detectors as they are must be evaluated, too."""
+
+    def __init__(
+        self, missing: Mapping[Cell, str], weight: Callable[[Cell], float], pool: Pool, start: bool
+    ) -> None:
+        self._pool, self._start = pool, start
+        trunks: dict[tuple[int, int, str], list[Cell]] = {}
+        for cell in missing:
+            trunks.setdefault((cell.seed, cell.frames, cell.codec), []).append(cell)
+        groups = sorted(trunks.values(), key=lambda cells: weight(cells[0]))
+        lacking = [any(missing[c] in TRUNK_STAGES for c in cells) for cells in groups]
+        self._trunks = [g for g, lacks in zip(groups, lacking, strict=True) if lacks]
+        self._leaves = [g for g, lacks in zip(groups, lacking, strict=True) if not lacks]
+        self._evaluating = False
+        self._later: list[Item] = []
+
+    def next(self) -> Item | None:
+        """The next item; ``None`` when there is nothing, or nothing before others are done."""
+        if self._start:
+            self._start, self._evaluating = False, True
+            return Item()
+        if self._leaves and not self._evaluating:
+            cells = self._leaves.pop()
+            busy = len(self._trunks) >= self._pool.slots
+            share = len(cells) if busy or self._pool.whole else -(-len(cells) // self._pool.slots)
+            if cells[share:]:
+                self._leaves.append(cells[share:])
+            return Item(tuple(cells[:share]))
+        if self._trunks:
+            return Item(tuple(self._trunks.pop()), trunk=not self._pool.whole)
+        return self._later.pop(0) if self._later else None
+
+    def over(self, item: Item, results: Sequence[Result]) -> None:
+        """``item`` is over; a good trunk's cells are next, what was busy comes again later."""
+        busy = tuple(r.cell for r in results if r.busy and r.cell is not None)
+        if not item.cells:
+            self._evaluating = False
+        if busy or any(r.busy for r in results):
+            self._later.append(Item(busy, item.trunk))
+        elif item.trunk and not results:
+            self._leaves.append(list(item.cells))
+
+
+def drive(
+    agenda: Agenda, pool: Pool, hear: Callable[[Result], None], idle: Callable[[], None]
+) -> None:
+    """Keep every slot at work until the agenda is empty; ``hear`` every result, and be ``idle``
+    now and then meanwhile. An item whose worker dies is tried again."""
+    running: dict[Future[list[Result]], Item] = {}
+    attempts: dict[Item, int] = {}
+    again: list[Item] = []
+    put_off = False
+    while True:
+        while len(running) < pool.slots and (item := again.pop() if again else agenda.next()):
+            running[pool.submit(item)] = item
+        if not running:
+            return
+        over, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+        for future in over:
+            item = running.pop(future)
+            try:
+                results = future.result()
+            except BrokenExecutor as error:
+                attempts[item] = attempts.get(item, 0) + 1
+                if attempts[item] < _ATTEMPTS:
+                    again.append(item)
+                    continue
+                reason = f"its worker died {_ATTEMPTS} times ({error}); out of memory?"
+                results = [Result(cell, None, reason) for cell in item.cells or (None,)]
+            except Exception as error:  # of the engine, or of a worker before its first cell
+                results = [_failed(cell, error) for cell in item.cells or (None,)]
+            for result in results:
+                if not result.busy:
+                    hear(result)
+            agenda.over(item, results)
+            put_off = any(result.busy for result in results)
+            if put_off:
+                time.sleep(_PAUSE_S)  # if all that is left is busy, ask gently
+        if not over or put_off:
+            idle()
+
+
+def work(rounds: Rounds, item: Item) -> list[Result]:
+    """Do ``item``; what fails is a result."""
+    if not item.cells or item.trunk:
+        try:
+            rounds.trunk(item.cells[0]) if item.cells else rounds.start()
+        except Busy:
+            return [Result(cell, busy=True) for cell in item.cells or (None,)]
+        except Exception as error:
+            return [_failed(cell, error) for cell in item.cells or (None,)]
+        return []
+    results = []
+    for cell in item.cells:
+        try:
+            results.append(Result(cell, rounds.measure(cell)))
+        except Busy:
+            results.append(Result(cell, busy=True))
+        except Exception as error:
+            results.append(_failed(cell, error))
+    return results
+
+
+def _failed(cell: Cell | None, error: Exception) -> Result:
+    says = " ".join(str(error).split()) or "no message"
+    where = f"{type(error).__name__} on {socket.gethostname()}, {time.strftime('%F %T')}"
+    bad = isinstance(error, BadInput)
+    return Result(cell, None, says if bad else f"{says} ({where})", traceback.format_exc(), bad)

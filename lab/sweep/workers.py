@@ -1,0 +1,97 @@
+"""Independent tasks in several processes that work on one results folder."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+
+from endedge.lab.config import Config
+from endedge.lab.inputs import pick_device
+
+__all__ = ["how_many", "in_processes", "obey", "one_thread"]
+
+
+def how_many(config: Config) -> int:
+    """Processes: as the configuration says; by itself one a core, or ``workers_per_gpu``."""
+    if config.workers != "auto":
+        return config.workers
+    if pick_device(config.device) != "cpu":
+        return config.workers_per_gpu
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+
+
+def in_processes(
+    workers: int,
+    begin: Callable[..., None],
+    arguments: tuple[Any, ...],
+    work: Callable[[Any, Any], None],
+    tasks: Sequence[Any],
+    hear: Callable[..., None],
+) -> None:
+    """Run ``work(task, news)`` for every task, in ``workers`` processes that each called
+    ``begin(*arguments)`` once; ``hear`` is called here with each tuple put into ``news``.
+
+    Raises what the first failing task raised, after the others have ended.
+    """
+    context = multiprocessing.get_context("spawn")
+    failures: list[BaseException] = []
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(workers, context, _begin, (begin, arguments)) as pool,
+    ):
+        news = manager.Queue()
+        waiting = {pool.submit(work, task, news) for task in tasks}
+        try:
+            while waiting:
+                over = {future for future in waiting if future.done()}
+                failures += [e for future in over if (e := future.exception()) is not None]
+                waiting -= over
+                with suppress(queue.Empty):
+                    while True:  # all that is there; what a finished task said is there already
+                        hear(*news.get(timeout=0.2))
+        except KeyboardInterrupt:
+            for process in list(pool._processes.values()):
+                process.terminate()  # what is half done is lost, nothing else
+            raise
+    if failures:
+        raise failures[0]
+
+
+def _begin(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    obey(os.getppid())
+    torch.set_num_threads(1)
+    begin(*arguments)
+
+
+def obey(parent: int) -> None:
+    """For the start of a worker. Ctrl-C on a terminal reaches all processes: the parent ends this
+    one, which says nothing. A worker whose parent was killed has nobody to report to: it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Results then do not depend on the number of workers or cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""The thin link: channel on a virtual clock, shaper, messages, connection."""

@@ -1,0 +1,224 @@
+"""Fitting: recovery, degenerate surfaces, uncertainty, and the file of curves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from endedge.allocator import Curves, Joint, Kind, Link, Surface, allocate, fit
+from endedge.allocator.accuracy.monotone import fit_monotone
+from endedge.allocator.fitting.grid import checkerboard
+from endedge.allocator.fitting.synthetic import curves_of, sample_surface
+from endedge.data.errors import BadInput
+
+SHARE = Kind("share", "power", "hill")
+KINDS = (SHARE, Kind("product", "power", "hill"), Kind("additive", "exponential", "exponential"))
+TRUTH = Joint(SHARE, 0.11, 0.08, 0.13, 3e5, 0.9, 1e5, 2.5)
+
+
+def noisy(seed: int = 0, **options: Any) -> Surface:
+    return sample_surface(TRUTH, np.random.default_rng(seed), **options)
+
+
+@pytest.fixture(scope="module")
+def curves() -> Curves:
+    return fit(noisy(), kinds=KINDS, replicates=60)
+
+
+def test_exact_cells_give_the_exact_curve_back() -> None:
+    found = fit(noisy(cell_noise=0.0, seed_noise=0.0, seeds=1), kinds=[SHARE], replicates=5)
+    u, m = np.geomspace(1e5, 6e6, 20), np.geomspace(3e4, 1e6, 20)
+    assert found.predict(u, m) == pytest.approx(TRUTH.value(u, m), abs=2e-5)
+    assert found.candidates[0].held_out < 1e-4
+
+
+def test_all_kinds_are_tried_and_the_held_out_error_decides() -> None:
+    found = fit(noisy(), replicates=8)
+    assert len(found.candidates) == 60
+    errors = [c.held_out for c in found.candidates]
+    assert errors == sorted(errors)
+    assert found.joint.kind.composition == "share"
+    assert found.joint == found.chosen.joint
+    assert found.chosen.held_out <= 1.1 * found.candidates[0].held_out  # see the next test
+    assert found.reference_held_out > found.chosen.held_out
+
+
+def test_a_corner_is_not_chosen_where_a_smooth_curve_fits_as_well() -> None:
+    # Between the budgets of 250 and 500 kB nothing was measured. A capped power has its corner
+    # there, at 321 kB, and every split would stop at it: the truth still rises, and the model
+    # of 321 kB costs up to 11 points. Found by the recovery study.
+    steep = Joint(
+        Kind("product", "wbl4", "weibull"), 0.176, 0.134, 0.301, 1.29e6, 0.68, 3.02e5, 4.36
+    )
+    kinds = (steep.kind, replace(steep.kind, model="power"))
+    found = fit(sample_surface(steep, np.random.default_rng(9)), kinds=kinds, replicates=5)
+    rule = min(found.candidates, key=lambda c: c.held_out).kind
+    assert (rule.model, found.joint.kind.model) == ("power", "weibull")
+    for bandwidth_hz in (4e4, 1e5, 3e5):
+        best = allocate(
+            curves_of(steep, found.upload_range, found.update_range), Link(bandwidth_hz, 60.0)
+        ).predicted_map
+        split = found.allocate(bandwidth_hz, 60.0)
+        assert float(steep.value(split.upload_bytes, split.update_bytes)) > best - 0.01
+
+
+def test_forgetting_is_represented(curves: Curves) -> None:
+    # At 16 frames (96 kB) the truth is below m0 = 0.11 by 0.03 - 0.13·(1 - 1.32^-0.9) = 1e-3...
+    assert curves.joint.start < curves.m0
+    strong = replace(TRUTH, start=0.0, u0_bytes=6e5)
+    low = fit(sample_surface(strong, np.random.default_rng(1)), kinds=[SHARE], replicates=5)
+    assert low.forgets
+    assert float(low.predict(96e3, 1e6)) == pytest.approx(float(strong.value(96e3, 1e6)), abs=0.01)
+
+
+def test_interval_holds_the_truth_and_grows_outside(curves: Curves) -> None:
+    u, m = np.geomspace(1e5, 6e6, 12)[:, None], np.geomspace(3e4, 1e6, 12)[None, :]
+    u, m = (x.ravel() for x in np.broadcast_arrays(u, m))
+    low, high = curves.interval(u, m)
+    assert ((low <= TRUTH.value(u, m)) & (TRUTH.value(u, m) <= high)).mean() > 0.7
+    near, far = (np.ptp(curves.interval(x, 1e6), axis=0)[0] for x in (1e6, 1e8))
+    assert far > near
+    assert curves.extrapolates(np.array([1e6, 1e8]), 1e5).tolist() == [False, True]
+
+
+def test_same_input_same_curves() -> None:
+    first, again = (fit(noisy(), kinds=KINDS, replicates=10).to_json() for _ in range(2))
+    assert first == again
+
+
+def test_all_equal_accuracies_are_stated() -> None:
+    surface = noisy()
+    flat = replace(surface, map=np.full(len(surface), 0.2))
+    found = fit(flat)
+    assert "all measured accuracies equal 0.2" in found.note
+    assert found.predict(np.array([1e5, 1e6]), 5e4).tolist() == [0.2, 0.2]
+
+
+def test_too_little_to_fit() -> None:
+    surface = noisy()
+    one = surface.select(np.arange(1))
+    with pytest.raises(BadInput, match="at least 3 upload sizes and 2 model budgets"):
+        fit(one)
+    with pytest.raises(BadInput, match="has 2 and 6"):
+        fit(surface.select(surface.frames <= 32))
+    with pytest.raises(BadInput, match="m0"):
+        fit(surface, m0=float("nan"))
+    with pytest.raises(BadInput, match="upload_bytes > 0"):
+        fit(replace(surface, upload_bytes=surface.upload_bytes * 0))
+    with pytest.raises(BadInput, match="composition 'sum'"):
+        Kind("sum", "power", "hill")
+
+
+def test_a_dominated_codec_is_left_out() -> None:
+    surface = noisy()
+    # The same frames in a codec of five times the bytes and no better accuracy.
+    heavy = replace(
+        surface,
+        codec=np.full(len(surface), "heavy"),
+        upload_bytes=surface.upload_bytes * 5,
+        map=surface.map - 0.02,
+    )
+    both = Surface(
+        **{k: np.concatenate([getattr(surface, k), getattr(heavy, k)]) for k in vars(surface)}
+    )
+    found = fit(both, kinds=KINDS, replicates=5)
+    alone = fit(surface, kinds=KINDS, replicates=5)
+    u, m = np.geomspace(1e5, 6e6, 9), np.geomspace(4e4, 1e6, 9)
+    assert found.predict(u, m) == pytest.approx(alone.predict(u, m), abs=0.004)
+    assert found.provenance["points_fitted"] < found.provenance["points"]
+    assert {p.codec for p in found.uploads if p.upload_bytes <= 6e6} == {"synthetic"}
+
+
+def test_checkerboard_halves_keep_every_size() -> None:
+    surface = noisy()
+    half = checkerboard(surface)
+    assert 0.4 < half.mean() < 0.6
+    for part in (surface.select(half), surface.select(~half)):
+        assert len(np.unique(part.frames)) == 7
+        assert len(np.unique(part.budget_bytes)) == 6
+    fit(surface.select(half), kinds=[SHARE], replicates=3)
+
+
+def test_monotone_reference_by_hand() -> None:
+    # Along the only column 0.1, 0.4, 0.2, 0.5 -> the violating pair (0.4, 0.2) pools to 0.3.
+    row, zero = np.arange(4), np.zeros(4, dtype=np.int64)
+    n_bytes = np.array([1e4, 1e5, 1e6, 1e7])
+    found = fit_monotone(row, zero, n_bytes, np.full(4, 1e5), np.array([0.1, 0.4, 0.2, 0.5]))
+    assert found.map[:, 0] == pytest.approx([0.1, 0.3, 0.3, 0.5])
+    # Half way in log bytes between 1e4 (0.1) and 1e5 (0.3) is 0.2; outside it stays constant.
+    assert found.predict(10**4.5, 5e4) == pytest.approx(0.2, abs=1e-4)
+    assert found.predict(np.array([1.0, 1e9]), 1e5) == pytest.approx([0.1, 0.5])
+
+
+def test_monotone_reference_of_a_noisy_grid_rises_both_ways() -> None:
+    reference = fit(noisy(cell_noise=0.03), kinds=[SHARE], replicates=2).reference
+    assert (np.diff(reference.map, axis=0) >= -1e-12).all()
+    assert (np.diff(reference.map, axis=1) >= -1e-12).all()
+
+
+def test_file_round_trip(curves: Curves, tmp_path: Path) -> None:
+    path = tmp_path / "curves.json"
+    curves.save(path)
+    again = Curves.load(path)
+    assert again.to_json() == curves.to_json()
+    assert again.provenance["surface_sha256"] == noisy().sha256()
+    u, m = np.geomspace(1e5, 6e6, 5), np.geomspace(3e4, 1e6, 5)
+    assert again.predict(u, m).tolist() == curves.predict(u, m).tolist()
+    assert [p.tolist() for p in again.interval(u, m)] == [p.tolist() for p in curves.interval(u, m)]
+    assert not list(tmp_path.glob(".*"))
+
+
+def damaged(curves: Curves, path: list[Any], value: Any) -> str:
+    document = json.loads(curves.to_json())
+    at = document
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["format"], "endedge-curves-0"),
+        (["m0"], 1.5),
+        (["m0"], "0.1"),
+        (["chosen", "parameters", "gain"], -0.1),
+        (["chosen", "parameters", "gain"], None),
+        (["chosen", "parameters", "U0_bytes"], 0),
+        (["chosen", "parameters", "U0_bytes"], 10**400),
+        (["chosen", "model_family"], "neural"),
+        (["chosen", "parameters"], []),
+        (["upload_bytes", "low"], 1e99),
+        (["reference", "map", 0], [0.1]),
+        (["reference", "upload_bytes"], [2, 1]),
+        (["replicates"], {"a": 1}),
+        (["uploads", 0, "frames"], -3),
+        (["uploads", 0], 7),
+        (["candidates"], [[]]),
+        (["provenance"], "me"),
+    ],
+)
+def test_hostile_files(curves: Curves, tmp_path: Path, path: list[Any], value: Any) -> None:
+    file = tmp_path / "curves.json"
+    file.write_text(damaged(curves, path, value))
+    with pytest.raises(BadInput, match=r"curves\.json") as error:
+        Curves.load(file)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "blob", [b"", b"{", b"\xff\xfe", b"[]", b'{"m0": NaN}', b"[" * 100_000, b'{"format": 1}']
+)
+def test_files_that_are_no_curves(tmp_path: Path, blob: bytes) -> None:
+    file = tmp_path / "curves.json"
+    file.write_bytes(blob)
+    with pytest.raises(BadInput, match=r"curves\.json"):
+        Curves.load(file)
+    with pytest.raises(BadInput, match="not found"):
+        Curves.load(tmp_path / "absent.json")

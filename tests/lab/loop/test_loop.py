@@ -1,0 +1,340 @@
+"""The closed loop on a tiny experiment: what was sent is what runs, round after round."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from endedge.allocator import Range
+from endedge.data.errors import BadInput
+from endedge.distill.model import model_hash
+from endedge.distill.package.format import inspect
+from endedge.edge.server.service import Job
+from endedge.lab.cli.main import main
+from endedge.lab.config import Config, load_config
+from endedge.lab.inputs import World
+from endedge.lab.loop import loop as rounds
+from endedge.lab.loop.loop import play
+from endedge.lab.loop.policies import Air, adaptive, static
+from endedge.lab.loop.policy_run import Clock, Player
+from endedge.lab.loop.sockets import adapt
+from endedge.lab.loop.summary import backward_transfer, summarize
+from endedge.lab.store import Node, Store
+
+LOOP: dict[str, Any] = {
+    "bandwidth_hz": "60kHz",
+    "edge_s": 1,
+    "domains": {"plain": {}, "dark": {"kind": "night", "severity": 2}},
+    "days": [
+        [
+            {"domain": "plain", "periods": 2},
+            {"domain": "dark", "periods": 1},
+            {"domain": "plain", "periods": 2},
+        ]
+    ],
+    "frames_per_period": 6,
+    "eval_frames": 2,
+    "monitor_frames": 2,
+    "lost": [2],
+    "redact": ["striped disk"],
+}
+SHORT = [[{"domain": "plain", "periods": 3}]]
+MEASURED = ("edge_seconds", "device_seconds")
+
+
+@pytest.fixture(autouse=True)
+def _updates_always_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights learn nothing in a step: here every update is sent."""
+    monkeypatch.setattr("endedge.edge.update.Update.helps", property(lambda update: True))
+
+
+def tiny_loop(place: Path, **changes: Any) -> Config:
+    document = yaml.safe_load((place / "c.yaml").read_text())
+    document |= {"link": {"schedule": "sequential"}, "edge": {"replay_frames": 4}}
+    document["downlink"] = {"budgets_bytes": [4000, 60_000], "mode": "delta"}
+    document["loop"] = LOOP | changes
+    (place / "loop.yaml").write_text(yaml.safe_dump(document))
+    return load_config(place / "loop.yaml")
+
+
+def player(place: Path, policy: str, **changes: Any) -> Player:
+    config = tiny_loop(place, **changes)
+    return Player(World.of(config, place), Store(place / "out"), policy, 0, None)
+
+
+def played(who: Player) -> list[dict[str, Any]]:
+    return play(who, lambda message: None)
+
+
+# Parts ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"policies": ["best"]}, "no policy 'best'"),
+        ({"policies": ["equal", "equal"]}, "no policy twice"),
+        ({"days": [[{"domain": "plain", "periods": 1}]]}, "at least 2 periods"),
+        ({"days": [[{"domain": "mars", "periods": 3}]]}, "visits 'mars'"),
+        ({"bandwidth_hz": 10}, "the least upload and package need"),
+        ({"redact": ["person"], "policies": ["equal+redacted"]}, "names no class"),
+        ({"frames_per_period": 60}, "frames to capture"),
+    ],
+)
+def test_bad_loops_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], message: str
+) -> None:
+    document = yaml.safe_load((place / "c.yaml").read_text())
+    document |= {"loop": LOOP | changes, "link": {"schedule": "sequential"}}
+    (place / "loop.yaml").write_text(yaml.safe_dump(document))
+    assert main(["loop", str(place / "loop.yaml"), "--out", str(place / "bad")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_pipelined_loop_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be played one after the other and reported as what it was not."""
+    document = yaml.safe_load((place / "c.yaml").read_text()) | {"loop": LOOP}
+    (place / "pipelined.yaml").write_text(yaml.safe_dump(document))
+    assert main(["loop", str(place / "pipelined.yaml"), "--out", str(place / "bad")]) == 2
+    assert "a loop uploads and downloads in turn" in capsys.readouterr().err
+
+
+def test_without_a_loop_section() -> None:
+    assert main(["loop", "demo", "--out", "/nowhere"]) == 2
+
+
+AIR = Air(100.0, 2, 1e-3, 0.5e-3, Range(5000.0, 60_000.0), Range(4000.0, 80_000.0))
+
+
+@pytest.mark.parametrize(
+    "name", ["equal", "data-only", "model-only", "static-0.8", "static-0.1", "no-update"]
+)
+def test_splits_fit_the_air(name: str) -> None:
+    split = static(name, AIR)
+    assert AIR.cost_s(split) <= AIR.room_s / 2 * (1 + 1e-9)
+    assert split.sends == (name != "no-update")
+
+
+def test_the_adaptive_policy_learns_which_side_pays() -> None:
+    """Where only frames help it moves the air to frames, where only the model helps, to it."""
+    air = AIR
+
+    def rows(gain: Any) -> list[dict[str, Any]]:
+        found = []
+        for k, share in enumerate((0.1, 0.3, 0.5, 0.7, 0.9, 0.2, 0.8), start=1):
+            split = air.slot.with_share(share)
+            found.append(
+                {
+                    "round": k,
+                    "frames": k,
+                    "upload_bytes": split.upload_bytes,
+                    "update_bytes": split.update_bytes,
+                    "monitor_before": 0.2,
+                    "monitor_after": 0.2 + gain(split),
+                }
+            )
+        return found
+
+    frames = rows(lambda s: 0.3 * s.upload_bytes / air.upload.high)
+    model = rows(lambda s: 0.3 * s.update_bytes / air.update.high)
+    splits, words = adaptive(8, [frames, model], air, None, 8.0)
+    assert splits[0].upload_bytes > splits[1].upload_bytes
+    assert splits[1].update_bytes > splits[0].update_bytes
+    assert all(words)
+    assert sum(map(air.cost_s, splits)) <= air.room_s * (1 + 1e-6)
+    fresh, words = adaptive(1, [[], []], air, None, 8.0)  # nothing known: it explores
+    assert words == ["", ""]
+    assert fresh[0].sends
+
+
+def test_the_clock_is_that_of_the_link(place: Path) -> None:
+    config = tiny_loop(place, latency_s=0.5)
+    clock = Clock(config, 60.0)
+    rate = 60_000 * 2.55 / 8
+    first = clock.up.reserve(19_125, 60.0)
+    second = clock.up.reserve(19_125, 60.0)
+    assert first == pytest.approx(60 + 19_125 / rate + 0.5)
+    assert second == pytest.approx(60 + 2 * 19_125 / rate + 0.5)
+    assert clock.answered_s(first) == pytest.approx(first + 1)
+    assert clock.answered_s(first + 0.2) == pytest.approx(first + 2)  # the edge was busy
+    down_s = 37_500 / (60_000 * 5 / 8)
+    assert clock.delivered_s(37_500, 0.0) == pytest.approx(second - 0.5 + down_s + 0.5)
+
+
+def test_backward_transfer_by_hand() -> None:
+    def row(k: int, domain: str, returned: int, before: float, after: float) -> dict[str, Any]:
+        return {
+            "device": 0,
+            "round": k,
+            "domain": domain,
+            "returned": returned,
+            "map_before": before,
+            "map_after": after,
+        }
+
+    rows = [
+        row(1, "a", 0, 0.1, 0.3),
+        row(2, "a", 0, 0.3, 0.4),
+        row(3, "b", 0, 0.1, 0.2),
+        row(4, "a", 1, 0.35, 0.5),
+        row(5, "b", 1, 0.3, 0.3),
+    ]
+    assert backward_transfer(rows) == pytest.approx([-0.05, 0.1])
+
+
+def test_the_summary_averages_over_time_devices_and_seeds() -> None:
+    base = {
+        "policy": "equal",
+        "round": 1,
+        "domain": "a",
+        "returned": 0,
+        "map_before": 0.1,
+        "map_after": 0.2,
+        "upload_bytes": 10,
+        "update_bytes": 5,
+        "sent": 1,
+        "applied": 1,
+        "edge_seconds": 1.0,
+        "device_seconds": 0.0,
+        "identifiable": 4,
+        "exposed": 1,
+    }
+    rows = [
+        base | {"seed": s, "device": d, "map": 0.1 * s + 0.02 * d} for s in (1, 2) for d in (0, 1)
+    ]
+    (one,) = summarize(rows)
+    assert one["map"] == pytest.approx(0.16)
+    assert (one["low"], one["high"]) == pytest.approx((0.11, 0.21))
+    assert (one["upload_bytes"], one["update_bytes"]) == (20, 10)
+    assert one["exposed"] == pytest.approx(0.25)
+
+
+def test_a_policy_of_the_loop_must_exist() -> None:
+    from endedge.lab.loop.policies import check_policy
+
+    for name in ("static-0.75+redacted", "federated", "adaptive+redacted"):
+        check_policy(name)
+    for name in ("static-1.5", "federated+redacted", "static", ""):
+        with pytest.raises(BadInput, match="there are adaptive"):
+            check_policy(name)
+
+
+# Played ---------------------------------------------------------------------------------------
+
+
+def test_rounds_start_from_what_was_applied_and_a_lost_update_is_recovered(place: Path) -> None:
+    who = player(place, "equal")  # its second package is lost
+    rows = played(who)
+    assert [r["round"] for r in rows] == [1, 2, 3, 4]
+    assert [r["domain"] for r in rows] == ["plain", "dark", "plain", "plain"]
+    assert [r["returned"] for r in rows] == [0, 0, 1, 0]
+    assert [r["sent"] for r in rows] == [1, 1, 1, 1]
+    assert [r["lost"] for r in rows] == [0, 1, 0, 0]
+    assert [r["applied"] for r in rows] == [1, 0, 1, 1]
+
+    # Round 2's update starts, on both sides, from the model that round 1 applied.
+    answers = _answers(who)
+    packages = [inspect((n.folder / "update.eeu").read_bytes()) for n in answers]
+    first = rows[0]["model_after"]
+    assert rows[0]["model_before"] == model_hash(who.world.student) != first
+    assert first == rows[0]["edge_model"] == rows[1]["model_before"] == answers[1].record["base"]
+    assert packages[1]["base"] == first[:32]  # a delta names its base
+
+    # It is lost, so nobody acknowledges it: the edge sends a full package, and goes on from it.
+    assert rows[1]["model_after"] == rows[2]["model_before"] == first
+    assert (rows[2]["mode"], packages[2]["base"]) == ("full", None)
+    assert rows[2]["model_after"] == rows[2]["edge_model"] == rows[3]["model_before"]
+    assert answers[3].record["base"] == rows[3]["model_before"]
+    assert rows[3]["model_after"] == rows[3]["edge_model"]
+
+    for row in rows:  # bytes on the wire, within the split; mAP averaged over the period
+        assert 0 < row["update_bytes"] <= row["budget_bytes"]
+        fresh = 1 - row["applied_s"] / 60 if row["applied"] else 0
+        mean = row["map_before"] * (1 - fresh) + row["map_after"] * fresh
+        assert row["map"] == pytest.approx(mean)
+    assert played(who) == rows  # nothing is made again
+
+
+def _answers(who: Player) -> list[Node]:
+    return sorted(who.store.nodes("answer"), key=lambda node: int(node.record["round"]))
+
+
+def test_the_service_behind_sockets_gives_the_same_packages(place: Path) -> None:
+    who = player(place, "equal", days=SHORT, lost=[])
+    rows = played(who)
+    for row, answer in zip(rows, _answers(who), strict=True):
+        k, batch = row["round"], (answer.folder / "upload.batch").read_bytes()
+        job = Job("cam-1", k, k - 1, batch, row["budget_bytes"])
+        for _ in range(2):  # a job that runs again after a crash, too
+            package = adapt(who.world, place / "models", job)
+            assert package == (answer.folder / "update.eeu").read_bytes()
+    assert len(Store(place / "models" / "cam-1").nodes("answer")) == 2
+    job = Job("cam-1", 1, 0, batch, row["budget_bytes"])
+    adapt(who.world, place / "models", job)  # enrolled anew: what was before is forgotten
+    assert len(Store(place / "models" / "cam-1").nodes("answer")) == 1
+
+
+def test_killed_in_any_round_it_goes_on_and_ends_the_same(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = player(place, "equal", days=SHORT, lost=[])
+    calm = played(who)
+    shutil.rmtree(place / "out")
+    real, calls = rounds.one_round, 0
+
+    def dies(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        made = real(*arguments)
+        if calls % 2:
+            raise KeyboardInterrupt  # after all of the round's work, before it is noted
+        return made
+
+    monkeypatch.setattr(rounds, "one_round", dies)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            played(who)
+    again = played(who)
+    assert calls == 4  # each death costs its round only
+    for one, two in zip(calm, again, strict=True):
+        assert {**one, **dict.fromkeys(MEASURED)} == {**two, **dict.fromkeys(MEASURED)}
+
+
+def test_federated_sends_no_frame(place: Path) -> None:
+    day = [{"domain": "plain", "periods": 2}]
+    one, two = played(player(place, "federated-0.4", days=[day, day]))
+    assert one["frames"] == two["frames"] == 0
+    assert min(one["upload_bytes"], one["update_bytes"], two["upload_bytes"]) > 0
+    assert one["model_after"] == two["model_after"] != one["model_before"]  # both hold the mean
+
+
+def test_the_verb_writes_all_files_and_resumes(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_loop(place, policies=["adaptive", "no-update"], days=SHORT)
+    command = ["loop", str(place / "loop.yaml"), "--out", str(place / "out")]
+    assert main(command) == 0
+    assert "adaptive" in capsys.readouterr().out
+    files = ("config.yaml", "rounds.csv", "summary.csv", "loop.svg")
+    before = {name: (place / "out" / name).read_bytes() for name in files}
+    assert b"<svg" in before["loop.svg"]
+    with (place / "out" / "rounds.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2 * 2
+    assert main(command) == 0
+    assert {name: (place / "out" / name).read_bytes() for name in files} == before
+
+
+def test_redacted_frames_leave_blurred_and_are_counted(place: Path) -> None:
+    who = player(place, "equal+redacted")
+    device, model = who.devices[0], who.world.student
+    plain = device.capture(0, model, 1e6)
+    redacted = device.capture(0, model, 1e6, redacted=True)
+    assert (plain.identifiable, plain.exposed) == (0, 0)
+    assert redacted.frames == plain.frames == 6
+    assert 0 <= redacted.exposed <= redacted.identifiable > 0
+    assert redacted.batch != plain.batch or redacted.exposed == redacted.identifiable

@@ -1,0 +1,101 @@
+"""The same sweep on every engine, with a worker killed in the middle of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from endedge.data.errors import BadInput
+from endedge.lab.config import Config, load_config
+from endedge.lab.store import Store
+from endedge.lab.sweep.executors import engine_of
+from endedge.lab.sweep.grid import sweep
+
+NEEDS = {"ray": "ray", "slurm": "submitit"}
+
+
+def _config(place: Path, *more: str) -> Config:
+    return load_config(
+        place / "c.yaml", ["uplink.frames=[4,6]", "downlink.budgets_bytes=[200000]", *more]
+    )
+
+
+def _swept(config: Config, folder: Path) -> list[dict[str, Any]]:
+    rows = sweep(config, folder, lambda done, total, message: None)
+    return [{k: v for k, v in r.items() if not k.startswith("seconds")} for r in rows]
+
+
+def _kill_one_worker(folder: Path, killed: list[int], stop: threading.Event) -> None:
+    """SIGKILL to the first process other than this one that is seen at work on ``folder``."""
+    store = Store(folder)
+    while not stop.is_set():
+        for node in store.running():
+            if node.pid != os.getpid():
+                os.kill(node.pid, signal.SIGKILL)
+                killed.append(node.pid)
+                return
+        time.sleep(0.002)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the engines' own code
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "processes",
+        pytest.param("ray", marks=pytest.mark.slow),
+        pytest.param("slurm", marks=pytest.mark.slow),
+    ],
+)
+def test_every_engine_gives_the_same_bits_and_survives_a_killed_worker(
+    place: Path, engine: str
+) -> None:
+    needs = NEEDS.get(engine)
+    if needs and importlib.util.find_spec(needs) is None:
+        pytest.skip(f"{needs} is not installed: pip install 'endedge[{engine}]'")
+    calm = _swept(_config(place), place / "calm")
+    killed: list[int] = []
+    stop = threading.Event()
+    killer = threading.Thread(target=_kill_one_worker, args=(place / "out", killed, stop))
+    killer.start()
+    try:
+        rows = _swept(_config(place, f"engine={engine}", "workers=2"), place / "out")
+    finally:
+        stop.set()
+        killer.join()
+    assert rows == calm
+    assert len(killed) == 1
+    assert not list((place / "out" / "failed").glob("*"))
+    assert Store(place / "out").running() == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "name", "workers"),
+    [
+        (["workers=1"], "here", 1),
+        (["workers=3"], "processes", 3),
+        (["engine=here", "workers=3"], "here", 3),
+        (["engine=slurm", "workers=auto"], "slurm", 64),
+        (["engine=ray", "workers=5"], "ray", 5),
+    ],
+)
+def test_which_engine(place: Path, keys: list[str], name: str, workers: int) -> None:
+    engine, slots = engine_of(_config(place, *keys))
+    assert engine.__name__ == name
+    assert slots == workers
+
+
+def test_an_engine_that_is_not_installed_says_what_to_install(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "submitit", None)  # as if it were not there
+    with pytest.raises(BadInput, match=r"pip install 'endedge\[slurm\]'"):
+        sweep(_config(place, "engine=slurm"), place / "out", lambda *news: None)
+    with pytest.raises(BadInput, match="engine"):
+        _config(place, "engine=dask")
