@@ -237,7 +237,7 @@ class Results:
         return show.data_frame([vars(step) for step in self.steps])
 
     def plot(self, what: str) -> Figure:
-        """A figure of :mod:`~endedge.lab.report.paper_figures`: surface, curves, share, policies…"""
+        """A figure of :mod:`~endedge.lab.report.paper_figures`: surface, curves, share, regret…"""
         from endedge.lab.report.paper_figures import draw
 
         return draw(self, what)
