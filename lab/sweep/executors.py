@@ -3,8 +3,8 @@
 An engine is a context manager that takes a :class:`Job` and gives a
 :class:`~endedge.lab.sweep.scheduler.Pool`: a function from a work item to the promise of its
 results. Nothing else differs, and every node is computed by one thread from its own seed, so
-results are equal whichever engine ran them. All workers see the results folder (on a cluster: a shared
-file system with ``flock``); frames and models go by path.
+results are equal whichever engine ran them. All workers see the results folder (on a cluster: a
+shared file system with ``flock``); frames and models go by path.
 """
 
 from __future__ import annotations
