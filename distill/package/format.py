@@ -20,8 +20,16 @@ import numpy as np
 import torch
 
 from endedge.data.errors import BadInput
+from endedge.distill.description import plan_of
 from endedge.distill.losses import divergence
-from endedge.distill.model import DetectionModel, clone, count_parameters, model_hash, spec_of
+from endedge.distill.model import (
+    DetectionModel,
+    build_detector,
+    clone,
+    count_parameters,
+    model_hash,
+    spec_of,
+)
 from endedge.distill.package.byte_budget import first_guess, fit_step
 from endedge.distill.package.entropy import decode_arrays, encode_arrays
 from endedge.distill.package.qat import train_integers
@@ -29,7 +37,7 @@ from endedge.distill.package.quantization import Coded, Ints, Target, apply_code
 from endedge.distill.package.rounding import Grid, level_grids, make_grid, quantize
 from endedge.distill.package.sensitivity import Sensitivity, measure, synthetic_frames
 from endedge.distill.package.spec_dictionary import SPEC_DICTIONARY
-from endedge.distill.structure import Layer, build_checked, layers, set_widths, widths
+from endedge.distill.structure import MAX_PARAMETERS, Layer, layers, widths
 from endedge.distill.training import Recipe
 
 __all__ = ["PARAMETERS_PER_BYTE", "Packed", "Report", "Watch", "inspect", "pack", "unpack"]
@@ -209,7 +217,7 @@ def _pack_one(
 
 
 def _kept(model: DetectionModel, spec: dict[str, Any]) -> float:
-    return count_parameters(model) / count_parameters(build_checked(spec))
+    return count_parameters(model) / plan_of(spec).parameters
 
 
 def _expected_loss(
@@ -231,8 +239,7 @@ def _describe(model: DetectionModel, base: DetectionModel | None) -> tuple[bytes
     if base is not None:
         return b"", model
     spec = spec_of(model)
-    skeleton = build_checked(spec)
-    full, own = widths(skeleton), widths(model)
+    full, own = plan_of(spec).widths, widths(model)
     narrowed = [[i, *own[n]] for i, n in enumerate(full) if own.get(n, full[n]) != full[n]]
     if set(full) != set(own):
         raise BadInput("this detector has layers that its description does not name")
@@ -250,24 +257,29 @@ def _read_spec(blob: bytes) -> tuple[dict[str, Any], Any]:
         narrowed = spec.pop("widths")
     except (zlib.error, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise BadInput("corrupt package: the model description cannot be read") from None
+    if not isinstance(narrowed, list):
+        raise BadInput("corrupt package: the list of widths cannot be read")
     return spec, narrowed
 
 
-def _skeleton(blob: bytes, max_parameters: int = 2**62) -> tuple[dict[str, Any], DetectionModel]:
-    from endedge.distill.structure import MAX_PARAMETERS
-
+def _skeleton(
+    blob: bytes, max_parameters: int = MAX_PARAMETERS
+) -> tuple[dict[str, Any], DetectionModel]:
+    """The description in ``blob`` and an eval-mode detector of its layers and widths, at bounded
+    cost; the global random state is left as it was."""
     spec, narrowed = _read_spec(blob)
-    model = build_checked(spec, min(MAX_PARAMETERS, max_parameters))
-    names = list(widths(model))
+    most = min(MAX_PARAMETERS, max_parameters)
+    names = list(plan_of(spec).widths)
     wanted = {}
-    if not isinstance(narrowed, list) or len(narrowed) > len(names):
+    if len(narrowed) > len(names):
         raise BadInput("corrupt package: the list of widths cannot be read")
     for row in narrowed:
         good = isinstance(row, list) and len(row) == 3 and all(type(x) is int for x in row)
         if not good or not 0 <= row[0] < len(names):
             raise BadInput("corrupt package: the list of widths cannot be read")
         wanted[names[row[0]]] = (row[1], row[2])
-    return spec, set_widths(model, wanted)
+    with torch.random.fork_rng(devices=[]):
+        return spec, build_detector(spec, wanted, max_parameters=most).eval()
 
 
 # --- the wire ----------------------------------------------------------------------------
