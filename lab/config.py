@@ -27,7 +27,9 @@ from endedge.data.shift import Kind
 from endedge.data.units import parse_quantity
 from endedge.distill.training import Recipe
 
-__all__ = ["Config", "load_config"]
+__all__ = ["DEVICES", "Config", "load_config"]
+
+DEVICES = r"^(auto|cpu|cuda(:\d+)?)$"
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -285,7 +287,7 @@ class Config(_Section):
     """One experiment."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=DEVICES)] = "auto"
     log: Literal["none", "tensorboard", "mlflow"] = "none"  # losses of the trainings, in DIR/logs
     engine: Literal["auto", "here", "processes", "ray", "slurm"] = "auto"  # lab/sweep/executors.py
     workers: Count | Literal["auto"] = "auto"  # auto: one a core, or workers_per_gpu

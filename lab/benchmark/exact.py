@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from endedge.allocator import Curves, Points, Split
-from endedge.data.coco import read_image
 from endedge.data.codec import Codec, batch_bytes, encode
 from endedge.lab.benchmark.benchmark import Decision
 from endedge.lab.config import Config
@@ -115,8 +114,7 @@ def _sizes(world: World, folder: Path, seed: int, codec: str) -> list[int]:
     def make(scratch: Path) -> dict[str, Any]:
         return {
             "bytes": [
-                len(encode(world.camera.apply(read_image(f.path), f.image_id), settings))
-                for f in frames
+                len(encode(world.camera.apply(f.read(), f.image_id), settings)) for f in frames
             ]
         }
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from endedge.data.coco import Dataset, Frame, read_image
+from endedge.data.coco import Dataset, Frame
 from endedge.data.codec import Codec, EncodedFrame, Refused, decode_batch, pack_batch, unpack_batch
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, join, stack_frames
@@ -161,7 +161,7 @@ class DeviceEnd:
                 self._frames[key[1:]] = stack_frames(
                     truth.frames,
                     self.world.side,
-                    lambda f: domain.shift.apply(read_image(f.path), f.image_id),
+                    lambda f: domain.shift.apply(f.read(), f.image_id),
                 )
             found = evaluate(model, self._frames[key[1:]], truth, self.world.device)
             self._scores[key] = found.map
@@ -352,7 +352,7 @@ class EdgeEnd:
         looped = self.world.config.loop is not None
         known = evaluation_sets(self.world)[1] if looped else self.world.evaluation
         known = known.take(range(min(_CALIBRATION_FRAMES, len(known))))
-        seen = stack_frames(known.frames, self.world.side, lambda f: read_image(f.path))
+        seen = stack_frames(known.frames, self.world.side, lambda f: f.read())
         found = detect(self.world.teacher, seen, device=self.world.device)
         return edge_labels.calibrate(found, known.frames).threshold
 
