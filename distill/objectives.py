@@ -1,22 +1,24 @@
 """Losses of the student by name, each with its settings: ``distillation`` of a configuration.
 
-Another loss is a module with a :class:`Loss` and a line in :data:`LOSSES`.
+Another loss is a module with a :class:`Loss` and a line in :data:`LOSSES`. Configurations are read
+without PyTorch, so what computes is imported where it is made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from endedge.distill.losses import FeatureL2, Objective, TeacherCache, distillation
-from endedge.distill.model import DetectionModel
+if TYPE_CHECKING:
+    from endedge.distill.losses import Objective
+    from endedge.distill.model import DetectionModel
 
 __all__ = ["DEFAULT_LOSS", "LOSSES", "Features", "Loss", "Make", "Responses"]
 
 Gain = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Make = Callable[[DetectionModel], Objective]
+Make: TypeAlias = "Callable[[DetectionModel], Objective]"
 
 
 class Loss(BaseModel):
@@ -38,6 +40,8 @@ class Responses(Loss):
     box_gain: Gain = 1.0
 
     def towards(self, teacher: DetectionModel, device: str) -> Make:
+        from endedge.distill.losses import TeacherCache, distillation
+
         return distillation(
             TeacherCache(teacher, device),
             label_gain=self.label_gain,
@@ -53,6 +57,8 @@ class Features(Loss):
     gain: Gain = 6.0
 
     def towards(self, teacher: DetectionModel, device: str) -> Make:
+        from endedge.distill.losses import FeatureL2
+
         return lambda model: FeatureL2(model, teacher, gain=self.gain, device=device)
 
 
