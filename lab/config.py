@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -25,7 +26,7 @@ from endedge.data.codec import Codec
 from endedge.data.errors import BadInput
 from endedge.data.shift import Kind
 from endedge.data.units import parse_quantity
-from endedge.distill.training import Recipe
+from endedge.distill.recipe import Recipe
 
 __all__ = ["Config", "load_config"]
 
@@ -129,6 +130,14 @@ class HeldBack(_Section):
     most: Count = 64  # frames
     least: Count = 4  # frames
     shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.25, 0.5, 1.0)
+
+    @property
+    def fewest_frames(self) -> int:
+        """Uploaded frames below which no update is ever sent: too few would be held back. 0 where
+        ``least`` is more than ``most``, so that none ever is."""
+        if self.least > self.most:
+            return 0
+        return next(n for n in count(1) if max(2, round(self.share * n)) >= self.least)
 
 
 class Uplink(_Section):

@@ -86,12 +86,15 @@ class Ladder:
         points, near = self.points, 1e-9
         meant = np.isclose(points.upload_bytes, split.upload_bytes, rtol=near, atol=0)
         meant &= np.isclose(points.update_bytes, split.update_bytes, rtol=near, atol=0)
+        meant &= (points.codec == split.codec) | (not split.codec)
         if meant.any():
             return int(np.flatnonzero(meant)[0])
         fits = points.upload_bytes <= split.upload_bytes * (1 + near)
         fits &= points.update_bytes <= split.update_bytes * (1 + near)
         best = [codec for size, codec in self.codecs if size <= split.upload_bytes * (1 + near)]
-        if best and (fits & (points.codec == best[-1])).any():
+        if split.codec:
+            fits &= points.codec == split.codec
+        elif best and (fits & (points.codec == best[-1])).any():
             fits &= points.codec == best[-1]
         if not fits.any():
             return None
