@@ -69,7 +69,7 @@ def _colour16() -> bytes:
 
 
 def _holed() -> NDArray[np.float32]:
-    values = _scene()[..., 0].astype(np.float32) / 10 + 280
+    values: NDArray[np.float32] = (_scene()[..., 0] / 10 + 280).astype(np.float32)
     values[20, 50:60] = [np.nan, np.inf, -np.inf, *[np.nan] * 7]
     return values
 
