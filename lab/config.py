@@ -27,9 +27,12 @@ from endedge.data.codec import Codec
 from endedge.data.errors import BadInput
 from endedge.data.shift import Kind
 from endedge.data.units import parse_quantity
+from endedge.distill.objectives import Responses
 from endedge.distill.recipe import Recipe
 
-__all__ = ["Config", "load_config"]
+__all__ = ["DEVICES", "Config", "load_config", "loop_of"]
+
+DEVICES = r"^(auto|cpu|cuda(:\d+)?)$"
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -112,14 +115,6 @@ class Training(_Section):
             ema=self.ema,
             seed=seed,
         )
-
-
-class Distillation(_Section):
-    """Gains of the student's loss terms (see distill/losses.py)."""
-
-    label_gain: NonNegative = 1.0
-    score_gain: NonNegative = 1.0
-    box_gain: NonNegative = 1.0
 
 
 class HeldBack(_Section):
@@ -301,7 +296,7 @@ class Config(_Section):
     """One experiment."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=DEVICES)] = "auto"
     log: Literal["none", "tensorboard", "mlflow"] = "none"  # losses of the trainings, in DIR/logs
     engine: Literal["auto", "here", "processes", "ray", "slurm"] = "auto"  # lab/sweep/executors.py
     workers: Count | Literal["auto"] = "auto"  # auto: one a core, or workers_per_gpu
@@ -313,7 +308,7 @@ class Config(_Section):
     uplink: Uplink
     teacher: Training
     student: Training
-    distillation: Distillation = Distillation()
+    distillation: Responses = Responses()
     recovery: Training = Training(steps=100, epochs=10, lr=5e-5)  # of a pruned student
     held_back: HeldBack = HeldBack()
     downlink: Downlink
@@ -358,6 +353,13 @@ class Config(_Section):
     def to_yaml(self) -> str:
         """The resolved configuration, as ``config.yaml`` of a results folder holds it."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def loop_of(config: Config) -> Loop:
+    """The loop's section, or :class:`BadInput`."""
+    if config.loop is None:
+        raise BadInput("the configuration has no 'loop' section; see configs/demo-loop.yaml")
+    return config.loop
 
 
 def load_config(where: str | Path, overrides: Sequence[str] = ()) -> Config:
