@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from endedge.allocator import Curves, Points, Split
-from endedge.data.coco import read_image
 from endedge.data.codec import Codec, batch_bytes, encode
 from endedge.lab.benchmark.benchmark import Decision
 from endedge.lab.config import Config
@@ -116,12 +115,7 @@ def _sizes(world: World, folder: Path, seed: int, codec: str) -> list[int]:
     settings = Codec.parse(codec)
 
     def make(scratch: Path) -> dict[str, Any]:
-        return {
-            "bytes": [
-                len(encode(world.camera.apply(read_image(f.path), f.image_id), settings))
-                for f in frames
-            ]
-        }
+        return {"bytes": [len(encode(seen.look(), settings)) for seen in frames]}
 
     node = Store(folder).node(
         "sizes",
