@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from endedge.data.errors import BadInput
+from endedge.distill.adapter import InputAdapter
 from endedge.distill.network import Conv, parse_model
 from endedge.distill.structure import MAX_CHANNELS, MAX_PARAMETERS, set_widths, widths
 
@@ -115,8 +116,10 @@ def check_spec(spec: Any) -> None:
     Only layer names, numbers and a fixed set of words pass. Nothing of ``spec`` that is not
     known to be short is put into a message: it may be nested to explode when printed.
     """
-    if not isinstance(spec, dict) or set(spec) != {"yaml", "names"}:
+    if not isinstance(spec, dict) or set(spec) - {"adapter"} != {"yaml", "names"}:
         raise BadInput("model description: expected the keys 'yaml' and 'names'")
+    if "adapter" in spec:
+        InputAdapter.of(spec["adapter"])
     names, config = spec["names"], spec["yaml"]
     if not isinstance(names, dict) or not 1 <= len(names) <= _MAX_CLASSES:
         raise BadInput(f"model description: expected 1..{_MAX_CLASSES} class names")

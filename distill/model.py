@@ -21,6 +21,7 @@ from torch import nn
 
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
+from endedge.distill.adapter import InputAdapter, adapter_of, attach
 from endedge.distill.checkpoint import read_checkpoint
 from endedge.distill.description import PROBE_SIDE, Plan, plan_of, resolved, using
 from endedge.distill.network import DEFAULT_CFG, Conv, DetectionModel, fuse_conv_and_bn
@@ -50,8 +51,9 @@ def build_detector(
     max_parameters: int = MAX_PARAMETERS,
 ) -> DetectionModel:
     """A detector with random weights from ``spec`` = ``{"yaml": <Ultralytics model dict>,
-    "names": {0: "person", ...}}``; convolutions named in ``widths`` (output, input channels)
-    have those, and zeros.
+    "names": {0: "person", ...}}`` and, where it has an input adapter, ``"adapter"`` (see
+    distill/adapter.py); convolutions named in ``widths`` (output, input channels) have those,
+    and zeros.
 
     ``spec`` may come from anywhere: it is checked, and laid out without memory, before a layer
     is made (see :mod:`endedge.distill.description`); no forward pass is run. Raises
@@ -71,6 +73,8 @@ def build_detector(
     model.names = dict(sorted(names.items()))
     model.yaml = config
     model.args = DEFAULT_CFG  # the loss reads its gains (box, cls, dfl) here
+    if "adapter" in spec:
+        attach(model, InputAdapter.of(spec["adapter"]))
     return set_widths(model, widths or {})
 
 
@@ -91,7 +95,9 @@ def _planned(plan: Plan, config: dict[str, Any], classes: int) -> DetectionModel
 def spec_of(model: DetectionModel) -> dict[str, Any]:
     """The JSON-able description from which :func:`build_detector` makes the same layers."""
     spec = _described(model.yaml, model.names)
-    return {"yaml": json.loads(json.dumps(spec["yaml"])), "names": dict(spec["names"])}
+    spec = {"yaml": json.loads(json.dumps(spec["yaml"])), "names": dict(spec["names"])}
+    adapter = adapter_of(model)
+    return spec if adapter is None else {**spec, "adapter": adapter.description}
 
 
 def _described(config: Any, names: Any) -> dict[str, Any]:

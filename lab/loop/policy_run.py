@@ -10,11 +10,11 @@ from typing import Any
 
 from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, model_hash
-from endedge.distill.package.format import unpack
-from endedge.lab.config import Config
+from endedge.lab.config import Config, loop_of
 from endedge.lab.inputs import World
-from endedge.lab.loop.exchange import DeviceEnd, EdgeEnd, loop_of
-from endedge.lab.loop.policies import Air, Prior, check_policy
+from endedge.lab.loop.answers import Answers
+from endedge.lab.loop.day import Day
+from endedge.lab.loop.policies import Air, Prior, check_policy, source_of, watches
 from endedge.lab.store import Node, Store
 from endedge.link.channel import Bottleneck, Capacity, Channel
 
@@ -72,7 +72,7 @@ class Clock:
         return self.down.reserve(n_bytes, max(ready_s, self.up.busy_until_s))
 
 
-def air_of(devices: Sequence[DeviceEnd]) -> Air:
+def air_of(devices: Sequence[Day]) -> Air:
     """What ``devices``, all that there are, share in a period."""
     sizes = [d.frame_bytes for d in devices]
     mean = sum(m for m, _ in sizes) / len(sizes)
@@ -89,11 +89,11 @@ class Player:
         self.world, self.store, self.name, self.seed = world, store, name, seed
         self.policy, _, privacy = name.partition("+")
         self.redacted = privacy == "redacted"
-        self.adapts = self.policy == "adaptive"
-        self.prior = prior if self.adapts else None
+        self.watches = watches(self.policy)
+        self.prior = prior if self.watches else None
         self.loop = loop_of(world.config)
-        self.devices = [DeviceEnd(world, i, seed) for i in range(len(self.loop.days))]
-        self.edge = EdgeEnd(world, store, seed)
+        self.devices = [Day(world, i, seed) for i in range(len(self.loop.days))]
+        self.edge = Answers(world, store, seed)
         self.air = air_of(self.devices)
 
     @cached_property
@@ -104,7 +104,9 @@ class Player:
         settings["loop"] = {
             k: v for k, v in settings["loop"].items() if k not in ("policies", "prior")
         }
+        code = source_of(self.policy)
         return {
+            **({"code": code} if code else {}),
             "version": VERSION,
             "policy": self.name,
             "seed": self.seed,
@@ -131,12 +133,12 @@ class Player:
 
     # What a round notes down -----------------------------------------------------------------
 
-    def opened(self, device: DeviceEnd, k: int, running: DetectionModel) -> Row:
+    def opened(self, device: Day, k: int, running: DetectionModel) -> Row:
         """The row of a device before anything happened in round ``k``. Names that end in ``_s``
         are virtual seconds, in ``_seconds`` measured ones."""
         period, last, digest = device.periods[k], device.periods[k - 1], model_hash(running)
         stale = device.score(running, period.domain)
-        seen = device.score(running, period.domain, monitor=True) if self.adapts else ""
+        seen = device.score(running, period.domain, monitor=True) if self.watches else ""
         return {
             "policy": self.name,
             "seed": self.seed,
@@ -174,7 +176,7 @@ class Player:
 
     def delivered(
         self,
-        device: DeviceEnd,
+        device: Day,
         k: int,
         row: Row,
         standing: Standing,
@@ -198,7 +200,7 @@ class Player:
             return replace(standing, certain=False)
         began = time.perf_counter()
         try:
-            decoded = unpack(package, base=self.model(standing.holds))
+            decoded = device.end.apply(package, self.model(standing.holds))
         except BadInput as error:
             row |= {"refused": 1, "reason": str(error)}
             return replace(standing, acknowledged=standing.holds, certain=True)
@@ -215,6 +217,6 @@ class Player:
         }
         if row["model_after"] != row["edge_model"]:
             raise AssertionError(f"device {row['model_after']}, edge {row['edge_model']}")
-        if self.adapts:
+        if self.watches:
             row["monitor_after"] = device.score(decoded, period.domain, monitor=True)
         return replace(standing, holds=answer.key, acknowledged=answer.key, certain=True)
