@@ -6,10 +6,10 @@ Everything else that needs its classes imports this module (or one that does) fi
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
 
 import torch
+
+from endedge.data.storage import cache_folder
 
 
 def _private_ultralytics() -> None:
@@ -18,13 +18,7 @@ def _private_ultralytics() -> None:
     os.environ.setdefault("YOLO_AUTOINSTALL", "0")
     os.environ.setdefault("YOLO_VERBOSE", "False")
     if "YOLO_CONFIG_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "endedge"
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            cache = Path(tempfile.gettempdir()) / "endedge"
-            cache.mkdir(parents=True, exist_ok=True)
-        os.environ["YOLO_CONFIG_DIR"] = str(cache)
+        os.environ["YOLO_CONFIG_DIR"] = str(cache_folder())
 
 
 _private_ultralytics()

@@ -3,8 +3,9 @@
 A frame is ``magic "EE" | version u8 | kind u8 | body length u32`` (big endian) and a body of
 at most ``MAX_BODY_BYTES``. A body is the fields of one dataclass below, in order: integers
 and floats at fixed width, texts and byte strings as a u16 length and the bytes, each with a
-bound of its own. Nothing else can be said: no pickle, no nesting, no compression, and no
-length is believed before it is compared with its bound. ``docs/protocol.md`` has the dialogue.
+bound of its own; control characters of a text become ``?``. Nothing else can be said: no
+pickle, no nesting, no compression, and no length is believed before it is compared with its
+bound. ``docs/protocol.md`` has the dialogue.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import struct
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple, get_type_hints
 
-from endedge.data.errors import BadInput
+from endedge.data.errors import BadInput, shown
 
 __all__ = [
     "CHUNK_BYTES",
@@ -318,7 +319,7 @@ def decode_body(cls: type[Message], body: bytes) -> Message:
                 raise BadInput(f"{cls.__name__}.{name} has {length} bytes; the bound is {bound}")
             raw = take(length)
             try:
-                values.append(raw.decode() if code == "text" else raw)
+                values.append(shown(raw.decode()) if code == "text" else raw)
             except UnicodeDecodeError:
                 raise BadInput(f"{cls.__name__}.{name} is not UTF-8") from None
         elif code == "fixed":

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endedge.data.errors import BadInput
+from endedge.data.errors import BadInput, shown
 from endedge.link import messages as m
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "I": st.integers(0, 2**32 - 1),
     "Q": st.integers(0, 2**64 - 1),
     "d": st.floats(allow_nan=False),
-    "text": st.text(max_size=50),
+    "text": st.text(max_size=50).map(shown),
     "bytes": st.binary(max_size=500),
 }
 
@@ -40,6 +40,11 @@ def decode(frame: bytes) -> m.Message:
     body = frame[m.HEADER_BYTES :]
     assert length == len(body)
     return m.decode_body(cls, body)
+
+
+def test_a_peer_cannot_write_on_the_terminal() -> None:
+    told = decode(m.encode(m.Refused("no\x1b[2J\n\u202eway\0")))
+    assert told == m.Refused("no?[2J??way?")
 
 
 @given(MESSAGES)
