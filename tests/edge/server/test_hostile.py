@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from endedge.data.errors import BadInput
 from endedge.edge.server.keys import issue_bundle
 from endedge.edge.server.service import EdgeService, Job, Limits, ServeConfig
-from endedge.edge.server.session import Limits as SessionLimits
+
 from endedge.end.client.client import Capture, Device, DeviceConfig
 from endedge.link import messages as m
 from endedge.link.connection import Connection
@@ -373,7 +373,6 @@ def test_a_device_reaches_only_its_own_package(tmp_path: Path) -> None:
 def test_busy_edge_asks_to_wait(tmp_path: Path) -> None:
     async def run() -> None:
         limits = replace(LIMITS, pending_rounds=1)
-        assert isinstance(limits, SessionLimits)
         config = ServeConfig(tmp_path / "edge", port=0, limits=limits)
         async with EdgeService(config, adapt) as edge, Peer.open(edge) as peer:
             await whole_upload(peer)
