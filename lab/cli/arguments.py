@@ -243,7 +243,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0, help="order of the frames")
     sub.add_argument("--day", type=int, help="of a loop's days, from 0: its frames and its rounds")
     sub.add_argument("--policy", default="equal", help="that splits a day's air (default equal)")
-    _verbose(sub, "also what the connection waits for, step by step")
+    _verbose(sub, "everything that is logged")
 
     sub = verb(
         "keys",

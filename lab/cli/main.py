@@ -248,7 +248,7 @@ def _device(a: argparse.Namespace) -> None:
     from endedge.end.client.client import DeviceConfig, Outcome
     from endedge.lab.loop.sockets import day, device
 
-    log_to_stderr(a.verbose)
+    log_to_stderr(a.verbose + 1)  # it runs where nobody sees more of it
     host, colon, port = a.edge.rpartition(":")
     if not colon or not port.isdigit():
         raise BadInput(f"--edge {a.edge} is not HOST:PORT, e.g. 127.0.0.1:7070")
