@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from endedge.allocator.problem import Link as AllocatorLink
 from endedge.configs import SHIPPED
 from endedge.data.codec import Codec
 from endedge.data.errors import BadInput
@@ -189,6 +190,12 @@ class Link(_Section):
     captured_frames: Count | None = None  # that the device has in a period; None: any number
     up: dict[str, Any] | None = None  # `endedge device` shapes its sockets so (docs/link.md),
     down: dict[str, Any] | None = None  # both directions or none
+
+    def at(self, bandwidth_hz: float) -> AllocatorLink:
+        """This link with a bandwidth, as the allocator takes it."""
+        return AllocatorLink(
+            bandwidth_hz, self.period_s, self.up_bit_per_s_per_hz, self.down_bit_per_s_per_hz
+        )
 
 
 class Benchmark(_Section):
