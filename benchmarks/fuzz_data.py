@@ -15,6 +15,7 @@ with its seed.
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import json
 import resource
@@ -132,11 +133,11 @@ def _disturb(document: Any, rng: np.random.Generator) -> None:
         if kind == 0:
             del at[key]
         elif kind == 1 and isinstance(at, list):
-            at.append(at[key])
+            at.append(copy.deepcopy(at[key]))
         elif kind == 2 and type(at[key]) is int:
             at[key] += int(rng.integers(-2, 3))
         else:
-            at[key] = _ODD[rng.integers(len(_ODD))]
+            at[key] = copy.deepcopy(_ODD[rng.integers(len(_ODD))])
         return
 
 

@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.x509.oid import NameOID
 
 from endedge.data.errors import BadInput
-from endedge.data.storage import write_atomic
+from endedge.data.storage import private_folder, write_atomic
 from endedge.link.messages import check_device_id, hello_statement, update_statement
 
 __all__ = ["EdgeKeys", "create_keys", "issue_bundle", "load_keys"]
@@ -112,12 +112,13 @@ def create_keys(folder: Path, hosts: Sequence[str] = ("localhost", "127.0.0.1"))
     """
     if (folder / _SIGNING).exists():
         raise BadInput(f"{folder} holds keys already; remove it to start afresh")
+    private_folder(folder)
+    os.chmod(folder, 0o700)
     private = ec.generate_private_key(ec.SECP256R1())
     write_atomic(folder / _CERTIFICATE, _certificate(private, hosts))
     write_atomic(folder / _TLS_KEY, _pem(private), mode=0o600)
     # The signing key last: its presence means that the folder is complete.
     write_atomic(folder / _SIGNING, _pem(Ed25519PrivateKey.generate()), mode=0o600)
-    os.chmod(folder, 0o700)
     return load_keys(folder)
 
 
