@@ -104,6 +104,15 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
             "--out", required=True, metavar="DIR", help="results folder; an unfinished one goes on"
         )
 
+    def own_policies(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--policy",
+            action="append",
+            default=[],
+            metavar="FILE.py",
+            help="your own policies: a file that registers them (it is executed)",
+        )
+
     for name, says in (
         ("run", "the main job: measure, fit, allocate, benchmark, report; resumes"),
         ("measure", "measure the grid of accuracy against bytes; resumes"),
@@ -129,10 +138,12 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub = verb(
         "loop",
         "closed-loop rounds over a drifting stream, policies side by side; resumes",
-        "endedge loop demo-loop --out runs/loop",
+        "endedge loop demo-loop --out runs/loop\n"
+        "  endedge loop demo-loop 'loop.policies=[fitted,equal]' --policy mine.py --out runs/mine",
     )
     configured(sub, "a YAML file with a loop section, or a shipped one (demo-loop)")
     sub.add_argument("--prior", metavar="DIR", help="results of an earlier run, for the curves")
+    own_policies(sub)
     for name, says in (
         ("train", "adapt the teacher to one upload"),
         ("distill", "adapt the teacher to one upload and distil a student from it"),
@@ -151,13 +162,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         "endedge bench runs/demo --policy my_policy.py",
     )
     sub.add_argument("dir", metavar="DIR", help="results folder")
-    sub.add_argument(
-        "--policy",
-        action="append",
-        default=[],
-        metavar="FILE.py",
-        help="your own policies: a file that registers them (it is executed)",
-    )
+    own_policies(sub)
     sub.add_argument(
         "--exact",
         action="store_true",

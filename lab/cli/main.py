@@ -102,7 +102,8 @@ def _loop(a: argparse.Namespace) -> None:
     from endedge.lab.loop import summary as loop_results
 
     with _progress() as progress:
-        print(loop_results.loop_stage(_config(a), Path(a.out), a.prior, progress))
+        files = tuple(Path(file) for file in a.policy)
+        print(loop_results.loop_stage(_config(a), Path(a.out), a.prior, progress, files))
 
 
 def _job(a: argparse.Namespace) -> None:
@@ -133,10 +134,11 @@ def _fit(a: argparse.Namespace) -> None:
 
 
 def _bench(a: argparse.Namespace) -> None:
+    from endedge.allocator.policies import from_file
     from endedge.lab import pipeline
 
     for file in a.policy:
-        pipeline.own_policies(Path(file))
+        from_file(Path(file))
     with _progress() as progress:
         pipeline.bench_stage(Path(a.dir), progress, exact=a.exact)
     print(_headline(Path(a.dir)))

@@ -20,6 +20,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from endedge.data.coco import nested_subset
 from endedge.data.generated import generate
 from endedge.data.shift import Shift
 from endedge.distill.model import DetectionModel, save_detector
@@ -121,14 +122,16 @@ def seam(tmp_path_factory: pytest.TempPathFactory) -> Seam:
     return Seam(place / "seam.yaml", place / "frames", place / "out")
 
 
-def reference_map(model: DetectionModel, annotations: Path, images: Path, camera: Shift) -> float:
+def reference_map(
+    model: DetectionModel, truth: dict[str, Any], images: Path, camera: Shift, moved: int = 0
+) -> float:
     """COCO mAP50-95 by another path than the product's: PIL, a plain forward pass a frame,
-    torchvision's NMS, pycocotools as it comes. For frames that need no letterbox."""
-    truth = json.loads(annotations.read_text())
+    torchvision's NMS, pycocotools as it comes. For frames that need no letterbox; ``moved`` is
+    what the camera adds to image ids before it draws its noise."""
     results = []
     for entry in truth["images"]:
         picture = np.asarray(Image.open(images / entry["file_name"]).convert("RGB"))
-        seen = camera.apply(picture, entry["id"])
+        seen = camera.apply(picture, entry["id"] + moved)
         with torch.no_grad():
             raw = model.eval()(torch.from_numpy(seen).permute(2, 0, 1)[None].float() / 255)[0][0]
         anchors, labels = (raw[4:] > 0.001).T.nonzero(as_tuple=True)
@@ -141,8 +144,7 @@ def reference_map(model: DetectionModel, annotations: Path, images: Path, camera
             corners.tolist(), scores[kept].tolist(), labels[kept].tolist(), strict=True
         ):
             category = truth["categories"][label]["id"]
-            box = [x0, y0, x1 - x0, y1 - y0]
-            results.append([entry["id"], *box, score, category])
+            results.append([entry["id"], x0, y0, x1 - x0, y1 - y0, score, category])
     with contextlib.redirect_stdout(io.StringIO()):
         known = COCO()
         known.dataset = truth
@@ -157,9 +159,54 @@ def reference_map(model: DetectionModel, annotations: Path, images: Path, camera
 @pytest.fixture
 def evaluated(seam: Seam) -> Callable[[DetectionModel], float]:
     """The reference mAP of a model on the evaluation frames of ``seam``, through its camera."""
-    return lambda model: reference_map(
-        model,
-        seam.frames / "source-eval.json",
-        seam.frames / "source-eval",
-        Shift("night", 2, 5),
-    )
+    truth = json.loads((seam.frames / "source-eval.json").read_text())
+    images = seam.frames / "source-eval"
+    return lambda model: reference_map(model, truth, images, Shift("night", 2, 5))
+
+
+# The same world in a closed loop of two rounds, the second package of which is lost.
+LOOP: dict[str, Any] = {
+    "bandwidth_hz": "20kHz",
+    "edge_s": 4,
+    "latency_s": 0.5,
+    "domains": {"dusk": {"kind": "night", "severity": 2}},
+    "days": [[{"domain": "dusk", "periods": 3}]],
+    "frames_per_period": 16,
+    "eval_frames": 16,
+    "monitor_frames": 8,
+    "policies": ["static-0.6"],
+    "lost": [2],
+}
+
+
+@pytest.fixture(scope="session")
+def seam_loop(seam: Seam, tmp_path_factory: pytest.TempPathFactory) -> Seam:
+    """Played once a session: about fifteen seconds."""
+    place = tmp_path_factory.mktemp("loop")
+    document = yaml.safe_load(seam.config.read_text()) | {
+        "link": {"schedule": "sequential", "period_s": 60},
+        "edge": {"replay_frames": 8},
+        "held_back": {"share": 0.2, "least": 2},
+        "downlink": {"budgets_bytes": [20_000, 110_000], "mode": "full"},
+        "loop": LOOP,
+    }
+    (place / "loop.yaml").write_text(yaml.safe_dump(document))
+    assert main(["loop", str(place / "loop.yaml"), "--out", str(place / "out")]) == 0
+    return Seam(place / "loop.yaml", seam.frames, place / "out")
+
+
+@pytest.fixture
+def scored(seam_loop: Seam) -> Callable[[DetectionModel], float]:
+    """The reference mAP of a model on the frames that the loop's results are measured on: what
+    a seeded order of the evaluation frames has after its first third, which is for decisions."""
+    truth = json.loads((seam_loop.frames / "source-eval.json").read_text())
+    chosen = {truth["images"][i]["id"] for i in nested_subset(24, 0)[8:]}
+    some = {
+        "categories": truth["categories"],
+        "images": [entry for entry in truth["images"] if entry["id"] in chosen],
+        "annotations": [a for a in truth["annotations"] if a["image_id"] in chosen],
+    }
+    pool = json.loads((seam_loop.frames / "source-pool.json").read_text())["images"]
+    moved = max(entry["id"] for entry in pool)
+    images = seam_loop.frames / "source-eval"
+    return lambda model: reference_map(model, some, images, Shift("night", 2, 0), moved)
