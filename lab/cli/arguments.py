@@ -271,6 +271,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("--secure", action="store_true", help="TLS 1.3 and enrolment by token")
     sub.add_argument("--metrics-port", type=_PORT, help="Prometheus metrics on this port")
     sub.add_argument("--jobs", type=_whole(1), default=1, help="adaptations at a time (default 1)")
+    _verbose(sub, "every event, not only warnings; -vv what was repeated, too")
 
     sub = verb(
         "device",
@@ -291,6 +292,21 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         "--day", type=_whole(0), help="of a loop's days, from 0: its frames and its rounds"
     )
     sub.add_argument("--policy", default="equal", help="that splits a day's air (default equal)")
+    _verbose(sub, "everything that is logged")
+
+    sub = verb(
+        "keys",
+        "an edge's keys; who may connect to it",
+        "endedge keys runs/edge cam1 cam2 --host edge.example",
+    )
+    sub.add_argument("folder", metavar="DIR", help="the server's state: --out of `endedge serve`")
+    sub.add_argument("names", nargs="*", metavar="DEVICE", help="issue a bundle with a fresh token")
+    sub.add_argument(
+        "--host", action="append", metavar="NAME", help="in a new certificate; may be repeated"
+    )
+    sub.add_argument(
+        "--revoke", action="append", default=[], metavar="DEVICE", help="let it in no more"
+    )
 
     sub = verb("doctor", "check this installation and run a small round", "endedge doctor --json")
     sub.add_argument("--out", default=".", metavar="DIR", help="where results would go")
@@ -314,6 +330,10 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     )
     _data(data.add_subparsers(dest="job", required=True, metavar="JOB", parser_class=_Parser), verb)
     return parser
+
+
+def _verbose(sub: argparse.ArgumentParser, what: str) -> None:
+    sub.add_argument("-v", "--verbose", action="count", default=0, help=what)
 
 
 def _data(jobs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:

@@ -20,6 +20,7 @@ from endedge.data.storage import at_home
 from endedge.data.units import parse_quantity
 from endedge.lab.cli import package as tools
 from endedge.lab.cli.arguments import Action, build_parser
+from endedge.lab.cli.logs import log_to_stderr
 
 __all__ = ["main"]
 
@@ -247,6 +248,7 @@ def _completion(a: argparse.Namespace) -> None:
 
 
 def _serve(a: argparse.Namespace) -> None:
+    log_to_stderr(a.verbose)
     from endedge.edge.server.service import ServeConfig
     from endedge.lab.loop.sockets import serve
 
@@ -267,6 +269,7 @@ def _device(a: argparse.Namespace) -> None:
     from endedge.end.client.client import DeviceConfig, Outcome
     from endedge.lab.loop.sockets import day, device
 
+    log_to_stderr(a.verbose + 1)  # it runs where nobody sees more of it
     host, colon, port = a.edge.rpartition(":")
     if not colon or not port.isdigit():
         raise BadInput(f"--edge {a.edge} is not HOST:PORT, e.g. 127.0.0.1:7070")
@@ -294,6 +297,19 @@ def _device(a: argparse.Namespace) -> None:
     )
 
 
+def _keys(a: argparse.Namespace) -> None:
+    from endedge.edge.server.keys import issue_bundle, open_keys
+
+    keys = open_keys(Path(a.folder) / "keys", a.host)
+    for name in a.revoke:
+        keys.revoke(name)
+    for name in a.names:
+        print(issue_bundle(keys, name))
+    if not a.names:
+        for name in keys.devices():
+            print(f"{name}: enrolled")
+
+
 _ACTIONS: dict[str, Action] = {
     "run": _run,
     "measure": _measure,
@@ -314,6 +330,7 @@ _ACTIONS: dict[str, Action] = {
     "completion": _completion,
     "serve": _serve,
     "device": _device,
+    "keys": _keys,
     "train": _job,
     "distill": _job,
 }
