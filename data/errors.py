@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BadInput", "Unfinished", "shown"]
+__all__ = ["BadInput", "Unfinished"]
 
 
 class BadInput(ValueError):  # noqa: N818  (it names what the user gave, not a state of ours)
@@ -18,9 +18,3 @@ class Unfinished(RuntimeError):  # noqa: N818
 
     The command line prints it without a traceback and exits with status 1.
     """
-
-
-def shown(text: str) -> str:
-    """``text`` for a terminal or a log: what is not printable (escape sequences, control and
-    direction characters of a peer or a file) becomes ``?``."""
-    return "".join(c if c.isprintable() else "?" for c in text)

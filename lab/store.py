@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from endedge.data.errors import BadInput
 from endedge.data.storage import locked
 
 __all__ = ["Busy", "Missing", "Node", "Peek", "Running", "Store", "digest"]
@@ -89,7 +90,8 @@ class Store:
         hashed is taken with a warning, once a store."""
         folder = self._nodes / key
         try:
-            document = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+            text = (folder / "record.json").read_text(encoding="utf-8")
+            document = json.loads(text, parse_constant=_not_finite)  # made again
             if key.rpartition("-")[2] != digest(document["determinants"]):
                 return None
             sealed = document.pop("sha256", None)
@@ -163,7 +165,7 @@ class Store:
                     "cpu_seconds": cpu,
                 }
                 document["sha256"] = _seal(key, document)
-                (scratch / "record.json").write_text(json.dumps(document, indent=1))
+                (scratch / "record.json").write_text(_finite_json(key, document))
                 shutil.rmtree(self._nodes / key, ignore_errors=True)  # a damaged one
                 os.replace(scratch, self._nodes / key)
             except BaseException:
@@ -211,6 +213,20 @@ class Store:
                 yield
             finally:
                 self._held.pop()
+
+
+def _finite_json(key: str, document: dict[str, Any]) -> str:
+    try:
+        return json.dumps(document, indent=1, allow_nan=False)
+    except ValueError:
+        raise BadInput(
+            f"{key}: a result is not a finite number, so nothing is kept; has the training "
+            "diverged? Lower its rate"
+        ) from None
+
+
+def _not_finite(name: str) -> Any:
+    raise ValueError(name)
 
 
 class Missing(Exception):  # noqa: N818 (an answer, not an error)
