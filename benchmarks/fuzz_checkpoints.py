@@ -97,7 +97,22 @@ def _inside_safetensors(data: bytes, rng: np.random.Generator) -> bytes:
 
 def _other(value: Any, rng: np.random.Generator) -> Any:
     """``value`` with something somewhere in it replaced by something of any type."""
-    odd = [None, True, -1, 0, 5, 1e9, 10**30, "", "nc", "print(1)", [], {}, [[]], float("nan")]
+    odd: list[Any] = [
+        None,
+        True,
+        -1,
+        0,
+        5,
+        1e9,
+        10**30,
+        "",
+        "nc",
+        "print(1)",
+        [],
+        {},
+        [[]],
+        float("nan"),
+    ]
     if isinstance(value, dict) and value and rng.random() < 0.9:
         key = list(value)[int(rng.integers(len(value)))]
         return {**value, key: _other(value[key], rng)}
