@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,20 @@ class Frame:
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Frames with the classes they are labelled in. ``category_ids[i]`` is the COCO id of
-    class index ``i``, whose name is ``names[i]``."""
+    class index ``i``, whose name is ``names[i]``. ``labels``: who drew the boxes, ``truth``
+    (people), ``teacher`` (a detector) or ``mixed``, as `endedge import` marks it in the file."""
 
     frames: tuple[Frame, ...]
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
+    labels: str = "truth"
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def take(self, indices: Sequence[int]) -> Dataset:
         """The frames at ``indices``, in that order."""
-        return Dataset(tuple(self.frames[i] for i in indices), self.names, self.category_ids)
+        return replace(self, frames=tuple(self.frames[i] for i in indices))
 
 
 def read_image(path: Path, max_pixels: int = 50_000_000) -> NDArray[np.uint8]:
@@ -123,7 +125,20 @@ def load_coco(annotations: str | Path, images: str | Path) -> Dataset:
         )
     if not frames:
         raise BadInput(f"{annotations} lists no images")
-    return Dataset(tuple(frames), tuple(n for _, n in categories), tuple(c for c, _ in categories))
+    return Dataset(
+        tuple(frames),
+        tuple(n for _, n in categories),
+        tuple(c for c, _ in categories),
+        _who_labelled(document),
+    )
+
+
+def _who_labelled(document: dict[str, Any]) -> str:
+    """``truth`` unless the file says that a detector drew all or some of its boxes."""
+    info = document.get("info")
+    mark = info.get("endedge") if isinstance(info, dict) else None
+    labels = mark.get("labels") if isinstance(mark, dict) else None
+    return labels if labels in ("teacher", "mixed") else "truth"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

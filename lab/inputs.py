@@ -141,6 +141,16 @@ def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:
     evaluation = load_coco(root / data.eval_annotations, root / data.eval_images)
     if pool.names != evaluation.names:
         raise BadInput("pool and evaluation annotations list different categories")
+    for name, dataset, said in (
+        ("eval", evaluation, data.eval_labels),
+        ("pool", pool, data.pool_labels),
+    ):
+        if dataset.labels != said:
+            raise BadInput(
+                f"the {name} annotations say that their boxes are of {dataset.labels}, and "
+                f"data.{name}_labels says {said}; a detector's own boxes measure agreement with "
+                f"it, not accuracy: data.{name}_labels={dataset.labels} takes them as they are"
+            )
     pool, evaluation = _first(pool, data.pool_frames), _first(evaluation, data.eval_frames)
     seen = {_digest(f): f for f in evaluation.frames}
     for frame in pool.frames:
