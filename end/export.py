@@ -29,6 +29,7 @@ from ultralytics.utils import LOGGER, YAML
 from endedge.data.coco import Dataset
 from endedge.data.errors import BadInput, Unfinished
 from endedge.data.frames import Batch
+from endedge.distill.adapter import adapter_of
 from endedge.distill.model import DetectionModel, clone, load_detector
 from endedge.end.inference import Network, detect_square
 from endedge.end.metric import coco_map
@@ -104,6 +105,11 @@ def export(
     stride = int(model.stride.max())
     if side < stride or side % stride:
         raise BadInput(f"input of {side} px; this detector takes multiples of {stride}")
+    if kind == "pt" and adapter_of(model) is not None:
+        raise BadInput(
+            "this detector has an input adapter, which no .pt of Ultralytics carries; export "
+            "torchscript, onnx, openvino or ncnn"
+        )
     if calibrate is not None and kind != "openvino":
         raise BadInput(f"8-bit integers are made for openvino, not for {kind}")
     if out.exists():
@@ -112,7 +118,15 @@ def export(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export.") as scratch:
         fresh = Path(scratch) / f"model{_SUFFIX[kind]}"
         with _quiet():
-            _write(model, kind, fresh, side, calibrate)
+            try:
+                _write(model, kind, fresh, side, calibrate)
+            except (BadInput, OSError):
+                raise
+            except Exception as error:  # every converter has its own kinds
+                text = str(error).splitlines() or [""]
+                raise BadInput(
+                    f"{kind} cannot be made of this detector: {type(error).__name__}: {text[0]}"
+                ) from None
             network = _loaded(fresh, kind)
         checked = check(network)
         os.replace(fresh, out)

@@ -69,7 +69,7 @@ def load_exported(path: Path, kind: str, threads: int = 1) -> Network:
 
 def _torchscript(path: Path, threads: int) -> Network:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")  # deprecated, and still what devices run
         module = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     return lambda images: module(images)
 
@@ -88,6 +88,7 @@ def _openvino(path: Path, threads: int) -> Network:
     runtime = needed("openvino", "openvino")
     file = path / "model.xml" if path.is_dir() else path
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    hints["INFERENCE_PRECISION_HINT"] = "f32"  # some processors would take bfloat16 by themselves
     compiled = runtime.Core().compile_model(str(file), "CPU", hints)
     request = compiled.create_infer_request()
 

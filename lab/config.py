@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -20,14 +21,18 @@ from pydantic import (
     model_validator,
 )
 
+from endedge.allocator.problem import Link as AllocatorLink
 from endedge.configs import SHIPPED
 from endedge.data.codec import Codec
 from endedge.data.errors import BadInput
 from endedge.data.shift import Kind
 from endedge.data.units import parse_quantity
-from endedge.distill.training import Recipe
+from endedge.distill.objectives import Responses
+from endedge.distill.recipe import Recipe
 
-__all__ = ["Config", "load_config"]
+__all__ = ["DEVICES", "Config", "load_config", "loop_of"]
+
+DEVICES = r"^(auto|cpu|cuda(:\d+)?)$"
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -116,14 +121,6 @@ class Training(_Section):
         )
 
 
-class Distillation(_Section):
-    """Gains of the student's loss terms (see distill/losses.py)."""
-
-    label_gain: NonNegative = 1.0
-    score_gain: NonNegative = 1.0
-    box_gain: NonNegative = 1.0
-
-
 class HeldBack(_Section):
     """The slice of the uploaded frames that is never trained on. It chooses how far the weights
     move from the start (``shares``) and whether an update is sent at all: not where there are
@@ -133,6 +130,14 @@ class HeldBack(_Section):
     most: Count = 64  # frames
     least: Count = 4  # frames
     shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.25, 0.5, 1.0)
+
+    @property
+    def fewest_frames(self) -> int:
+        """Uploaded frames below which no update is ever sent: too few would be held back. 0 where
+        ``least`` is more than ``most``, so that none ever is."""
+        if self.least > self.most:
+            return 0
+        return next(n for n in count(1) if max(2, round(self.share * n)) >= self.least)
 
 
 class Uplink(_Section):
@@ -189,6 +194,12 @@ class Link(_Section):
     captured_frames: Count | None = None  # that the device has in a period; None: any number
     up: dict[str, Any] | None = None  # `endedge device` shapes its sockets so (docs/link.md),
     down: dict[str, Any] | None = None  # both directions or none
+
+    def at(self, bandwidth_hz: float) -> AllocatorLink:
+        """This link with a bandwidth, as the allocator takes it."""
+        return AllocatorLink(
+            bandwidth_hz, self.period_s, self.up_bit_per_s_per_hz, self.down_bit_per_s_per_hz
+        )
 
 
 class Benchmark(_Section):
@@ -289,7 +300,7 @@ class Config(_Section):
     """One experiment."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=DEVICES)] = "auto"
     log: Literal["none", "tensorboard", "mlflow"] = "none"  # losses of the trainings, in DIR/logs
     engine: Literal["auto", "here", "processes", "ray", "slurm"] = "auto"  # lab/sweep/executors.py
     workers: Count | Literal["auto"] = "auto"  # auto: one a core, or workers_per_gpu
@@ -301,7 +312,7 @@ class Config(_Section):
     uplink: Uplink
     teacher: Training
     student: Training
-    distillation: Distillation = Distillation()
+    distillation: Responses = Responses()
     recovery: Training = Training(steps=100, epochs=10, lr=5e-5)  # of a pruned student
     held_back: HeldBack = HeldBack()
     downlink: Downlink
@@ -346,6 +357,13 @@ class Config(_Section):
     def to_yaml(self) -> str:
         """The resolved configuration, as ``config.yaml`` of a results folder holds it."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def loop_of(config: Config) -> Loop:
+    """The loop's section, or :class:`BadInput`."""
+    if config.loop is None:
+        raise BadInput("the configuration has no 'loop' section; see configs/demo-loop.yaml")
+    return config.loop
 
 
 def load_config(where: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -188,7 +188,7 @@ def _writer(to: Path, source: Path, picture: Picture) -> Any:
     fps = film.get(cv2.CAP_PROP_FPS)
     film.release()
     size = (picture.shape[1], picture.shape[0])
-    code = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]
+    code = cv2.VideoWriter.fourcc(*"mp4v")
     writer = cv2.VideoWriter(str(to), code, fps if 0 < fps < 1000 else _FALLBACK_FPS, size)
     if not writer.isOpened():
         raise BadInput(f"OpenCV cannot write {to.name} here; give a folder of pictures instead")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,21 +10,27 @@ from pathlib import Path
 import torch
 
 from endedge.configs import SHIPPED
-from endedge.data.coco import Dataset, Frame, fingerprint, load_coco, nested_subset, read_image
-from endedge.data.codec import (
-    Codec,
-    Refused,
-    decode_batch,
+from endedge.data.classes import match_classes, same_classes
+from endedge.data.coco import (
+    Dataset,
+    check_boxes,
+    check_pictures,
+    fingerprint,
+    load_coco,
+    nested_subset,
 )
+from endedge.data.codec import MAX_PIXELS, MAX_SIDE, Codec, encoded_size
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.generated import generate
 from endedge.data.shift import Shift
+from endedge.data.storage import cache_folder
+from endedge.data.stream import Captured
 from endedge.distill.model import DetectionModel, load_detector, model_hash
-from endedge.end.capture import encode_batch
-from endedge.lab.config import Config, Data
+from endedge.edge.edge import Plan, Student
+from endedge.lab.config import DEVICES, Config, Data
 
-__all__ = ["World", "find_weights", "pick_device"]
+__all__ = ["World", "check_side", "find_weights", "pick_device"]
 
 _ASSETS = "https://github.com/ultralytics/assets/releases/download/v8.4.0/"
 
@@ -46,20 +50,29 @@ class World:
     def of(cls, config: Config, folder: Path) -> World:
         """Load and check all inputs; generated frames are made inside ``folder``.
 
-        Raises :class:`BadInput` for missing or broken frames and weights, for detectors whose
-        classes are not those of the frames, and for uploads larger than the pool.
+        Classes are matched by name and numbered as the student has them. Raises
+        :class:`BadInput` for missing or broken frames and weights, for detectors whose classes
+        are not those of the frames, for a side of the input that their strides do not allow,
+        for an evaluation without boxes, and for uploads larger than the pool.
         """
         pool, evaluation = _frames(config.data, folder)
         weights = config.weights
         teacher = load_detector(find_weights(weights.teacher, weights.root))
         student = load_detector(find_weights(weights.student, weights.root))
+        names = tuple(student.names.values())
+        same_classes(
+            tuple(teacher.names.values()), names, what="weights.teacher", other="weights.student"
+        )
+        pool = match_classes(
+            pool, names, what=config.data.pool_annotations, detector="weights.student"
+        )
+        evaluation = match_classes(
+            evaluation, names, what=config.data.eval_annotations, detector="weights.student"
+        )
         for role, model in (("teacher", teacher), ("student", student)):
-            if tuple(model.names.values()) != pool.names:
-                raise BadInput(
-                    f"weights.{role} detects {len(model.names)} classes "
-                    f"({', '.join(list(model.names.values())[:3])}, …), the annotations have "
-                    f"{len(pool.names)} ({', '.join(pool.names[:3])}, …); they must be the same"
-                )
+            check_side(model, config.data.image_side, "data.image_side", f"weights.{role}")
+        for codec in map(Codec.parse, config.uplink.codecs):
+            _check_codec(pool, codec)
         if max(config.uplink.frames) > len(pool):
             raise BadInput(
                 f"uplink.frames asks for {max(config.uplink.frames)} frames, "
@@ -95,29 +108,45 @@ class World:
         return stack_frames(
             self.evaluation.frames,
             side,
-            lambda f: self.camera.apply(read_image(f.path), f.image_id),
+            lambda f: self.camera.apply(f.read(), f.image_id),
         )
 
-    def captured(self, seed: int) -> tuple[Frame, ...]:
-        """The device's frames in the order in which it would upload them (nested subsets)."""
-        return self.pool.take(nested_subset(len(self.pool), seed)).frames
+    def captured(self, seed: int) -> tuple[Captured, ...]:
+        """The device's frames in the order in which it would upload them (nested subsets), one a
+        second."""
+        frames = self.pool.take(nested_subset(len(self.pool), seed)).frames
+        return tuple(Captured(f, float(i), self.camera) for i, f in enumerate(frames))
 
-    def encoded(self, frames: Sequence[Frame], codec: Codec) -> bytes:
-        """What crosses the uplink: the framed batch of the frames as the camera saw them."""
-        seen = ((f.image_id, self.camera.apply(read_image(f.path), f.image_id)) for f in frames)
-        return encode_batch(seen, codec)[0]
+    @cached_property
+    def starts(self) -> dict[str, DetectionModel]:
+        """The students before any training, by the architectures of the plan's menu."""
+        return {self.config.weights.student: self.student}
 
-    def received(self, frames: Sequence[Frame], upload: bytes) -> Batch:
-        """What the edge trains on: the frames decoded from ``upload`` with their annotations.
+    @cached_property
+    def start_hashes(self) -> dict[str, str]:
+        """What :attr:`starts` are."""
+        return {name: model_hash(model) for name, model in self.starts.items()}
 
-        Raises :class:`BadInput` when one of them cannot be used.
-        """
-        pictures = {}
-        for item in decode_batch(upload):
-            if isinstance(item, Refused):
-                raise BadInput(f"uploaded frame {item.image_id}: {item.reason}")
-            pictures[item[0]] = item[1]
-        return stack_frames(frames, self.side, lambda f: pictures[f.image_id])
+    @cached_property
+    def plan(self) -> Plan:
+        """How the edge answers an upload."""
+        config, held = self.config, self.config.held_back
+        keeps = sorted(config.downlink.keep, key=lambda keep: keep < 1)  # the whole one first
+        return Plan(
+            teacher=config.teacher,
+            student=config.student,
+            recovery=config.recovery,
+            loss=config.distillation,
+            menu=tuple(Student(name, keep) for name in self.starts for keep in keeps),
+            held_share=held.share,
+            held_most=held.most,
+            shares=held.shares,
+            least=held.least,
+            labels="truth",
+            mode=config.downlink.mode,
+            side=self.side,
+            device=self.device,
+        )
 
 
 def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:
@@ -139,8 +168,6 @@ def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:
         raise BadInput(f"data.root is not a folder: {root}; give the folder of the COCO files")
     pool = load_coco(root / data.pool_annotations, root / data.pool_images)
     evaluation = load_coco(root / data.eval_annotations, root / data.eval_images)
-    if pool.names != evaluation.names:
-        raise BadInput("pool and evaluation annotations list different categories")
     for name, dataset, said in (
         ("eval", evaluation, data.eval_labels),
         ("pool", pool, data.pool_labels),
@@ -152,9 +179,11 @@ def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:
                 f"it, not accuracy: data.{name}_labels={dataset.labels} takes them as they are"
             )
     pool, evaluation = _first(pool, data.pool_frames), _first(evaluation, data.eval_frames)
-    seen = {_digest(f): f for f in evaluation.frames}
+    check_pictures(pool, evaluation, max_side=MAX_SIDE)
+    check_boxes(evaluation, data.eval_annotations)
+    seen = {f.file.sha256: f for f in evaluation.frames}
     for frame in pool.frames:
-        if (twin := seen.get(_digest(frame))) is not None:
+        if (twin := seen.get(frame.file.sha256)) is not None:
             raise BadInput(
                 f"{frame.path} may be uploaded and {twin.path} is evaluated, and they "
                 "are the same picture; pool and evaluation must not overlap"
@@ -162,8 +191,27 @@ def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:
     return pool, evaluation
 
 
-def _digest(frame: Frame) -> bytes:
-    return hashlib.sha256(frame.path.read_bytes()).digest()
+def _check_codec(pool: Dataset, codec: Codec) -> None:
+    """The edge decodes no more than so many pixels a frame."""
+    for frame in pool.frames:
+        width, height = encoded_size(frame.width, frame.height, codec.long_side)
+        if width * height > MAX_PIXELS:
+            raise BadInput(
+                f"uplink.codecs: {codec} sends {frame.path} as {width} x {height} px; the edge "
+                f"decodes at most {MAX_PIXELS:,} pixels, give a shorter long side"
+            )
+
+
+def check_side(model: DetectionModel, side: int, option: str, detector: str) -> None:
+    """Raises :class:`BadInput` for a side of the square input, in px, that ``detector`` cannot
+    take: its coarsest feature map has one cell for each so many px."""
+    stride = int(model.stride.max())
+    if side % stride:
+        down, up = side // stride * stride, (side // stride + 1) * stride
+        raise BadInput(
+            f"{option} {side} px: {detector} takes multiples of {stride}; give "
+            f"{f'{down} or {up}' if down else up}"
+        )
 
 
 def _first(dataset: Dataset, n: int | None) -> Dataset:
@@ -172,10 +220,15 @@ def _first(dataset: Dataset, n: int | None) -> Dataset:
 
 def pick_device(wanted: str) -> str:
     """``auto`` → the GPU if there is one. Raises :class:`BadInput` for one that is not there."""
+    if not re.fullmatch(DEVICES, wanted):
+        raise BadInput(f"device {wanted!r}; there are auto, cpu, cuda and cuda:0, cuda:1, …")
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        return "cuda" if seen else "cpu"
+    if wanted.startswith("cuda") and not seen:
         raise BadInput(f"device {wanted}: PyTorch sees no GPU here; use device=cpu or auto")
+    if wanted.startswith("cuda:") and int(wanted[5:]) >= seen:
+        raise BadInput(f"device {wanted}: PyTorch sees {seen} here, cuda:0 to cuda:{seen - 1}")
     return wanted
 
 
@@ -190,7 +243,7 @@ def find_weights(name: str, root: str | None) -> Path:
         if not shipped.is_file():
             raise BadInput(f"weights not found: the package ships no {name}")
         return shipped
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "endedge" / name
+    cache = cache_folder() / name
     places = [Path(name), *([Path(root) / name] if root else []), cache]
     for place in places:
         if place.is_file():

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from endedge.data.coco import Frame, read_image
+from endedge.data.coco import Frame
 from endedge.data.errors import BadInput
 from endedge.data.frames import stack_frames
 from endedge.data.importing.classes import map_classes
@@ -194,7 +194,7 @@ def _teacher_boxes(
         say(start, len(todo), f"pictures labelled by {Path(wishes.teacher).name}")
         part = todo[start : start + _CHUNK]
         frames = [_frame(i, p) for i, p in enumerate(part)]
-        batch = stack_frames(frames, side_px, lambda f: read_image(f.path))
+        batch = stack_frames(frames, side_px, lambda f: f.read())
         for picture, found in zip(
             part, detect(teacher, batch, min_score=wishes.score, device=device), strict=True
         ):

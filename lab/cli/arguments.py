@@ -158,15 +158,22 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub = verb(
         "allocate",
         "split a bandwidth by fitted curves",
-        "endedge allocate runs/demo --bandwidth 20kHz --period 60",
+        "endedge allocate runs/demo --bandwidth 20kHz",
     )
-    sub.add_argument("where", help="results folder or curves.json")
+    sub.add_argument(
+        "where",
+        help="results folder, whose config.yaml gives link, rules and limits, or a curves.json",
+    )
     sub.add_argument("--bandwidth", required=True, help="Hz, e.g. 20000 or 20kHz")
-    sub.add_argument("--period", required=True, help="seconds between two updates")
-    sub.add_argument("--up", default="2.55", help="uplink bit/s/Hz (default 2.55)")
-    sub.add_argument("--down", default="5.0", help="downlink bit/s/Hz (default 5)")
-    sub.add_argument("--schedule", choices=("pipelined", "sequential"), default="pipelined")
-    sub.add_argument("--edge-s", default="0", help="seconds of edge computing (sequential)")
+    sub.add_argument("--period", help="seconds between two updates (default: the folder's, or 60)")
+    sub.add_argument("--up", help="uplink bit/s/Hz (default: the folder's, or 2.55)")
+    sub.add_argument("--down", help="downlink bit/s/Hz (default: the folder's, or 5)")
+    sub.add_argument(
+        "--schedule",
+        choices=("pipelined", "sequential"),
+        help="(default: the folder's, or pipelined)",
+    )
+    sub.add_argument("--edge-s", help="seconds of edge computing (default: the folder's, or 0)")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = verb(

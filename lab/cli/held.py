@@ -9,7 +9,7 @@ from typing import Any
 
 from endedge.data.errors import BadInput
 
-__all__ = ["Seen", "one_held", "seen"]
+__all__ = ["Seen", "declare_frames", "one_held", "seen"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,34 +59,29 @@ def _in_use(folder: Path) -> Path:
 def seen(model: Any, a: Any) -> Seen:
     """The frames of ``--annotations`` and ``--images``, of ``--frames``, or made-up ones, at
     ``--imgsz``. Raises :class:`BadInput` for one without the other, and other classes."""
-    from endedge.data.coco import load_coco, read_image
+    from endedge.data.classes import match_classes
+    from endedge.data.coco import check_boxes, check_pictures, load_coco
     from endedge.data.frames import stack_frames, unlabelled
     from endedge.distill.package.sensitivity import synthetic_frames
     from endedge.lab.cli.package import calibration_frames
+    from endedge.lab.inputs import check_side
 
-    check_side(model, a.imgsz)
+    check_side(model, a.imgsz, "--imgsz", a.model)
     if bool(a.annotations) != bool(a.images):
         raise BadInput("--annotations and --images belong together")
     if a.annotations:
         truth = load_coco(a.annotations, a.images)
-        if tuple(model.names.values()) != truth.names:
-            raise BadInput(
-                f"{a.model} detects {len(model.names)} classes, {a.annotations} has "
-                f"{len(truth.names)}; they must be the same, in the same order"
-            )
-        frames = stack_frames(truth.frames, a.imgsz, lambda f: read_image(f.path))
-        return Seen(frames, truth, f"{len(truth)} labelled frames")
+        names = tuple(model.names.values())
+        truth = match_classes(truth, names, what=a.annotations, detector=a.model)
+        check_boxes(truth, a.annotations)
+        check_pictures(truth)
+        frames = stack_frames(truth.frames, a.imgsz, lambda f: f.read())
+        by = "" if truth.labels == "truth" else f" (labels: {truth.labels})"
+        return Seen(frames, truth, f"{len(truth)} labelled frames{by}")
     if a.frames:
         pictures = calibration_frames(Path(a.frames), a.imgsz)
         return Seen(unlabelled(pictures), None, f"{len(pictures)} frames")
     return Seen(unlabelled(synthetic_frames(16, a.imgsz)), None, "16 made-up frames (noise)")
-
-
-def check_side(model: Any, side: int) -> None:
-    """Raises :class:`BadInput` for an input that is no multiple of the detector's stride."""
-    stride = int(model.stride.max())
-    if side < stride or side % stride or side > 4096:
-        raise BadInput(f"--imgsz {side}: this detector takes multiples of {stride} up to 4096")
 
 
 def declare_frames(sub: Any, what: str) -> None:

@@ -146,19 +146,21 @@ def _plot(a: argparse.Namespace) -> None:
 
 
 def _allocate(a: argparse.Namespace) -> None:
-    from endedge.allocator import Curves, Link, Rules, allocate
+    from endedge.lab.benchmark.planning import plan
 
-    where = Path(a.where)
-    curves = Curves.load(where / "curves.json" if where.is_dir() else where)
-    link = Link(
-        parse_quantity(a.bandwidth, "Hz"),
-        parse_quantity(a.period, "s"),
-        parse_quantity(a.up, "bit/s/Hz"),
-        parse_quantity(a.down, "bit/s/Hz"),
-    )
-    rules = Rules(schedule=a.schedule, edge_s=parse_quantity(a.edge_s, "s"))
-    found = allocate(curves, link, rules)
-    print(json.dumps(found.record(), indent=1) if a.json else found)
+    given = {
+        "period_s": a.period,
+        "up_bit_per_s_per_hz": a.up,
+        "down_bit_per_s_per_hz": a.down,
+        "schedule": a.schedule,
+        "edge_s": a.edge_s,
+    }
+    planned = plan(Path(a.where), {name: v for name, v in given.items() if v is not None})
+    found = planned.allocate(parse_quantity(a.bandwidth, "Hz"))
+    if a.json:
+        print(json.dumps({**found.record(), **planned.record()}, indent=1))
+    else:
+        print(f"{planned}\n{found}")
 
 
 def _generate(a: argparse.Namespace) -> None:

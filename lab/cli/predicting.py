@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from endedge.data.errors import BadInput
-from endedge.lab.cli.held import check_side, one_held
+from endedge.lab.cli.held import one_held
 from endedge.lab.cli.package import one_thread
 
 __all__ = ["declare", "predict_source"]
@@ -36,13 +36,13 @@ def predict_source(a: argparse.Namespace) -> None:
     from endedge.data.importing.writing import free
     from endedge.lab.cli.progress import Progress
     from endedge.lab.drawn import predict
-    from endedge.lab.inputs import pick_device
+    from endedge.lab.inputs import check_side, pick_device
 
     if not 0 < a.score < 1:
         raise BadInput(f"--score {a.score} is not between 0 and 1")
     free(Path(a.out))
     model = one_held(a.model, a.base)
-    check_side(model, a.imgsz)
+    check_side(model, a.imgsz, "--imgsz", a.model)
     with Progress() as progress:
         made = predict(
             model,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +97,7 @@ def test_two_splits_with_the_same_file_names(tmp_path: Path, frames: Dataset) ->
     ]
 
 
-def _write_coco(to: Path, images: list[object], annotations: list[object]) -> None:
+def _write_coco(to: Path, images: Sequence[object], annotations: Sequence[object]) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
     names = [{"id": "7", "name": "dog"}, {"id": 3, "name": "cat"}]
     to.write_text(json.dumps({"images": images, "annotations": annotations, "categories": names}))
@@ -234,12 +234,8 @@ def test_a_bomb_of_entities_is_no_label_file(tmp_path: Path) -> None:
 def test_a_video_becomes_a_frame_every_so_often(tmp_path: Path) -> None:
     import cv2
 
-    film = cv2.VideoWriter(
-        str(tmp_path / "day.avi"),
-        cv2.VideoWriter_fourcc(*"MJPG"),
-        10,
-        (64, 48),  # type: ignore[attr-defined]
-    )
+    code = cv2.VideoWriter.fourcc(*"MJPG")
+    film = cv2.VideoWriter(str(tmp_path / "day.avi"), code, 10, (64, 48))
     for i in range(35):
         film.write(np.full((48, 64, 3), 7 * i, np.uint8))
     film.release()

@@ -159,8 +159,6 @@ def test_bad_wishes_are_one_line(
 def test_a_full_disk_leaves_nothing(
     frames: Dataset, tmp_path: Path, exports: dict[str, Export], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from endedge.data.importing import writing
-
     exports["cvat"](tmp_path / "x", frames)
     copied: list[Path] = []
 
@@ -170,7 +168,7 @@ def test_a_full_disk_leaves_nothing(
             raise OSError(28, "No space left on device")
         to.write_bytes(source.read_bytes())
 
-    monkeypatch.setattr(writing.shutil, "copyfile", full)
+    monkeypatch.setattr("shutil.copyfile", full)
     with pytest.raises(OSError, match="No space"):
         main(["import", str(tmp_path / "x"), "--out", str(tmp_path / "mine"), *DEMO])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x"]
