@@ -226,8 +226,11 @@ class Edge(_Section):
 
 class Serve(_Section):
     """What one device may ask of `endedge serve`: bytes of a batch, of all its batches averaged
-    over time (a second), of a package; frames of a batch; rounds stored and not ended; and how
-    many devices there may be."""
+    over time (a second), of a package; frames of a batch; rounds stored and not ended; messages
+    and connections a second; and how many devices there may be. ``disk_bytes`` bounds the whole
+    folder (null: 90 % of what is free at the start), ``handshakes`` the peers that have not proved
+    who they are (of all, and of one address). An adaptation job has ``job_memory`` bytes (null:
+    half of the machine's) and ``job_s`` seconds."""
 
     upload_bytes: Bytes = 256 * 2**20
     upload_bytes_per_s: Positive | None = None  # None: as the link allows
@@ -235,6 +238,13 @@ class Serve(_Section):
     frames: Count = 100_000
     pending_rounds: Count = 2
     devices: Count = 1000
+    messages_per_s: Positive = 100.0
+    greetings_per_s: Positive = 1.0
+    disk_bytes: Bytes | None = None
+    handshakes: Count = 256
+    handshakes_per_address: Count = 128
+    job_memory: Bytes | None = None
+    job_s: Positive = 3600.0
 
 
 class Domain(_Section):

@@ -76,6 +76,16 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         )
 
     importing.declare(verb)
+
+    def own_policies(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--policy",
+            action="append",
+            default=[],
+            metavar="FILE.py",
+            help="your own policies: a file that registers them (it is executed)",
+        )
+
     for name, says in (
         ("run", "the main job: measure, fit, allocate, benchmark, report; resumes"),
         ("measure", "measure the grid of accuracy against bytes; resumes"),
@@ -101,10 +111,12 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub = verb(
         "loop",
         "closed-loop rounds over a drifting stream, policies side by side; resumes",
-        "endedge loop demo-loop --out runs/loop",
+        "endedge loop demo-loop --out runs/loop\n"
+        "  endedge loop demo-loop 'loop.policies=[fitted,equal]' --policy mine.py --out runs/mine",
     )
     configured(sub, "a YAML file with a loop section, or a shipped one (demo-loop)")
     sub.add_argument("--prior", metavar="DIR", help="results of an earlier run, for the curves")
+    own_policies(sub)
     for name, says in (
         ("train", "adapt the teacher to one upload"),
         ("distill", "adapt the teacher to one upload and distil a student from it"),
@@ -123,13 +135,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         "endedge bench runs/demo --policy my_policy.py",
     )
     sub.add_argument("dir", metavar="DIR", help="results folder")
-    sub.add_argument(
-        "--policy",
-        action="append",
-        default=[],
-        metavar="FILE.py",
-        help="your own policies: a file that registers them (it is executed)",
-    )
+    own_policies(sub)
     sub.add_argument(
         "--exact",
         action="store_true",
@@ -238,6 +244,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("--secure", action="store_true", help="TLS 1.3 and enrolment by token")
     sub.add_argument("--metrics-port", type=int, help="Prometheus metrics on this port")
     sub.add_argument("--jobs", type=int, default=1, help="adaptations at a time (default 1)")
+    _verbose(sub, "every event, not only warnings; -vv what was repeated, too")
 
     sub = verb(
         "device",
@@ -256,6 +263,21 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0, help="order of the frames")
     sub.add_argument("--day", type=int, help="of a loop's days, from 0: its frames and its rounds")
     sub.add_argument("--policy", default="equal", help="that splits a day's air (default equal)")
+    _verbose(sub, "everything that is logged")
+
+    sub = verb(
+        "keys",
+        "an edge's keys; who may connect to it",
+        "endedge keys runs/edge cam1 cam2 --host edge.example",
+    )
+    sub.add_argument("folder", metavar="DIR", help="the server's state: --out of `endedge serve`")
+    sub.add_argument("names", nargs="*", metavar="DEVICE", help="issue a bundle with a fresh token")
+    sub.add_argument(
+        "--host", action="append", metavar="NAME", help="in a new certificate; may be repeated"
+    )
+    sub.add_argument(
+        "--revoke", action="append", default=[], metavar="DEVICE", help="let it in no more"
+    )
 
     sub = verb("doctor", "check this installation and run a small round", "endedge doctor --json")
     sub.add_argument("--out", default=".", metavar="DIR", help="where results would go")
@@ -279,6 +301,10 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     )
     _data(data.add_subparsers(dest="job", required=True, metavar="JOB", parser_class=_Parser), verb)
     return parser
+
+
+def _verbose(sub: argparse.ArgumentParser, what: str) -> None:
+    sub.add_argument("-v", "--verbose", action="count", default=0, help=what)
 
 
 def _data(jobs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:

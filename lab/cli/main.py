@@ -19,6 +19,7 @@ from endedge.data.units import parse_quantity
 from endedge.lab.cli import exporting, importing, predicting, timing
 from endedge.lab.cli import package as tools
 from endedge.lab.cli.arguments import Action, build_parser
+from endedge.lab.cli.logs import log_to_stderr
 
 __all__ = ["main"]
 
@@ -86,7 +87,8 @@ def _loop(a: argparse.Namespace) -> None:
     from endedge.lab.loop import summary as loop_results
 
     with _progress() as progress:
-        print(loop_results.loop_stage(_config(a), Path(a.out), a.prior, progress))
+        files = tuple(Path(file) for file in a.policy)
+        print(loop_results.loop_stage(_config(a), Path(a.out), a.prior, progress, files))
 
 
 def _job(a: argparse.Namespace) -> None:
@@ -117,10 +119,11 @@ def _fit(a: argparse.Namespace) -> None:
 
 
 def _bench(a: argparse.Namespace) -> None:
+    from endedge.allocator.policies import from_file
     from endedge.lab import pipeline
 
     for file in a.policy:
-        pipeline.own_policies(Path(file))
+        from_file(Path(file))
     with _progress() as progress:
         pipeline.bench_stage(Path(a.dir), progress, exact=a.exact)
     print(_headline(Path(a.dir)))
@@ -229,6 +232,7 @@ def _completion(a: argparse.Namespace) -> None:
 
 
 def _serve(a: argparse.Namespace) -> None:
+    log_to_stderr(a.verbose)
     from endedge.edge.server.service import ServeConfig
     from endedge.lab.loop.sockets import serve
 
@@ -249,6 +253,7 @@ def _device(a: argparse.Namespace) -> None:
     from endedge.end.client.client import DeviceConfig, Outcome
     from endedge.lab.loop.sockets import day, device
 
+    log_to_stderr(a.verbose + 1)  # it runs where nobody sees more of it
     host, colon, port = a.edge.rpartition(":")
     if not colon or not port.isdigit():
         raise BadInput(f"--edge {a.edge} is not HOST:PORT, e.g. 127.0.0.1:7070")
@@ -276,6 +281,19 @@ def _device(a: argparse.Namespace) -> None:
     )
 
 
+def _keys(a: argparse.Namespace) -> None:
+    from endedge.edge.server.keys import issue_bundle, open_keys
+
+    keys = open_keys(Path(a.folder) / "keys", a.host)
+    for name in a.revoke:
+        keys.revoke(name)
+    for name in a.names:
+        print(issue_bundle(keys, name))
+    if not a.names:
+        for name in keys.devices():
+            print(f"{name}: enrolled")
+
+
 _ACTIONS: dict[str, Action] = {
     "import": importing.import_source,
     "run": _run,
@@ -300,6 +318,7 @@ _ACTIONS: dict[str, Action] = {
     "completion": _completion,
     "serve": _serve,
     "device": _device,
+    "keys": _keys,
     "train": _job,
     "distill": _job,
 }
