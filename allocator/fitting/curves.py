@@ -202,8 +202,11 @@ class Curves:
         """Write ``curves.json``, atomically."""
         path = Path(path)
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(self.to_json(), encoding="utf-8")
-        os.replace(partial, path)
+        try:
+            partial.write_text(self.to_json(), encoding="utf-8")
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)  # of a full disk
 
     @classmethod
     def load(cls, path: str | Path) -> Curves:

@@ -118,8 +118,11 @@ class Surface:
         """Write ``surface.csv`` (columns in the order of the fields)."""
         path = Path(path)
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(self.to_csv(), encoding="utf-8")
-        partial.replace(path)
+        try:
+            partial.write_text(self.to_csv(), encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)  # of a full disk
 
     def sha256(self) -> str:
         """SHA-256 (hex) of :meth:`to_csv`: the provenance that curves carry."""
