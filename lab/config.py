@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,12 +24,15 @@ from pydantic import (
 
 from endedge.allocator.problem import Link as AllocatorLink
 from endedge.configs import SHIPPED
+from endedge.data.annotations import read_text
 from endedge.data.codec import Codec
 from endedge.data.errors import BadInput
 from endedge.data.shift import Kind
+from endedge.data.storage import at_home
 from endedge.data.units import parse_quantity
 from endedge.distill.objectives import Responses
 from endedge.distill.recipe import Recipe
+from endedge.lab.strict_yaml import read_yaml
 
 __all__ = ["DEVICES", "Config", "load_config", "loop_of"]
 
@@ -47,6 +51,7 @@ Bytes = Annotated[Count, _quantity("B", int)]
 Hertz = Annotated[Positive, _quantity("Hz", float)]
 Seconds = Annotated[Positive, _quantity("s", float)]
 LabelledBy = Literal["truth", "teacher", "mixed"]
+File = Annotated[str, AfterValidator(at_home)]  # ~ is the user's home
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -68,7 +73,7 @@ class Data(_Section):
     ``generated``: scenes made on the spot (domain ``field``), ``pool`` and ``eval`` counts."""
 
     source: Literal["coco", "generated"] = "coco"
-    root: str = "."
+    root: File = "."
     pool_annotations: str = "annotations/instances_pool.json"
     pool_images: str = "images/pool"
     eval_annotations: str = "annotations/instances_eval.json"
@@ -86,9 +91,9 @@ class Weights(_Section):
     """Detectors before adaptation: a path, a name inside ``root``, a file shipped with the
     package (``endedge:demo/student.safetensors``) or an Ultralytics name that can be downloaded."""
 
-    root: str | None = None
-    teacher: str
-    student: str
+    root: File | None = None
+    teacher: File
+    student: File
 
 
 class Training(_Section):
@@ -143,7 +148,7 @@ class HeldBack(_Section):
 class Uplink(_Section):
     """Upload sizes (frames) of the grid, the codec's operating points (``jpeg-q75-320``)."""
 
-    frames: tuple[Count, ...]
+    frames: tuple[Annotated[int, Field(ge=2)], ...]  # one to learn from, one to judge by
     codecs: tuple[str, ...] = ("jpeg-q75-320",)
 
     @field_validator("codecs")
@@ -281,7 +286,7 @@ class Loop(_Section):
     select: str = "random"  # rule of end/selection.py
     redact: tuple[str, ...] = ("person",)  # classes blurred by policies that end in +redacted
     policies: tuple[str, ...] = ("adaptive", "equal", "data-only", "model-only", "no-update")
-    prior: str | None = None  # results folder of an earlier `endedge run`, for the adaptive policy
+    prior: File | None = None  # results folder of an earlier `endedge run`, for the adaptive policy
     half_life_rounds: Positive = 4.0  # of an observed round in the adaptive policy's fit
     lost: tuple[Count, ...] = ()
 
@@ -383,10 +388,7 @@ def load_config(where: str | Path, overrides: Sequence[str] = ()) -> Config:
     of range.
     """
     text, name = _read(Path(where))
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadInput(f"{name} is not YAML: {' '.join(str(error).split())}") from None
+    document = read_yaml(text, name)
     if not isinstance(document, dict):
         raise BadInput(f"{name} holds a {type(document).__name__}; a configuration is a mapping")
     if (Path(where) / "annotations").is_dir() and isinstance(document.get("data", {}), dict):
@@ -407,10 +409,10 @@ def _read(path: Path) -> tuple[str, str]:
         if path.is_file():
             if path.stat().st_size > 2**20:
                 raise BadInput(f"{path} is larger than 1 MiB; not a configuration")
-            return path.read_text(encoding="utf-8"), str(path)
+            return read_text(path), str(path)
         if len(path.parts) == 1 and shipped.is_file():
             return shipped.read_text(encoding="utf-8"), path.name
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise BadInput(f"cannot read {path}: {error}") from None
     raise BadInput(f"configuration not found: {path}; give a YAML file or a shipped name ('demo')")
 
@@ -425,10 +427,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
         at = at.setdefault(parent, {})
         if not isinstance(at, dict):
             raise BadInput(f"override {override!r}: {parent} is not a section")
-    try:
-        at[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise BadInput(f"override {override!r}: the value is not YAML") from None
+    at[last] = read_yaml(value, f"override {override!r}: the value")
 
 
 def _first(error: ValidationError) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from endedge.data.errors import BadInput
-from endedge.data.storage import append, publish, sha256_of, sweep, write_atomic
+from endedge.data.storage import append, private_folder, publish, sha256_of, sweep, write_atomic
 from endedge.link.messages import Offer, encode
 
 __all__ = ["Damaged", "DeviceRounds", "State"]
@@ -65,7 +65,7 @@ class DeviceRounds:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)  # what a camera saw is for its owner
         sweep(folder)
         self._part = folder / "upload.part"
         self._state_path = folder / "state.json"

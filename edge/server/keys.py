@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.x509.oid import NameOID
 
 from endedge.data.errors import BadInput
-from endedge.data.storage import write_atomic
+from endedge.data.storage import private_folder, write_atomic
 from endedge.link.messages import check_device_id, hello_statement, update_statement
 
 __all__ = ["EdgeKeys", "create_keys", "issue_bundle", "load_keys", "open_keys"]
@@ -154,6 +154,7 @@ def create_keys(folder: Path, hosts: Sequence[str] = _LOOPBACK) -> EdgeKeys:
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     try:
         shutil.rmtree(partial, ignore_errors=True)
+        private_folder(partial)
         write_atomic(partial / _CERTIFICATE, _certificate(private, hosts))
         write_atomic(partial / _TLS_KEY, _pem(private), mode=0o600)
         write_atomic(partial / _SIGNING, _pem(Ed25519PrivateKey.generate()), mode=0o600)

@@ -210,7 +210,7 @@ class EdgeService:
         """Whatever goes wrong with a device's files, or in our handling of it, is that device's."""
         try:
             yield
-        except (ConnectionError, TimeoutError):
+        except OSError:  # a connection that was cut, a disk that is full: it passes
             raise
         except Exception as error:
             if isinstance(error, BadInput) and not isinstance(error, Damaged):
@@ -259,14 +259,23 @@ class EdgeService:
             began_s = time.monotonic()
             device = self._devices.get(name)
             if device is not None:
-                with contextlib.suppress(NotNow), self._quarantining(device):
-                    await self._play(device, round_index, run)
+                await self._guarded(device, self._play(device, round_index, run))
                 device.job_state = ""
                 device.compute_s += time.monotonic() - began_s
             self._queue.done(name, time.monotonic() - began_s)
             if (now := self._devices.get(name)) is not None:
-                with contextlib.suppress(NotNow), self._quarantining(now):
-                    await self._schedule(now)
+                await self._guarded(now, self._schedule(now))
+
+    async def _guarded(self, device: Device, work: Coroutine[Any, Any, None]) -> None:
+        """What a worker does for one device must not end the worker."""
+        try:
+            with self._quarantining(device):
+                await work
+        except NotNow:
+            pass  # quarantined, and noted
+        except OSError as error:
+            self.audit("disk_error", device.device_id, why=str(error))
+            await asyncio.sleep(RETRY_S)
 
     async def _play(self, device: Device, round_index: int, run: Callable[[Ticket], bytes]) -> None:
         if await device.on_disk(device.rounds.next_job) != round_index:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from endedge.data.errors import BadInput
-from endedge.data.storage import append
+from endedge.data.storage import append, private_folder
 from endedge.end.client.apply import Install, ModelStore
 from endedge.end.client.config import DeviceConfig
 from endedge.end.client.identity import Identity
@@ -85,7 +85,7 @@ class Device:
         self.config = config
         self._install = install
         self._evaluate = evaluate
-        config.folder.mkdir(parents=True, exist_ok=True)
+        private_folder(config.folder)  # frames that wait, and the device's key
         self.spool = Spool(config.folder / "spool", config.spool_bytes)
         self.store = ModelStore(config.folder / "models")
         self.identity = Identity(config.device_id, config.folder, config.bundle)

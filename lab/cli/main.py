@@ -2,12 +2,13 @@
 
 Bad input is one line on stderr and exit status 2; work of which a part failed says which
 (status 1); an interrupted job says how to go on (status 130); anything else unexpected is a
-bug and keeps its traceback.
+bug and keeps its traceback. A disk or a port that fails is one line and status 2, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from endedge.data.errors import BadInput, Unfinished
+from endedge.data.storage import at_home
 from endedge.data.units import parse_quantity
 from endedge.lab.cli import exporting, importing, predicting, timing
 from endedge.lab.cli import package as tools
@@ -28,6 +30,9 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal of ASCII gets ? and no traceback
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     parser = build_parser(_ACTIONS)
     arguments, rest = parser.parse_known_args(argv)
     # argparse cannot take key=value after an option; here they may stand anywhere, and a word
@@ -37,8 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
     else:
         arguments.overrides += rest
+    for name, value in vars(arguments).items():
+        if isinstance(value, str):
+            setattr(arguments, name, at_home(value))
+        elif isinstance(value, list):
+            setattr(arguments, name, [at_home(v) if isinstance(v, str) else v for v in value])
     try:
         arguments.do(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk behind it shows here
     except BadInput as error:
         print(f"endedge {arguments.verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -56,6 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         sys.stderr.close()
         return 141
+    except OSError as error:  # a disk that is full or read-only, a port that is taken
+        where = f"{error.filename}: " if error.filename is not None else ""
+        says = " ".join(str(error.strerror or error).split())
+        print(f"endedge {arguments.verb}: {where}{says}", file=sys.stderr)
+        return 2
     return 0
 
 
