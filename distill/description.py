@@ -27,8 +27,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from endedge.data.errors import BadInput
 from endedge.distill.adapter import InputAdapter
+from endedge.distill.layers import MAX_CHANNELS, MAX_PARAMETERS, set_widths, widths
 from endedge.distill.network import Conv, parse_model
-from endedge.distill.structure import MAX_CHANNELS, MAX_PARAMETERS, set_widths, widths
 
 __all__ = ["ACTIVATIONS", "PROBE_SIDE", "Plan", "check_spec", "plan_of", "resolved", "using"]
 

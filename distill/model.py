@@ -24,8 +24,8 @@ from endedge.data.storage import write_atomic
 from endedge.distill.adapter import InputAdapter, adapter_of, attach
 from endedge.distill.checkpoint import read_checkpoint
 from endedge.distill.description import PROBE_SIDE, Plan, plan_of, resolved, using
+from endedge.distill.layers import MAX_PARAMETERS, set_widths
 from endedge.distill.network import DEFAULT_CFG, Conv, DetectionModel, fuse_conv_and_bn
-from endedge.distill.structure import MAX_PARAMETERS, set_widths
 
 __all__ = [
     "DetectionModel",

@@ -15,9 +15,9 @@ import torch
 from endedge.data.errors import BadInput
 from endedge.distill.adapter import InputAdapter, adapter_of
 from endedge.distill.description import plan_of
+from endedge.distill.layers import MAX_PARAMETERS, widths
 from endedge.distill.model import DetectionModel, build_detector, spec_of
 from endedge.distill.package.spec_dictionary import SPEC_DICTIONARY
-from endedge.distill.structure import MAX_PARAMETERS, widths
 
 __all__ = ["changed_adapter", "describe", "read_spec", "skeleton_of"]
 
