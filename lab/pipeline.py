@@ -6,12 +6,11 @@ any of them can be run again alone.
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from endedge.allocator import Curves, Points, Surface, fit, registry
+from endedge.allocator import Curves, Points, Surface, fit
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
 from endedge.lab.benchmark.benchmark import (
@@ -47,7 +46,6 @@ __all__ = [
     "compare_stage",
     "fit_stage",
     "measure_stage",
-    "own_policies",
     "report_stage",
     "run",
 ]
@@ -100,17 +98,23 @@ def fit_stage(folder: Path) -> Curves:
     return curves
 
 
-def bench_stage(folder: Path, progress: Progress, *, exact: bool = False) -> Path:
+def bench_stage(
+    folder: Path, progress: Progress, *, exact: bool = False, changes: Sequence[str] = ()
+) -> Path:
     """Curves and surface → ``allocation.csv``, ``benchmark.csv`` and the studies.
 
     ``exact`` (or the configuration's ``benchmark.execute``) trains and packs what the policies
-    decided → ``executed.csv``; resumes, as measuring does.
+    decided → ``executed.csv``; resumes, as measuring does. ``changes`` to the configuration
+    (``link.period_s=30``) are kept in ``config.yaml``, so that the report speaks of the same link.
+    Raises :class:`BadInput` for one of what was measured.
     """
     config = _planned(folder)
+    if changes:
+        config = _replanned(folder, config, changes)
     link = config.link
     surface, curves = Surface.read(folder / "surface.csv"), Curves.load(folder / "curves.json")
     cells = captured(surface, link)
-    rules, sweep_hz = rules_of(link, surface), bandwidths(surface, link)
+    rules, sweep_hz = rules_of(link, surface), bandwidths(cells, link, curves)
     points = Points.of(sendable(cells, config.held_back.fewest_frames))
     contest = Contest(curves, link, executable(rules, points), sweep_hz, points)
     allocations = split_sweep(curves, link, contest.rules, sweep_hz)
@@ -188,20 +192,17 @@ def compare_stage(folders: Sequence[Path], out: Path) -> Path:
     return write_comparison({str(f): Results.read(f, _planned(f)) for f in folders}, out)
 
 
-def own_policies(file: Path) -> None:
-    """Run a Python file of the user's that registers policies (``endedge.allocator.register``).
-
-    Raises :class:`BadInput` when it is not there, does not run, or registers none.
-    """
-    before = set(registry())
-    try:
-        runpy.run_path(str(file))
-    except BadInput:
-        raise
-    except Exception as error:
-        raise BadInput(f"{file} does not run: {type(error).__name__}: {error}") from None
-    if set(registry()) == before:
-        raise BadInput(f'{file} registers no policy; decorate one with @register("its-name")')
+def _replanned(folder: Path, config: Config, changes: Sequence[str]) -> Config:
+    """``config.yaml`` with another link, benchmark or scenarios; the rest was measured as it is."""
+    for change in changes:
+        if change.partition(".")[0].partition("=")[0] not in ("link", "benchmark", "scenarios"):
+            raise BadInput(
+                f"{change!r}: link, benchmark and scenarios can change here; another of the rest "
+                "needs another measurement ('endedge measure')"
+            )
+    changed = load_config(folder / "config.yaml", changes)
+    write_atomic(folder / "config.yaml", changed.to_yaml().encode())
+    return changed
 
 
 def _planned(folder: Path) -> Config:
