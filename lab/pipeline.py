@@ -28,13 +28,14 @@ from endedge.lab.benchmark.benchmark import (
     split_sweep,
 )
 from endedge.lab.benchmark.exact import Ladder, cells_of
+from endedge.lab.benchmark.outcomes import Benchmark
 from endedge.lab.benchmark.ranking import Standing, standings
 from endedge.lab.benchmark.robustness import FILES, Trial, held_out, injected_errors, scenarios
 from endedge.lab.config import Config, load_config
 from endedge.lab.inputs import World
 from endedge.lab.report.compare import write_comparison
 from endedge.lab.report.page import write_report
-from endedge.lab.report.results import Benchmark, Results
+from endedge.lab.report.results import Results
 from endedge.lab.store import Store
 from endedge.lab.sweep.adaptive import adaptive_sweep
 from endedge.lab.sweep.cell import Rounds
@@ -114,7 +115,10 @@ def bench_stage(
     link = config.link
     surface, curves = Surface.read(folder / "surface.csv"), Curves.load(folder / "curves.json")
     cells = captured(surface, link)
-    rules, sweep_hz = rules_of(link, surface), bandwidths(cells, link, curves)
+    rules, sweep_hz = (
+        rules_of(link, surface),
+        bandwidths(sendable(cells, config.held_back.fewest_frames), link, curves),
+    )
     points = Points.of(sendable(cells, config.held_back.fewest_frames))
     contest = Contest(curves, link, executable(rules, points), sweep_hz, points)
     allocations = split_sweep(curves, link, contest.rules, sweep_hz)
