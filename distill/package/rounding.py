@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
+from scipy.linalg import lapack
 
 from endedge.data.errors import BadInput
+from endedge.distill.package.compiled import compiled
 from endedge.distill.package.quantization import (
     STEP_RESOLUTION,
     Coded,
@@ -133,15 +134,17 @@ def inverse_factor(moment: Floats, damping: float = _DAMPING) -> Floats:
         raise BadInput("activations are not finite on the frames given; check the model")
     size = len(moment)
     scale = max(float(np.trace(moment)) / size, 1e-30)
-    # chol(inv(H)) upper, without forming the inverse: reverse, factor, reverse, invert
+    # chol(inv(H)) upper, without forming the inverse: reverse, factor, reverse, invert; reversed in
+    # both directions and read in the other order, R with R @ R.T = H is lower triangular
     while True:
-        damped = moment / scale + damping * np.eye(size)
-        try:
-            upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]  # R with R @ R.T = H
+        damped = np.asfortranarray(moment[::-1, ::-1] / scale)
+        damped[np.diag_indices(size)] += damping
+        lower, failed = lapack.dpotrf(damped, lower=1, clean=1, overwrite_a=1)
+        if not failed:
             break
-        except np.linalg.LinAlgError:  # rounding errors of a moment without variance
-            damping *= 10
-    return np.asarray(solve_triangular(upper, np.eye(size), lower=False))
+        damping *= 10  # rounding errors of a moment without variance
+    inverse, _ = lapack.dtrtri(lower, lower=1, overwrite_c=1)
+    return np.ascontiguousarray(inverse[::-1, ::-1])
 
 
 def round_with_feedback(
@@ -154,22 +157,47 @@ def round_with_feedback(
     """
     if not weights.any():  # a layer that a delta leaves alone
         return np.zeros(weights.shape, np.int32)
-    work = (weights / row_steps[:, None]).T.astype(np.float32)  # (D, C), in row steps
+    work = np.ascontiguousarray(
+        (weights / row_steps[:, None]).T, np.float32
+    )  # (D, C), in row steps
     upper = factor.astype(np.float32)
+    grid = column_steps.astype(np.float32)
     size = len(work)
     result = np.empty(work.shape, np.int32)
     for start in range(0, size, _BLOCK):
         stop = min(size, start + _BLOCK)
         errors = np.empty((stop - start, work.shape[1]), np.float32)
-        for j in range(start, stop):
-            step = np.float32(column_steps[j])
-            scaled = work[j] / step
-            q = np.trunc(scaled + np.copysign(np.float32(0.5 - deadzone), scaled))
-            result[j] = q.clip(-(2**22), 2**22)
-            error = (work[j] - q * step) / upper[j, j]
-            errors[j - start] = error
-            if j + 1 < stop:
-                work[j + 1 : stop] -= upper[j, j + 1 : stop, None] * error
+        within = np.ascontiguousarray(upper[start:stop, start:stop])
+        _round_block(
+            work[start:stop], within, grid[start:stop], 0.5 - deadzone, errors, result[start:stop]
+        )
         if stop < size:
             work[stop:] -= upper[start:stop, stop:].T @ errors
     return result.T
+
+
+@compiled
+def _round_block(
+    work: NDArray[np.float32],
+    upper: NDArray[np.float32],
+    steps: NDArray[np.float32],
+    bin_half: float,
+    errors: NDArray[np.float32],
+    result: Ints,
+) -> None:
+    """Round the columns of a block, rows of ``work`` (d, C), one after the other into ``result``;
+    those that follow absorb the errors, which are written to ``errors`` (d, C)."""
+    half = np.float32(bin_half)
+    largest = np.float32(2**22)
+    n, width = work.shape
+    for j in range(n):
+        step, own = steps[j], upper[j, j]
+        for c in range(width):
+            scaled = work[j, c] / step
+            q = np.trunc(scaled + np.copysign(half, scaled))
+            errors[j, c] = (work[j, c] - q * step) / own
+            result[j, c] = np.int32(min(largest, max(-largest, q)))
+        for k in range(j + 1, n):
+            share = upper[j, k]
+            for c in range(width):
+                work[k, c] -= share * errors[j, c]
