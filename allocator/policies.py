@@ -61,7 +61,7 @@ class Known:
         """The row of ``points`` that a split comes down to when it is executed; None: no update."""
         if self.rounds is not None:
             return self.rounds(split)
-        return self.points.fitting(split.upload_bytes, split.update_bytes)
+        return self.points.fitting(split.upload_bytes, split.update_bytes, split.codec)
 
     @cached_property
     def budget(self) -> Budget:
@@ -271,7 +271,9 @@ def _at(known: Known, accuracy: Floats) -> Split:
     if row is None:
         return NO_UPDATE
     points = known.points
-    return Split(float(points.upload_bytes[row]), float(points.update_bytes[row]))
+    return Split(
+        float(points.upload_bytes[row]), float(points.update_bytes[row]), str(points.codec[row])
+    )
 
 
 def _achieved(known: Known, budget: Budget, row: int) -> float:

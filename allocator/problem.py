@@ -76,10 +76,14 @@ class Rules:
 
 @dataclass(frozen=True)
 class Split:
-    """A policy's decision: bytes that may flow each way in the period; 0, 0 is no update."""
+    """A policy's decision: bytes that may flow each way in the period; 0, 0 is no update.
+
+    ``codec`` names the one that frames are sent in (``jpeg-q75-320``); empty leaves it open.
+    """
 
     upload_bytes: float
     update_bytes: float
+    codec: str = ""
 
     @property
     def sends(self) -> bool:

@@ -22,6 +22,7 @@ from torch import nn
 
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
+from endedge.distill.adapter import InputAdapter, adapter_of, attach
 
 
 def _private_ultralytics() -> None:
@@ -66,7 +67,8 @@ _MAX_CHECKPOINT_BYTES = 2 * 2**30
 
 def build_detector(spec: dict[str, Any]) -> DetectionModel:
     """A detector with random weights from ``spec`` = ``{"yaml": <Ultralytics model dict>,
-    "names": {0: "person", ...}}``. Raises :class:`BadInput` when Ultralytics cannot parse it.
+    "names": {0: "person", ...}}`` and, where it has an input adapter, ``"adapter"`` (see
+    distill/adapter.py). Raises :class:`BadInput` when Ultralytics cannot parse it.
     """
     names = {int(k): str(v) for k, v in spec["names"].items()}
     config = copy.deepcopy(spec["yaml"])
@@ -77,13 +79,17 @@ def build_detector(spec: dict[str, Any]) -> DetectionModel:
         raise BadInput(f"model description cannot be built: {error}") from None
     model.names = names
     model.args = DEFAULT_CFG  # the loss reads its gains (box, cls, dfl) here
+    if "adapter" in spec:
+        attach(model, InputAdapter.of(spec["adapter"]))
     return model
 
 
 def spec_of(model: DetectionModel) -> dict[str, Any]:
     """The JSON-able description from which :func:`build_detector` makes the same layers."""
     config = {k: v for k, v in model.yaml.items() if k in _YAML_KEYS}
-    return {"yaml": json.loads(json.dumps(config)), "names": dict(model.names)}
+    spec = {"yaml": json.loads(json.dumps(config)), "names": dict(model.names)}
+    adapter = adapter_of(model)
+    return spec if adapter is None else {**spec, "adapter": adapter.description}
 
 
 _YAML_KEYS = (

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from endedge.data.errors import BadInput
+from endedge.distill.adapter import InputAdapter
 from endedge.distill.model import DetectionModel, build_detector
 
 __all__ = [
@@ -165,8 +166,10 @@ def check_spec(spec: Any) -> None:
     Only layer names, numbers and a fixed set of words pass: Ultralytics evaluates some
     strings of a model description, so no other string may reach it.
     """
-    if not isinstance(spec, dict) or set(spec) != {"yaml", "names"}:
+    if not isinstance(spec, dict) or set(spec) - {"adapter"} != {"yaml", "names"}:
         raise BadInput("model description: expected the keys 'yaml' and 'names'")
+    if "adapter" in spec:
+        InputAdapter.of(spec["adapter"])
     names, config = spec["names"], spec["yaml"]
     if not isinstance(names, dict) or not 1 <= len(names) <= _MAX_CLASSES:
         raise BadInput(f"model description: expected 1..{_MAX_CLASSES} class names")

@@ -16,12 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from endedge.data.frames import Batch
-from endedge.distill.losses import Objective, TeacherCache, distillation, labels
+from endedge.distill.losses import Objective, labels
 from endedge.distill.model import DetectionModel, clone
+from endedge.distill.objectives import Loss, Responses
 from endedge.distill.training import Recipe, gather, interpolate, train
 
 __all__ = [
     "Adapted",
+    "OnStep",
     "Upload",
     "Verdict",
     "adapt_teacher",
@@ -34,6 +36,8 @@ __all__ = [
 ]
 
 OnStep = Callable[[int, float], None]
+
+_RESPONSES = Responses()
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +86,12 @@ def distil_student(
     recipe: Recipe,
     shares: Sequence[float],
     *,
-    gains: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    loss: Loss = _RESPONSES,
     device: str = "cpu",
     on_step: OnStep | None = None,
 ) -> Adapted:
-    """Train the small model towards labels and the adapted teacher. ``gains`` of the terms:
-    labels, scores, boxes (see :func:`endedge.distill.losses.distillation`)."""
-    objective = distillation(
-        TeacherCache(teacher, device), label_gain=gains[0], score_gain=gains[1], box_gain=gains[2]
-    )
+    """Train the small model towards labels and the adapted teacher, as ``loss`` has it."""
+    objective = loss.towards(teacher, device)
     return _adapt(start, upload, objective, recipe, shares, device, on_step)
 
 

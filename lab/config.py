@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -25,9 +26,10 @@ from endedge.data.codec import Codec
 from endedge.data.errors import BadInput
 from endedge.data.shift import Kind
 from endedge.data.units import parse_quantity
-from endedge.distill.training import Recipe
+from endedge.distill.objectives import Responses
+from endedge.distill.recipe import Recipe
 
-__all__ = ["Config", "load_config"]
+__all__ = ["Config", "load_config", "loop_of"]
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -112,14 +114,6 @@ class Training(_Section):
         )
 
 
-class Distillation(_Section):
-    """Gains of the student's loss terms (see distill/losses.py)."""
-
-    label_gain: NonNegative = 1.0
-    score_gain: NonNegative = 1.0
-    box_gain: NonNegative = 1.0
-
-
 class HeldBack(_Section):
     """The slice of the uploaded frames that is never trained on. It chooses how far the weights
     move from the start (``shares``) and whether an update is sent at all: not where there are
@@ -129,6 +123,14 @@ class HeldBack(_Section):
     most: Count = 64  # frames
     least: Count = 4  # frames
     shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.25, 0.5, 1.0)
+
+    @property
+    def fewest_frames(self) -> int:
+        """Uploaded frames below which no update is ever sent: too few would be held back. 0 where
+        ``least`` is more than ``most``, so that none ever is."""
+        if self.least > self.most:
+            return 0
+        return next(n for n in count(1) if max(2, round(self.share * n)) >= self.least)
 
 
 class Uplink(_Section):
@@ -297,7 +299,7 @@ class Config(_Section):
     uplink: Uplink
     teacher: Training
     student: Training
-    distillation: Distillation = Distillation()
+    distillation: Responses = Responses()
     recovery: Training = Training(steps=100, epochs=10, lr=5e-5)  # of a pruned student
     held_back: HeldBack = HeldBack()
     downlink: Downlink
@@ -342,6 +344,13 @@ class Config(_Section):
     def to_yaml(self) -> str:
         """The resolved configuration, as ``config.yaml`` of a results folder holds it."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def loop_of(config: Config) -> Loop:
+    """The loop's section, or :class:`BadInput`."""
+    if config.loop is None:
+        raise BadInput("the configuration has no 'loop' section; see configs/demo-loop.yaml")
+    return config.loop
 
 
 def load_config(where: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,17 +12,13 @@ import torch
 
 from endedge.configs import SHIPPED
 from endedge.data.coco import Dataset, Frame, fingerprint, load_coco, nested_subset, read_image
-from endedge.data.codec import (
-    Codec,
-    Refused,
-    decode_batch,
-)
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.generated import generate
 from endedge.data.shift import Shift
+from endedge.data.stream import Captured
 from endedge.distill.model import DetectionModel, load_detector, model_hash
-from endedge.end.capture import encode_batch
+from endedge.edge.edge import Plan, Student
 from endedge.lab.config import Config, Data
 
 __all__ = ["World", "find_weights", "pick_device"]
@@ -98,26 +93,42 @@ class World:
             lambda f: self.camera.apply(read_image(f.path), f.image_id),
         )
 
-    def captured(self, seed: int) -> tuple[Frame, ...]:
-        """The device's frames in the order in which it would upload them (nested subsets)."""
-        return self.pool.take(nested_subset(len(self.pool), seed)).frames
+    def captured(self, seed: int) -> tuple[Captured, ...]:
+        """The device's frames in the order in which it would upload them (nested subsets), one a
+        second."""
+        frames = self.pool.take(nested_subset(len(self.pool), seed)).frames
+        return tuple(Captured(f, float(i), self.camera) for i, f in enumerate(frames))
 
-    def encoded(self, frames: Sequence[Frame], codec: Codec) -> bytes:
-        """What crosses the uplink: the framed batch of the frames as the camera saw them."""
-        seen = ((f.image_id, self.camera.apply(read_image(f.path), f.image_id)) for f in frames)
-        return encode_batch(seen, codec)[0]
+    @cached_property
+    def starts(self) -> dict[str, DetectionModel]:
+        """The students before any training, by the architectures of the plan's menu."""
+        return {self.config.weights.student: self.student}
 
-    def received(self, frames: Sequence[Frame], upload: bytes) -> Batch:
-        """What the edge trains on: the frames decoded from ``upload`` with their annotations.
+    @cached_property
+    def start_hashes(self) -> dict[str, str]:
+        """What :attr:`starts` are."""
+        return {name: model_hash(model) for name, model in self.starts.items()}
 
-        Raises :class:`BadInput` when one of them cannot be used.
-        """
-        pictures = {}
-        for item in decode_batch(upload):
-            if isinstance(item, Refused):
-                raise BadInput(f"uploaded frame {item.image_id}: {item.reason}")
-            pictures[item[0]] = item[1]
-        return stack_frames(frames, self.side, lambda f: pictures[f.image_id])
+    @cached_property
+    def plan(self) -> Plan:
+        """How the edge answers an upload."""
+        config, held = self.config, self.config.held_back
+        keeps = sorted(config.downlink.keep, key=lambda keep: keep < 1)  # the whole one first
+        return Plan(
+            teacher=config.teacher,
+            student=config.student,
+            recovery=config.recovery,
+            loss=config.distillation,
+            menu=tuple(Student(name, keep) for name in self.starts for keep in keeps),
+            held_share=held.share,
+            held_most=held.most,
+            shares=held.shares,
+            least=held.least,
+            labels="truth",
+            mode=config.downlink.mode,
+            side=self.side,
+            device=self.device,
+        )
 
 
 def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:

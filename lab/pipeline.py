@@ -25,6 +25,7 @@ from endedge.lab.benchmark.benchmark import (
     outcomes,
     rows_csv,
     rules_of,
+    sendable,
     split_sweep,
 )
 from endedge.lab.benchmark.exact import Ladder, cells_of
@@ -110,7 +111,7 @@ def bench_stage(folder: Path, progress: Progress, *, exact: bool = False) -> Pat
     surface, curves = Surface.read(folder / "surface.csv"), Curves.load(folder / "curves.json")
     cells = captured(surface, link)
     rules, sweep_hz = rules_of(link, surface), bandwidths(surface, link)
-    points = Points.of(cells)
+    points = Points.of(sendable(cells, config.held_back.fewest_frames))
     contest = Contest(curves, link, executable(rules, points), sweep_hz, points)
     allocations = split_sweep(curves, link, contest.rules, sweep_hz)
     write_atomic(folder / "allocation.csv", allocation_csv(allocations).encode())
@@ -149,7 +150,9 @@ def _studies(
     found = {"scenarios.csv": scenarios(config, surface, contest.curves, say)}
     if config.benchmark.studies:
         cells, draws = captured(surface, config.link), config.benchmark.error_draws
-        found["heldout.csv"] = held_out(cells, config.link, contest.bandwidths_hz, say)
+        found["heldout.csv"] = held_out(
+            cells, config.link, contest.bandwidths_hz, say, config.held_back.fewest_frames
+        )
         found["errors.csv"] = injected_errors(contest, cells, draws, say)
     for name in FILES:
         if trials := found.get(name):

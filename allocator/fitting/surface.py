@@ -8,7 +8,6 @@ import io
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -235,28 +234,37 @@ class Points:
     @classmethod
     def of(cls, surface: Surface) -> Points:
         """Group the cells of one (frames, codec, budget_bytes); sorted by these."""
-        keys = list(zip(surface.frames, surface.codec, surface.budget_bytes, strict=True))
-        rows = []
-        for key in sorted(set(keys)):
-            here = np.array([k == key for k in keys])
-            values = surface.map[here]
-            spread = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-            rows.append(
-                (
-                    key[0],
-                    key[1],
-                    surface.upload_bytes[here].max(),
-                    key[2],
-                    surface.update_bytes[here].max(),
-                    surface.bits[here].mean(),
-                    surface.prune[here].mean(),
-                    surface.mode[here][0],
-                    values.mean(),
-                    spread,
-                    float(len(values)),
-                )
-            )
-        return cls(*(np.array(column) for column in zip(*rows, strict=True)))
+        code = np.zeros(len(surface), dtype=np.int64)
+        for column in (surface.frames, surface.codec, surface.budget_bytes):
+            names, rank = np.unique(column, return_inverse=True)
+            code = code * len(names) + rank
+        _, first, point = np.unique(code, return_index=True, return_inverse=True)
+        seeds = np.bincount(point).astype(float)
+
+        def mean(values: Floats) -> Floats:
+            return np.asarray(np.bincount(point, weights=values) / seeds)
+
+        def most(values: Floats) -> Floats:
+            top = values[first].copy()
+            np.maximum.at(top, point, values)
+            return np.asarray(top)
+
+        accuracy = mean(surface.map)
+        squares = np.bincount(point, weights=(surface.map - accuracy[point]) ** 2)
+        variance = np.where(seeds > 1, squares / np.maximum(seeds - 1, 1), np.nan)
+        return cls(
+            frames=surface.frames[first],
+            codec=surface.codec[first],
+            upload_bytes=most(surface.upload_bytes),
+            budget_bytes=surface.budget_bytes[first],
+            update_bytes=most(surface.update_bytes),
+            bits=mean(surface.bits),
+            prune=mean(surface.prune),
+            mode=surface.mode[first],
+            map=accuracy,
+            map_error=np.sqrt(variance / seeds),
+            seeds=seeds,
+        )
 
     def point(self, index: int) -> OperatingPoint:
         """Row ``index`` as what a decision executes."""
@@ -292,36 +300,27 @@ class Points:
                 rows[key] = i
         return _envelope(np.array(list(rows.values())), self.update_bytes, self.map)
 
-    @cached_property
-    def _envelopes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        return self.upload_envelope(), self.update_envelope()
+    def fitting(self, upload_bytes: float, update_bytes: float, codec: str = "") -> int | None:
+        """The row that is executed under these two byte caps, or None: no update.
 
-    def fitting(self, upload_bytes: float, update_bytes: float) -> int | None:
-        """The row that a device executes under these two byte caps, or None: no update.
-
-        Caps that are the bytes of a measured point mean that point. Else it takes the last
-        option on either envelope that fits; where that pair was not measured, the measured
-        one with the most upload, then the largest budget, stands in.
+        Caps that are the bytes of a point mean that point. Else the upload is the one with the
+        most bytes that fits (of ``codec``, where one is named) together with some package, and
+        the package the largest one beside it that fits. Bytes alone decide, never accuracies, so
+        that everybody who asks hears the same.
         """
-        meant = np.isclose(self.upload_bytes, upload_bytes, rtol=1e-9, atol=0)
-        meant &= np.isclose(self.update_bytes, update_bytes, rtol=1e-9, atol=0)
+        near = 1e-9
+        among = np.ones(len(self), dtype=bool) if not codec else self.codec == codec
+        meant = among & (np.abs(self.upload_bytes - upload_bytes) <= near * upload_bytes)
+        meant &= np.abs(self.update_bytes - update_bytes) <= near * update_bytes
         if meant.any():
             return int(np.flatnonzero(meant)[0])
-        upload_bytes, update_bytes = upload_bytes * (1 + 1e-9), update_bytes * (1 + 1e-9)
-        envelopes = self._envelopes
-        up = [i for i in envelopes[0] if self.upload_bytes[i] <= upload_bytes]
-        down = [i for i in envelopes[1] if self.update_bytes[i] <= update_bytes]
-        fits = (self.upload_bytes <= upload_bytes) & (self.update_bytes <= update_bytes)
+        fits = among & (self.upload_bytes <= upload_bytes * (1 + near))
+        fits &= self.update_bytes <= update_bytes * (1 + near)
         if not fits.any():
             return None
-        if up and down:
-            n, codec = self.frames[up[-1]], self.codec[up[-1]]
-            exact = fits & (self.frames == n) & (self.codec == codec)
-            exact &= self.budget_bytes == self.budget_bytes[down[-1]]
-            if exact.any():
-                return int(np.flatnonzero(exact)[0])
-        order = np.lexsort((self.budget_bytes, self.upload_bytes))
-        return int(order[fits[order]][-1])
+        rows = np.flatnonzero(fits)
+        order = np.lexsort((self.update_bytes[rows], self.upload_bytes[rows]))
+        return int(rows[order[-1]])
 
 
 def _envelope(rows: NDArray[np.int64], cost: Floats, value: Floats) -> NDArray[np.int64]:

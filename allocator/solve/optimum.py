@@ -42,7 +42,8 @@ class Allocation:
 
     ``upload_bytes`` U and ``update_bytes`` M with their bandwidth (``uplink_hz``,
     ``downlink_hz``; in the sequential schedule the band times the share of the period);
-    ``predicted_map`` after the update, ``average_map`` over the period; ``upload_value`` and
+    ``predicted_map`` after the update (of the model in use, where nothing is sent),
+    ``average_map`` over the period; ``upload_value`` and
     ``update_value``: mAP that one more hertz over the period would bring on either side (equal
     at an interior optimum); ``regime``: ``none`` (nothing is sent, ``reason`` says why),
     ``corner data`` (the model has its least bytes), ``corner model``, ``interior``,
@@ -69,7 +70,7 @@ class Allocation:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """90 % bootstrap interval of ``predicted_map``; (m0, m0) when nothing is sent."""
+        """90 % interval of ``predicted_map``; that itself, twice, when nothing is sent."""
         if not self.split.sends:
             return self.predicted_map, self.predicted_map
         low, high = self.curves.interval(self.upload_bytes, self.update_bytes)
@@ -170,7 +171,7 @@ def describe(
     reason = budget.reason
     if not reason and not (upload > 0 or update > 0):
         reason = "no update beats the model in use"
-    predicted = float(curves.predict(upload, update)) if not reason else curves.m0
+    predicted = float(curves.predict(upload, update)) if not reason else budget.stale
     per_hz_up = link.period_s * link.up_bit_per_s_per_hz / 8.0
     per_hz_down = link.period_s * link.down_bit_per_s_per_hz / 8.0
     slopes = curves.joint.slopes(upload, update) if not reason else (0.0, 0.0)

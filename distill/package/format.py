@@ -8,10 +8,9 @@ holds exactly the model the edge measured.
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import json
 import struct
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,16 +19,17 @@ import numpy as np
 import torch
 
 from endedge.data.errors import BadInput
+from endedge.distill.adapter import adapter_of, attach
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, clone, count_parameters, model_hash, spec_of
 from endedge.distill.package.byte_budget import first_guess, fit_step
+from endedge.distill.package.description import changed_adapter, describe, read_spec, skeleton_of
 from endedge.distill.package.entropy import decode_arrays, encode_arrays
 from endedge.distill.package.qat import train_integers
 from endedge.distill.package.quantization import Coded, Ints, Target, apply_coded, steps, targets
 from endedge.distill.package.rounding import Grid, level_grids, make_grid, quantize
 from endedge.distill.package.sensitivity import Sensitivity, measure, synthetic_frames
-from endedge.distill.package.spec_dictionary import SPEC_DICTIONARY
-from endedge.distill.structure import Layer, build_checked, layers, set_widths, widths
+from endedge.distill.structure import Layer, build_checked, layers
 from endedge.distill.training import Recipe
 
 __all__ = ["PARAMETERS_PER_BYTE", "Packed", "Report", "Watch", "inspect", "pack", "unpack"]
@@ -38,7 +38,6 @@ _MAGIC = b"EEU1"
 _HEADER = struct.Struct("<4sB16s16s16sfI")  # magic, mode, checksum, result, base, step, spec bytes
 _CHECKED_FROM = 4 + 1 + 16  # the checksum covers the mode byte and all that follows it
 _FULL, _DELTA = 0, 1
-_MAX_SPEC_BYTES = 1 << 20
 _ROOM = 0.99  # of the budget is filled where integers are then trained: it grows a little
 _MOST_FRAMES = 128  # more tell the packer little and cost seconds
 Watch = Callable[[float, str], None]
@@ -129,7 +128,10 @@ def pack(
 
 
 def _same_kind(a: DetectionModel, b: DetectionModel) -> bool:
-    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (a, b)]
+    shapes = [
+        {k: v.shape for k, v in m.state_dict().items() if not k.startswith("input_adapter.")}
+        for m in (a, b)
+    ]
     return shapes[0] == shapes[1] and dict(a.names) == dict(b.names)
 
 
@@ -144,7 +146,7 @@ def _pack_one(
     goals = targets(model, base)
     grids = [make_grid(goal, measured[goal.name]) for goal in goals]
     level_grids(goals, grids)
-    spec, skeleton = _describe(model, base)
+    spec, skeleton = describe(model, base)
 
     def code(step: float) -> tuple[list[Coded], bytes]:
         step = float(np.float32(step))
@@ -164,6 +166,7 @@ def _pack_one(
         first_guess(8 * (budget_bytes - overhead) / max(1, live)),
     )
     decoded = clone(base) if base is not None else skeleton
+    attach(decoded, copy.deepcopy(adapter_of(model)))
     apply_coded(decoded, coded, step, base)
     if taught is not None:
         recipe, frames = taught
@@ -221,53 +224,6 @@ def _expected_loss(
         error = goal.weights - c.weights * steps(c.rows, c.columns, step)
         total += float((grid.importance * (error**2).sum(axis=(1, 2))).sum())
     return total / 2
-
-
-# --- description -------------------------------------------------------------------------
-
-
-def _describe(model: DetectionModel, base: DetectionModel | None) -> tuple[bytes, DetectionModel]:
-    """The description as sent (empty in delta mode) and what a device would build from it."""
-    if base is not None:
-        return b"", model
-    spec = spec_of(model)
-    skeleton = build_checked(spec)
-    full, own = widths(skeleton), widths(model)
-    narrowed = [[i, *own[n]] for i, n in enumerate(full) if own.get(n, full[n]) != full[n]]
-    if set(full) != set(own):
-        raise BadInput("this detector has layers that its description does not name")
-    text = json.dumps({**spec, "widths": narrowed}, separators=(",", ":"), sort_keys=True)
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=SPEC_DICTIONARY)
-    blob = deflate.compress(text.encode()) + deflate.flush()
-    return blob, _skeleton(blob)[1]
-
-
-def _read_spec(blob: bytes) -> tuple[dict[str, Any], Any]:
-    inflate = zlib.decompressobj(-15, zdict=SPEC_DICTIONARY)
-    try:
-        text = inflate.decompress(blob, _MAX_SPEC_BYTES)
-        spec = json.loads(text)
-        narrowed = spec.pop("widths")
-    except (zlib.error, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise BadInput("corrupt package: the model description cannot be read") from None
-    return spec, narrowed
-
-
-def _skeleton(blob: bytes, max_parameters: int = 2**62) -> tuple[dict[str, Any], DetectionModel]:
-    from endedge.distill.structure import MAX_PARAMETERS
-
-    spec, narrowed = _read_spec(blob)
-    model = build_checked(spec, min(MAX_PARAMETERS, max_parameters))
-    names = list(widths(model))
-    wanted = {}
-    if not isinstance(narrowed, list) or len(narrowed) > len(names):
-        raise BadInput("corrupt package: the list of widths cannot be read")
-    for row in narrowed:
-        good = isinstance(row, list) and len(row) == 3 and all(type(x) is int for x in row)
-        if not good or not 0 <= row[0] < len(names):
-            raise BadInput("corrupt package: the list of widths cannot be read")
-        wanted[names[row[0]]] = (row[1], row[2])
-    return spec, set_widths(model, wanted)
 
 
 # --- the wire ----------------------------------------------------------------------------
@@ -342,9 +298,11 @@ def unpack(data: bytes, *, base: DetectionModel | None = None) -> DetectionModel
                 f"a delta package for base {base_hash.hex()}, not for {model_hash(base)[:32]}"
             )
         model = clone(base)
+        if spec:
+            attach(model, changed_adapter(spec))
     else:
         base = None
-        model = _skeleton(spec, PARAMETERS_PER_BYTE * len(data))[1]
+        model = skeleton_of(spec, PARAMETERS_PER_BYTE * len(data))[1]
     found = layers(model)
     coded = _from_wire(decode_arrays(stream, _wire_shapes(found)), found)
     apply_coded(model, coded, step, base)
@@ -368,11 +326,12 @@ def inspect(data: bytes) -> dict[str, Any]:
         "spec_bytes": len(blob),
         "coded_bytes": len(stream),
     }
-    if mode == _FULL:
-        spec, narrowed = _read_spec(blob)
-        about |= {
-            "names": spec.get("names"),
-            "yaml": spec.get("yaml"),
-            "narrowed_layers": len(narrowed),
-        }
-    return about
+    if mode == _DELTA:
+        return about | ({"adapter": read_spec(blob, "adapter")[1]} if blob else {})
+    spec, narrowed = read_spec(blob)
+    about |= {
+        "names": spec.get("names"),
+        "yaml": spec.get("yaml"),
+        "narrowed_layers": len(narrowed),
+    }
+    return about | ({"adapter": spec["adapter"]} if "adapter" in spec else {})

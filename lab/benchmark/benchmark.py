@@ -41,6 +41,7 @@ from endedge.lab.config import Link as LinkConfig
 __all__ = [
     "Contest",
     "Decision",
+    "Hindsight",
     "Outcome",
     "allocation_csv",
     "bandwidths",
@@ -50,6 +51,7 @@ __all__ = [
     "outcomes",
     "rows_csv",
     "rules_of",
+    "sendable",
     "split_sweep",
 ]
 
@@ -173,16 +175,20 @@ def captured(surface: Surface, link: LinkConfig) -> Surface:
     return surface.select(there)
 
 
+def sendable(surface: Surface, fewest_frames: int) -> Surface:
+    """The cells that can end in an update: from fewer than ``fewest_frames`` the edge never sends
+    one (``held_back`` of the configuration), which everybody knows. All, where none can."""
+    enough = surface.frames >= fewest_frames
+    return surface.select(enough) if enough.any() else surface
+
+
 def executable(rules: Rules, points: Points) -> Rules:
     """``rules`` with the bytes that rounds were measured at as limits, so that the least that a
     policy may choose is a round that every seed can execute."""
     least = points.budget_bytes == points.budget_bytes.min()
-    fewest = points.frames == points.frames.min()
     return replace(
         rules,
-        upload_limits=Range(
-            float(points.upload_bytes[fewest].max()), float(points.upload_bytes.max())
-        ),
+        upload_limits=Range(float(points.upload_bytes.min()), float(points.upload_bytes.max())),
         update_limits=Range(
             float(points.update_bytes[least].max()), float(points.update_bytes.max())
         ),
@@ -204,10 +210,44 @@ def benchmark(
     return outcomes(contest, surface, contest.decisions())
 
 
-def outcomes(contest: Contest, surface: Surface, decisions: Sequence[Decision]) -> list[Outcome]:
+@dataclass(frozen=True)
+class Hindsight:
+    """What the measured accuracies say, by bandwidth: the ``best`` decision over all seeds, and
+    for each seed the best one by what the ``others`` measured (none of a single seed)."""
+
+    best: dict[float, Decision]
+    others: dict[float, dict[int, Decision]]
+
+    @classmethod
+    def of(cls, contest: Contest, surface: Surface) -> Hindsight:
+        """Among all cells of ``surface``."""
+
+        def among(cells: Surface) -> Contest:
+            return replace(contest, options=Points.of(cells), rounds=None)
+
+        seeds = sorted({int(s) for s in surface.seed})
+        every = among(surface)
+        rest = {s: among(surface.select(surface.seed != s)) for s in seeds if len(seeds) > 1}
+        sweep = contest.bandwidths_hz
+        return cls(
+            {hz: every.decide(ORACLE, hz) for hz in sweep},
+            {
+                hz: {s: replace(c.decide(ORACLE, hz), policy=UNLUCKY) for s, c in rest.items()}
+                for hz in sweep
+            },
+        )
+
+
+def outcomes(
+    contest: Contest,
+    surface: Surface,
+    decisions: Sequence[Decision],
+    hindsight: Hindsight | None = None,
+) -> list[Outcome]:
     """What ``decisions`` gave with every seed of ``surface``, which holds their cells, and what
-    the oracle would have chosen among all of its cells. The best of many noisy means is lucky:
-    ``oracle-other-seeds`` chooses for each seed by the others, and is not.
+    the oracle would have chosen among all of its cells (``hindsight``, where it is known already).
+    The best of many noisy means is lucky: ``oracle-other-seeds`` chooses for each seed by the
+    others, and is not.
 
     Raises :class:`BadInput` for a decision whose cell is not there.
     """
@@ -252,20 +292,18 @@ def outcomes(contest: Contest, surface: Surface, decisions: Sequence[Decision]) 
             best.get(seed, average) - average,
         )
 
-    def knowing(cells: Surface) -> Contest:
-        return replace(contest, options=Points.of(cells), rounds=None)
-
-    oracle = knowing(surface)
-    others = {s: knowing(surface.select(surface.seed != s)) for s in seeds if len(seeds) > 1}
+    hindsight = hindsight or Hindsight.of(contest, surface)
+    asked: dict[float, list[Decision]] = {}
+    for d in decisions:
+        asked.setdefault(d.bandwidth_hz, []).append(d)
     found: list[Outcome] = []
     for bandwidth_hz in contest.bandwidths_hz:
-        best = oracle.decide(ORACLE, bandwidth_hz)
+        best = hindsight.best[bandwidth_hz]
         worth = {seed: run(best, seed, {}).average_map for seed in seeds}
-        here = [d for d in decisions if d.bandwidth_hz == bandwidth_hz]
+        here = asked.get(bandwidth_hz, [])
         found += [run(d, seed, worth) for d in (*here, best) for seed in seeds]
-        for seed, other in others.items():
-            decision = replace(other.decide(ORACLE, bandwidth_hz), policy=UNLUCKY)
-            found.append(run(decision, seed, worth))
+        others = hindsight.others[bandwidth_hz]
+        found += [run(decision, seed, worth) for seed, decision in others.items()]
     return found
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from endedge.allocator import Curves, Points, Split
-from endedge.data.coco import read_image
 from endedge.data.codec import Codec, batch_bytes, encode
 from endedge.lab.benchmark.benchmark import Decision
 from endedge.lab.config import Config
@@ -86,12 +85,15 @@ class Ladder:
         points, near = self.points, 1e-9
         meant = np.isclose(points.upload_bytes, split.upload_bytes, rtol=near, atol=0)
         meant &= np.isclose(points.update_bytes, split.update_bytes, rtol=near, atol=0)
+        meant &= (points.codec == split.codec) | (not split.codec)
         if meant.any():
             return int(np.flatnonzero(meant)[0])
         fits = points.upload_bytes <= split.upload_bytes * (1 + near)
         fits &= points.update_bytes <= split.update_bytes * (1 + near)
         best = [codec for size, codec in self.codecs if size <= split.upload_bytes * (1 + near)]
-        if best and (fits & (points.codec == best[-1])).any():
+        if split.codec:
+            fits &= points.codec == split.codec
+        elif best and (fits & (points.codec == best[-1])).any():
             fits &= points.codec == best[-1]
         if not fits.any():
             return None
@@ -113,12 +115,7 @@ def _sizes(world: World, folder: Path, seed: int, codec: str) -> list[int]:
     settings = Codec.parse(codec)
 
     def make(scratch: Path) -> dict[str, Any]:
-        return {
-            "bytes": [
-                len(encode(world.camera.apply(read_image(f.path), f.image_id), settings))
-                for f in frames
-            ]
-        }
+        return {"bytes": [len(encode(seen.look(), settings)) for seen in frames]}
 
     node = Store(folder).node(
         "sizes",

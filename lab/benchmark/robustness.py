@@ -16,12 +16,14 @@ from endedge.allocator.fitting.synthetic import perturbed
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.benchmark import (
     Contest,
+    Hindsight,
     Outcome,
     bandwidths,
     captured,
     executable,
     outcomes,
     rules_of,
+    sendable,
 )
 from endedge.lab.config import Config, Link
 
@@ -54,13 +56,24 @@ class Trial(Outcome):
 
 
 def held_out(
-    surface: Surface, link: Link, sweep: Sequence[float], say: Callable[[str], None]
+    surface: Surface,
+    link: Link,
+    sweep: Sequence[float],
+    say: Callable[[str], None],
+    fewest_frames: int = 0,
 ) -> list[Trial]:
     """Curves fitted to some cells decide among others that they never saw.
 
     ``points``: every other operating point along both axes decides about the rest, and the other
     way round. ``seeds``: all seeds but one decide about that one, so the noise that was fitted is
     not the noise that is met. A part too small for curves is left out.
+
+    Args:
+        surface: all measured cells.
+        link: without a bandwidth; these are the ``sweep`` (Hz).
+        sweep: bandwidths (Hz).
+        say: hears which part is at work.
+        fewest_frames: as of :func:`sendable`.
     """
     half = checkerboard(surface)
     arms = [("points", "even → odd", half, ~half), ("points", "odd → even", ~half, half)]
@@ -78,7 +91,7 @@ def held_out(
         except BadInput:
             continue
         cells = surface.select(rest)
-        contest = _contest(cells, curves, link, sweep)
+        contest = _contest(cells, curves, link, sweep, fewest_frames)
         for o in outcomes(contest, cells, contest.decisions()):
             trials.append(Trial(**vars(o), study=study, arm=arm, draw=0))
     return trials
@@ -89,14 +102,14 @@ def injected_errors(
 ) -> list[Trial]:
     """The fitted allocators with curves whose parameters are wrong by about 5, 10 and 20 % (each
     by its own random factor), beside the curves as they are (``0 %``)."""
-    names = ("fitted", "fitted-bytes")
+    names, hindsight = ("fitted", "fitted-bytes"), Hindsight.of(contest, surface)
     trials = []
     for size in (0.0, *ERROR_SIZES):
         say(f"curves wrong by {size:.0%}")
         for draw in range(draws if size else 1):
             rng = np.random.default_rng([draw, round(1000 * size)])
             wrong = replace(contest, curves=perturbed(contest.curves, size, rng))
-            for o in outcomes(wrong, surface, wrong.decisions(names)):
+            for o in outcomes(wrong, surface, wrong.decisions(names), hindsight):
                 trials.append(Trial(**vars(o), study="error", arm=f"{size:.0%}", draw=draw))
     return trials
 
@@ -114,7 +127,8 @@ def scenarios(
             link = config.link_with(key, value)
             sweep = bandwidths(surface, link) if key.startswith("bandwidth") else usual
             cells = captured(surface, link)
-            contest = _contest(cells, curves, link, sweep)
+            fewest = config.held_back.fewest_frames
+            contest = _contest(cells, curves, link, sweep, fewest)
             for o in outcomes(contest, cells, contest.decisions()):
                 trials.append(Trial(**vars(o), study=key, arm=str(value), draw=0))
     return trials
@@ -146,7 +160,9 @@ def mean_by(trials: Sequence[Trial], value: Callable[[Trial], float]) -> Means:
     return {key: float(np.mean(values)) for key, values in groups.items()}
 
 
-def _contest(cells: Surface, curves: Curves, link: Link, sweep: Sequence[float]) -> Contest:
-    points = Points.of(cells)
+def _contest(
+    cells: Surface, curves: Curves, link: Link, sweep: Sequence[float], fewest_frames: int
+) -> Contest:
+    points = Points.of(sendable(cells, fewest_frames))
     rules = executable(rules_of(link, cells), points)
     return Contest(curves, link, rules, tuple(sweep), points)

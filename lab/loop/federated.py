@@ -12,11 +12,10 @@ import numpy as np
 
 from endedge.data.frames import join
 from endedge.distill.model import DetectionModel, model_hash, save_detector
-from endedge.distill.package.format import unpack
-from endedge.edge.adapt import adapt_teacher, split_upload
+from endedge.edge.edge import EdgeEnd, pack_for
 from endedge.edge.federated import average
-from endedge.edge.update import pack_for
-from endedge.lab.loop.exchange import DeviceEnd, round_seed
+from endedge.lab.loop.answers import round_seed
+from endedge.lab.loop.day import Day
 from endedge.lab.loop.policy_run import Clock, Player, Row, Standing
 from endedge.lab.store import Node
 
@@ -46,7 +45,7 @@ def federated_round(
         }
         arrived_s = clock.up.reserve(len(package), start_s + player.loop.edge_s)
         row["upload_s"] = arrived_s - start_s
-        local.append(unpack(package, base=running))  # a delta names its base: the edge has it
+        local.append(device.end.apply(package, running))  # a delta names its base: the edge has it
         weights.append(n)
         made.append(row)
     began = time.perf_counter()
@@ -68,29 +67,23 @@ def _federated_budgets(player: Player) -> tuple[int, int]:
 
 
 def _learned(
-    player: Player, device: DeviceEnd, k: int, running: DetectionModel, budget_bytes: int
+    player: Player, device: Day, k: int, running: DetectionModel, budget_bytes: int
 ) -> tuple[bytes, int]:
     """The package of what a device learned from its last period, and from how many frames;
     earlier frames, which it still has, are replayed as the edge does it."""
     config, seed = player.world.config, round_seed(player.seed, k)
-    known = split_upload(device.stacked(k - 1), config.held_back.share, config.held_back.most)
+    # The edge's steps, taken on the device: its own model is the one that is fine-tuned.
+    own = EdgeEnd(replace(player.world.plan, teacher=config.student), seed)
+    replayed = None
     if k > 1 and config.edge.replay_frames:
         past = join(
             [device.stacked(j) for j in range(max(0, k - 1 - config.edge.memory_rounds), k - 1)]
         )
         order = np.random.default_rng([seed, 0x4E91A7]).permutation(len(past))
         replayed = past.take([int(i) for i in order[: config.edge.replay_frames]])
-        known = replace(known, trained=join([known.trained, replayed]))
-    n = len(known.trained)
-    learned = adapt_teacher(
-        running,
-        known,
-        config.student.recipe(n, seed),
-        config.held_back.shares,
-        device=player.world.device,
-    )
+    known = own.split(device.stacked(k - 1), replayed)
     packed = pack_for(
-        learned.model,
+        own.teach(running, known).model,
         budget_bytes,
         running,
         config.downlink.mode,
@@ -98,13 +91,13 @@ def _learned(
         frames=known.trained.images,
         seed=seed,
     )
-    return packed.data, n
+    return packed.data, len(known.trained)
 
 
 def _mean_for(
     player: Player,
     k: int,
-    device: DeviceEnd,
+    device: Day,
     mean: DetectionModel,
     standing: Standing,
     budget_bytes: int,
@@ -125,7 +118,7 @@ def _mean_for(
 
     def make(folder: Path) -> dict[str, Any]:
         packed = pack_for(mean, budget_bytes, base, mode, certain=standing.certain)
-        decoded = unpack(packed.data, base=base)
+        decoded = device.end.apply(packed.data, base)
         save_detector(decoded, folder / "student.safetensors")
         (folder / "update.eeu").write_bytes(packed.data)
         return {"mode": packed.report.mode, "model": model_hash(decoded)}

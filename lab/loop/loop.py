@@ -19,9 +19,8 @@ import numpy as np
 
 from endedge.allocator import Split
 from endedge.data.errors import BadInput
-from endedge.lab.config import Config
+from endedge.lab.config import Config, loop_of
 from endedge.lab.inputs import World
-from endedge.lab.loop.exchange import loop_of
 from endedge.lab.loop.federated import federated_round
 from endedge.lab.loop.policies import Prior, adaptive, check_policy, static
 from endedge.lab.loop.policy_run import Clock, Player, Row, Standing
@@ -77,7 +76,7 @@ def one_round(
             continue
 
         # Device: capture, select, encode what fits. Uplink: one device after the other.
-        sent = device.capture(k - 1, running, split.upload_bytes, redacted=player.redacted)
+        sent = device.upload(k - 1, running, split.upload_bytes, redacted=player.redacted)
         arrived_s = clock.up.reserve(len(sent.batch), start_s)
 
         # Edge: labels, teacher with replay, student, package against what the device holds.

@@ -17,8 +17,7 @@ from endedge.allocator import Curves, Joint, Kind, Range, Split, Surface, alloca
 from endedge.allocator.problem import Budget
 from endedge.allocator.solve.fleet import Device
 from endedge.data.errors import BadInput
-from endedge.lab.config import Config
-from endedge.lab.loop.exchange import loop_of
+from endedge.lab.config import Config, loop_of
 
 __all__ = ["Air", "Prior", "adaptive", "check_policy", "refit", "static"]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, model_hash
-from endedge.distill.package.format import unpack
-from endedge.lab.config import Config
+from endedge.lab.config import Config, loop_of
 from endedge.lab.inputs import World
-from endedge.lab.loop.exchange import DeviceEnd, EdgeEnd, loop_of
+from endedge.lab.loop.answers import Answers
+from endedge.lab.loop.day import Day
 from endedge.lab.loop.policies import Air, Prior, check_policy
 from endedge.lab.store import Node, Store
 from endedge.link.channel import Bottleneck, Capacity, Channel
@@ -72,7 +72,7 @@ class Clock:
         return self.down.reserve(n_bytes, max(ready_s, self.up.busy_until_s))
 
 
-def air_of(devices: Sequence[DeviceEnd]) -> Air:
+def air_of(devices: Sequence[Day]) -> Air:
     """What ``devices``, all that there are, share in a period."""
     sizes = [d.frame_bytes for d in devices]
     mean = sum(m for m, _ in sizes) / len(sizes)
@@ -92,8 +92,8 @@ class Player:
         self.adapts = self.policy == "adaptive"
         self.prior = prior if self.adapts else None
         self.loop = loop_of(world.config)
-        self.devices = [DeviceEnd(world, i, seed) for i in range(len(self.loop.days))]
-        self.edge = EdgeEnd(world, store, seed)
+        self.devices = [Day(world, i, seed) for i in range(len(self.loop.days))]
+        self.edge = Answers(world, store, seed)
         self.air = air_of(self.devices)
 
     @cached_property
@@ -131,7 +131,7 @@ class Player:
 
     # What a round notes down -----------------------------------------------------------------
 
-    def opened(self, device: DeviceEnd, k: int, running: DetectionModel) -> Row:
+    def opened(self, device: Day, k: int, running: DetectionModel) -> Row:
         """The row of a device before anything happened in round ``k``. Names that end in ``_s``
         are virtual seconds, in ``_seconds`` measured ones."""
         period, last, digest = device.periods[k], device.periods[k - 1], model_hash(running)
@@ -174,7 +174,7 @@ class Player:
 
     def delivered(
         self,
-        device: DeviceEnd,
+        device: Day,
         k: int,
         row: Row,
         standing: Standing,
@@ -198,7 +198,7 @@ class Player:
             return replace(standing, certain=False)
         began = time.perf_counter()
         try:
-            decoded = unpack(package, base=self.model(standing.holds))
+            decoded = device.end.apply(package, self.model(standing.holds))
         except BadInput as error:
             row |= {"refused": 1, "reason": str(error)}
             return replace(standing, acknowledged=standing.holds, certain=True)

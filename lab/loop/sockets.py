@@ -1,6 +1,6 @@
 """Edge and device as two processes: the loop's rounds over a real socket.
 
-The edge's end is :class:`endedge.lab.loop.exchange.EdgeEnd`, as in the simulated loop; a device
+The edge's end is :class:`endedge.lab.loop.answers.Answers`, as in the simulated loop; a device
 walks through its day if the configuration has a loop, else through the pool in the order of a seed.
 """
 
@@ -16,15 +16,15 @@ import torch
 from endedge.data.codec import Codec
 from endedge.data.errors import BadInput
 from endedge.distill.model import load_detector, save_detector
-from endedge.distill.package.format import unpack
 from endedge.edge.server.main import serve_main
 from endedge.edge.server.service import Job, Limits, ServeConfig
 from endedge.end.client.client import Capture, DeviceConfig, Outcome
 from endedge.end.client.main import device_main
-from endedge.end.metric import evaluate
-from endedge.lab.config import Config
+from endedge.end.device import DeviceEnd
+from endedge.lab.config import Config, loop_of
 from endedge.lab.inputs import World
-from endedge.lab.loop.exchange import DeviceEnd, EdgeEnd, loop_of
+from endedge.lab.loop.answers import Answers
+from endedge.lab.loop.day import Day
 from endedge.lab.loop.policies import static
 from endedge.lab.loop.policy_run import air_of
 from endedge.lab.store import Store
@@ -59,7 +59,7 @@ def adapt(world: World, models: Path, job: Job) -> bytes:
         raise BadInput(f"the model of round {job.base_round} is not in {models} any more")
     base = known.get(job.base_round)
     past = [known[k] for k in sorted(known)][-world.config.edge.memory_rounds :]
-    answer = EdgeEnd(world, store, world.config.seeds[0]).answer(
+    answer = Answers(world, store, world.config.seeds[0]).answer(
         job.device_id, job.round_index, job.batch, job.budget_bytes, base=base, past=past
     )
     for node in answers.values():  # forgotten, or of a device that had this name before
@@ -87,20 +87,18 @@ def device(
     """
     torch.set_num_threads(1)
     world = World.of(config, device.folder)
-    stream = world.captured(seed)
+    stream, end = world.captured(seed), _end(world)
     if rounds * frames > len(stream):
         raise BadInput(f"{rounds} rounds of {frames} frames; the pool has {len(stream)}")
-    codec = Codec.parse(config.uplink.codecs[0])
 
     def capture(round_index: int, model: Path | None) -> Capture | None:
         if round_index > rounds:
             return None
         new = stream[(round_index - 1) * frames : round_index * frames]
-        return Capture(world.encoded(new, codec), len(new), budget_bytes)
+        return Capture(end.encode(new).batch, len(new), budget_bytes)
 
     def measure(model: Path) -> float:
-        frames, truth = world.evaluation_batch, world.evaluation
-        return evaluate(load_detector(model), frames, truth, world.device).map
+        return end.evaluate(load_detector(model), world.evaluation_batch, world.evaluation).map
 
     return _run(world, device, capture, measure, on_outcome)
 
@@ -115,14 +113,14 @@ def day(
     days = loop_of(config).days
     if not 0 <= number < len(days):
         raise BadInput(f"--day {number}; the loop has days 0 to {len(days) - 1}")
-    every = [DeviceEnd(world, i, config.seeds[0]) for i in range(len(days))]
+    every = [Day(world, i, config.seeds[0]) for i in range(len(days))]
     split, who = static(policy, air_of(every)), every[number]
 
     def capture(round_index: int, model: Path | None) -> Capture | None:
         if round_index > loop_of(config).rounds or not split.sends:
             return None
         running = world.student if model is None else load_detector(model)
-        sent = who.capture(round_index - 1, running, split.upload_bytes)
+        sent = who.upload(round_index - 1, running, split.upload_bytes)
         return Capture(sent.batch, sent.frames, int(split.update_bytes))
 
     def measure(model: Path) -> float:
@@ -130,6 +128,10 @@ def day(
         return who.score(load_detector(model), who.periods[round_index].domain)
 
     return _run(world, device, capture, measure, on_outcome)
+
+
+def _end(world: World) -> DeviceEnd:
+    return DeviceEnd(Codec.parse(world.config.uplink.codecs[0]), world.side, world.device)
 
 
 def _run(
@@ -146,6 +148,6 @@ def _run(
 
     def install(package: bytes, base: Path | None, target: Path) -> None:
         held = world.student if base is None else load_detector(base)
-        save_detector(unpack(package, base=held), target)
+        save_detector(_end(world).apply(package, held), target)
 
     return device_main(device, capture, install, measure, on_outcome=on_outcome)

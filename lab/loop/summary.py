@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from endedge.data.storage import write_atomic
-from endedge.lab.config import Config
-from endedge.lab.loop.exchange import loop_of
+from endedge.lab.config import Config, loop_of
 from endedge.lab.loop.loop import run
 from endedge.lab.report.paper_figures import drawn
 from endedge.lab.report.results import spread

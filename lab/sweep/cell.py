@@ -1,7 +1,9 @@
 """One cell of the surface: a whole round, from frames on the device to mAP on the device.
 
-Each step is a node of the store, named by everything that determines it, so cells share
-what they have in common: all budgets share one student, and a rerun does nothing again.
+The steps are those of :class:`endedge.end.device.DeviceEnd` and
+:class:`endedge.edge.edge.EdgeEnd`. Here each becomes a node of the store, named by everything
+that determines it, so cells share what they have in common: all budgets share their students, and
+a rerun does nothing again.
 """
 
 from __future__ import annotations
@@ -15,14 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from endedge.data.coco import Frame
 from endedge.data.codec import Codec
+from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, load_detector, save_detector
-from endedge.distill.package.format import unpack
-from endedge.distill.recovery import pruned_and_recovered
-from endedge.edge.adapt import Upload, adapt_teacher, compare, distil_student, split_upload
-from endedge.edge.update import CALIBRATION_FRAMES, pack_update
-from endedge.end.metric import evaluate
+from endedge.edge.adapt import OnStep, Upload
+from endedge.edge.edge import EdgeEnd
+from endedge.end.device import DeviceEnd
 from endedge.lab.inputs import World
 from endedge.lab.store import Node, Store
 from endedge.lab.sweep.examples import compared
@@ -70,11 +70,11 @@ class Rounds:
 
     def measure(self, cell: Cell) -> dict[str, Any]:
         """Run (or look up) the round of ``cell`` and return its row of ``surface.csv``."""
-        upload = self.upload(cell)  # end → data: the device encodes what fits
-        teacher = self.teacher(cell, upload)  # edge: the large model learns the frames
-        students = self.students(cell, upload, teacher)  # distill: the small one learns from it
-        package = self.package(cell, upload, students)  # distill: chosen, quantized, coded
-        sent = bool(self.verdict(cell, package).record["sent"])  # edge: by frames held back
+        upload = self.upload(cell)  # end: captured, selected, encoded
+        teacher = self.teacher(cell, upload)  # edge: labels; the large model learns the frames
+        students = self.students(cell, upload, teacher)  # the small ones learn from it
+        package = self.package(cell, upload, students)  # chosen, quantized, coded
+        sent = bool(self.verdict(cell, package).record["sent"])  # by frames held back
         start = self.start()
         applied = self.applied(package, start)  # end: decoded on the device, evaluated
         on_device = applied if sent else start
@@ -147,14 +147,7 @@ class Rounds:
 
         def make(folder: Path) -> dict[str, Any]:
             began = time.perf_counter()
-            adapted = adapt_teacher(
-                world.teacher,
-                self._inbox(cell).upload,
-                recipe,
-                plan.held_back.shares,
-                device=world.device,
-                on_step=self._steps("teacher", cell, recipe.steps),
-            )
+            adapted = self._edge(cell).teach(world.teacher, self.received(cell))
             seconds = time.perf_counter() - began
             save_detector(adapted.model, folder / "teacher.safetensors")
             self.say(f"evaluate the teacher of {cell.frames} frames")
@@ -175,24 +168,18 @@ class Rounds:
         }
         return self._node("teacher", determinants, make)
 
-    def student(self, cell: Cell, upload: Node, teacher: Node) -> Node:
-        """The small model, distilled from the adapted teacher."""
+    def student(
+        self, cell: Cell, upload: Node, teacher: Node, architecture: str | None = None
+    ) -> Node:
+        """A small model (None: the first of the menu), distilled from the adapted teacher."""
         world, plan = self.world, self.world.config
+        name = architecture or world.plan.menu[0].architecture
         recipe = plan.student.recipe(cell.frames, cell.seed)
-        gains = plan.distillation
 
         def make(folder: Path) -> dict[str, Any]:
             began = time.perf_counter()
-            adapted = distil_student(
-                world.student,
-                load_detector(teacher.folder / "teacher.safetensors"),
-                self._inbox(cell).upload,
-                recipe,
-                plan.held_back.shares,
-                gains=(gains.label_gain, gains.score_gain, gains.box_gain),
-                device=world.device,
-                on_step=self._steps("student", cell, recipe.steps),
-            )
+            taught = load_detector(teacher.folder / "teacher.safetensors")
+            adapted = self._edge(cell).distil(world.starts[name], taught, self.received(cell))
             save_detector(adapted.model, folder / "student.safetensors")
             return {
                 "share": adapted.share,
@@ -203,37 +190,30 @@ class Rounds:
 
         determinants = {
             "teacher": teacher.key,
-            "weights": world.hashes["student"],
+            "weights": world.start_hashes[name],
             "recipe": asdict(recipe),
-            "gains": gains.model_dump(),
+            "gains": plan.distillation.model_dump(),
             "held_back": plan.held_back.model_dump(exclude={"least"}),
         }
         return self._node("student", determinants, make)
 
     def students(self, cell: Cell, upload: Node, teacher: Node) -> list[Node]:
-        """The distilled student, and those pruned from it to the shares of ``downlink.keep``."""
-        whole = self.student(cell, upload, teacher)
-        shares = [kept for kept in self.world.config.downlink.keep if kept < 1]
-        return [whole, *(self.pruned(cell, whole, kept) for kept in shares)]
+        """A student for each line of the menu: the distilled ones, and those pruned from them."""
+        made = []
+        for line in self.world.plan.menu:
+            whole = self.student(cell, upload, teacher, line.architecture)
+            made.append(whole if line.keep == 1 else self.pruned(cell, whole, line.keep))
+        return made
 
     def pruned(self, cell: Cell, student: Node, kept: float) -> Node:
-        """The student with only the share ``kept`` of its parameters: cut by what the uploaded
-        frames show, then taught by the whole one."""
-        world, recipe = self.world, self.world.config.recovery.recipe(cell.frames, cell.seed)
+        """The student with only the share ``kept`` of its parameters."""
+        recipe = self.world.config.recovery.recipe(cell.frames, cell.seed)
 
         def make(folder: Path) -> dict[str, Any]:
             self.say(f"prune the student of {cell.frames} frames to {kept:.0%}")
             began = time.perf_counter()
-            frames = self._inbox(cell).upload.trained
-            small = pruned_and_recovered(
-                load_detector(student.folder / "student.safetensors"),
-                kept,
-                frames,
-                recipe,
-                calibration=frames.images[:CALIBRATION_FRAMES],
-                device=world.device,
-                on_step=self._steps(f"pruned-{kept:.0%}", cell, recipe.steps),
-            )
+            whole = load_detector(student.folder / "student.safetensors")
+            small = self._edge(cell).prune(whole, kept, self.received(cell))
             save_detector(small, folder / "student.safetensors")
             return {"steps": recipe.steps, "seconds": time.perf_counter() - began}
 
@@ -241,23 +221,16 @@ class Rounds:
         return self._node("pruned", determinants, make)
 
     def package(self, cell: Cell, upload: Node, students: Sequence[Node]) -> Node:
-        """The update in at most the cell's budget, of the student among ``students`` (the whole
-        one first) that survives it best."""
+        """The update in at most the cell's budget, of the student among ``students`` (a whole one
+        first) that comes through it best."""
         world = self.world
 
         def make(folder: Path) -> dict[str, Any]:
             self.say(f"pack {cell}")
             began = time.perf_counter()
-            known = self._inbox(cell).upload
-            whole, *pruned = (load_detector(s.folder / "student.safetensors") for s in students)
-            packed = pack_update(
-                whole,
-                cell.budget_bytes,
-                world.student,
-                world.config.downlink.mode,
-                known,
-                pruned=pruned,
-                seed=cell.seed,
+            models = [load_detector(s.folder / "student.safetensors") for s in students]
+            packed = self._edge(cell).pack(
+                models, cell.budget_bytes, world.student, self.received(cell)
             )
             (folder / "update.eeu").write_bytes(packed.data)
             return {
@@ -284,13 +257,7 @@ class Rounds:
 
         def make(folder: Path) -> dict[str, Any]:
             data = (package.folder / "update.eeu").read_bytes()
-            found = compare(
-                world.student,
-                unpack(data, base=world.student),
-                self._inbox(cell).upload.held_back,
-                least,
-                world.device,
-            )
+            _, found = self._edge(cell).judge(world.student, data, self.received(cell))
             return {**asdict(found), "sent": found.helps}
 
         return self._node("verdict", {"package": package.key, "least": least}, make)
@@ -300,8 +267,7 @@ class Rounds:
 
         def make(folder: Path) -> dict[str, Any]:
             self.say("evaluate the decoded package")
-            data = (package.folder / "update.eeu").read_bytes()
-            return _scored(self.world, unpack(data, base=self.world.student))
+            return _scored(self.world, self._decoded(package))
 
         return self._node("cell", {"package": package.key, "start": start.key}, make)
 
@@ -309,15 +275,13 @@ class Rounds:
         """Detections before and after the update of ``cell`` on a few evaluation frames, as
         ``examples.json`` of the node; None when the update was not sent."""
         upload = self.upload(cell)
-        students = self.students(cell, upload, self.teacher(cell, upload))
-        package = self.package(cell, upload, students)
+        package = self.package(cell, upload, self.trunk(cell))
         if not self.verdict(cell, package).record["sent"]:
             return None
 
         def make(folder: Path) -> dict[str, Any]:
             self.say("draw detections before and after")
-            data = (package.folder / "update.eeu").read_bytes()
-            found = compared(self.world, self.world.student, unpack(data, base=self.world.student))
+            found = compared(self.world, self.world.student, self._decoded(package))
             (folder / "examples.json").write_text(json.dumps({"cell": str(cell), **found}))
             return {"frames": len(found["frames"])}
 
@@ -330,7 +294,17 @@ class Rounds:
         versioned = {"version": VERSIONS[stage], "device": self.world.device, **determinants}
         return self.store.node(stage, versioned, make)
 
-    def _steps(self, stage: str, cell: Cell, total: int) -> Callable[[int, float], None]:
+    def _edge(self, cell: Cell) -> EdgeEnd:
+        def watch(stage: str, total: int) -> OnStep:
+            return self._steps(stage, cell, total)
+
+        return EdgeEnd(self.world.plan, cell.seed, cell.frames, watch)
+
+    def _decoded(self, package: Node) -> DetectionModel:
+        data = (package.folder / "update.eeu").read_bytes()
+        return _end(self.world).apply(data, self.world.student)
+
+    def _steps(self, stage: str, cell: Cell, total: int) -> OnStep:
         what, log = f"{stage} on {cell.frames} frames", None
         if (kind := self.world.config.log) != "none":
             name = f"{stage}-{cell.frames}-{cell.codec}-seed{cell.seed}"
@@ -362,20 +336,28 @@ class _Inbox:
     cell: Cell
 
     @cached_property
-    def frames(self) -> tuple[Frame, ...]:
-        return self.world.captured(self.cell.seed)[: self.cell.frames]
-
-    @cached_property
     def sent(self) -> bytes:
-        return self.world.encoded(self.frames, Codec.parse(self.cell.codec))
+        frames = self.world.captured(self.cell.seed)[: self.cell.frames]
+        return _end(self.world, self.cell.codec).encode(frames).batch
 
     @cached_property
     def upload(self) -> Upload:
-        held = self.world.config.held_back
-        return split_upload(self.world.received(self.frames, self.sent), held.share, held.most)
+        world, edge = self.world, EdgeEnd(self.world.plan, self.cell.seed, self.cell.frames)
+        received = edge.receive(self.sent, {f.image_id: f for f in world.pool.frames})
+        if received.refused:
+            raise BadInput(f"uploaded {received.refused[0]}")
+        return edge.known(received, edge.label(world.teacher, received, _no_threshold))
+
+
+def _end(world: World, codec: str | None = None) -> DeviceEnd:
+    return DeviceEnd(Codec.parse(codec or world.config.uplink.codecs[0]), world.side, world.device)
+
+
+def _no_threshold() -> float:
+    raise BadInput("a cell learns from true labels")
 
 
 def _scored(world: World, model: DetectionModel) -> dict[str, float]:
     began = time.perf_counter()
-    score = evaluate(model, world.evaluation_batch, world.evaluation, world.device)
+    score = _end(world).evaluate(model, world.evaluation_batch, world.evaluation)
     return {"map": score.map, "map50": score.map50, "seconds": time.perf_counter() - began}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from endedge.allocator import Surface
@@ -101,7 +103,17 @@ def test_points_and_envelopes() -> None:
     index = points.fitting(2.5e5, 3e4)
     assert index is not None
     chosen = points.point(index)
-    assert (chosen.frames, chosen.budget_bytes) == (32, 1e4)
-    assert points.map[index] == pytest.approx(0.27)
+    # By bytes alone: the dud is the largest package that fits, and accuracies say nothing.
+    assert (chosen.frames, chosen.budget_bytes) == (32, 2e4)
+    assert points.map[index] == pytest.approx(0.26)
     assert points.map_error[index] == pytest.approx(0.01)  # sd 0.0141 of two / sqrt(2)
     assert points.fitting(9e4, 3e4) is None
+    blind = replace(points, map=np.full(9, np.nan), map_error=np.full(9, np.nan))
+    top = int(np.argmax(points.upload_bytes))
+    assert points.codec[top] == "b"
+    for up, down in ((2.5e5, 3e4), (1e6, 1e6), (1.5e5, 2e4), (9e4, 3e4)):
+        assert blind.fitting(up, down) == points.fitting(up, down)
+    named = points.fitting(1e6, 1e6, "a")
+    assert named is not None
+    assert (points.frames[named], points.codec[named]) == (32, "a")
+    assert points.fitting(1e6, 1e6, "absent") is None

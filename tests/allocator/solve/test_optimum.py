@@ -177,8 +177,9 @@ def test_infeasible_periods_send_nothing_and_say_why(link: Link, rules: Rules, w
     found = allocate(known, link, rules)
     assert (found.upload_bytes, found.update_bytes, found.regime) == (0.0, 0.0, "none")
     assert words in found.reason
-    assert found.predicted_map == known.m0
-    assert found.interval == (known.m0, known.m0)
+    stale = known.m0 if rules.stale_map is None else rules.stale_map  # of the model in use
+    assert found.predicted_map == stale
+    assert found.interval == (stale, stale)
     assert (found.frames, found.upload, found.update, found.extrapolates) == (0, None, None, False)
 
 

@@ -308,7 +308,7 @@ def test_full_disk_on_either_side_delays_and_loses_nothing(
         return step
 
     for module in ("session", "service"):
-        monkeypatch.setattr(f"endedge.edge.{module}.RETRY_S", 0.05)
+        monkeypatch.setattr(f"endedge.edge.server.{module}.RETRY_S", 0.05)
     for name in ("append", "finish", "count_attempt", "save_package"):
         monkeypatch.setattr(DeviceRounds, name, failing(getattr(DeviceRounds, name), name))
 

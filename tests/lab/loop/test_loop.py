@@ -50,7 +50,7 @@ MEASURED = ("edge_seconds", "device_seconds")
 @pytest.fixture(autouse=True)
 def _updates_always_help(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights learn nothing in a step: here every update is sent."""
-    monkeypatch.setattr("endedge.edge.update.Update.helps", property(lambda update: True))
+    monkeypatch.setattr("endedge.edge.edge.Update.helps", property(lambda update: True))
 
 
 def tiny_loop(place: Path, **changes: Any) -> Config:
@@ -332,8 +332,8 @@ def test_the_verb_writes_all_files_and_resumes(
 def test_redacted_frames_leave_blurred_and_are_counted(place: Path) -> None:
     who = player(place, "equal+redacted")
     device, model = who.devices[0], who.world.student
-    plain = device.capture(0, model, 1e6)
-    redacted = device.capture(0, model, 1e6, redacted=True)
+    plain = device.upload(0, model, 1e6)
+    redacted = device.upload(0, model, 1e6, redacted=True)
     assert (plain.identifiable, plain.exposed) == (0, 0)
     assert redacted.frames == plain.frames == 6
     assert 0 <= redacted.exposed <= redacted.identifiable > 0

@@ -1,0 +1,324 @@
+"""The edge's half of a round: labels → teacher → students → package → verdict.
+
+Each step is a method of :class:`EdgeEnd` and follows from its arguments alone: there is no store
+and no clock here. A cell of the surface keeps the result of each step, a round of the loop and a
+job of the socket service take all of them at once (:meth:`EdgeEnd.update`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from endedge.data.coco import Frame
+from endedge.data.codec import Refused, decode_batch
+from endedge.data.errors import BadInput
+from endedge.data.frames import Batch, join, stack_frames
+from endedge.distill.model import DetectionModel
+from endedge.distill.objectives import Loss
+from endedge.distill.package.choose import pack_best
+from endedge.distill.package.format import Packed, pack, unpack
+from endedge.distill.recovery import pruned_and_recovered
+from endedge.distill.training import Recipe
+from endedge.edge import labels as edge_labels
+from endedge.edge.adapt import (
+    Adapted,
+    OnStep,
+    Upload,
+    Verdict,
+    adapt_teacher,
+    compare,
+    distil_student,
+    split_upload,
+)
+from endedge.end.inference import detect
+
+__all__ = ["EdgeEnd", "Plan", "Received", "Schedule", "Student", "Update", "pack_for"]
+
+_CALIBRATION_FRAMES = 32  # of an upload, on which the packer and the pruner look
+
+
+class Schedule(Protocol):
+    """How long and how fast to train on so many frames."""
+
+    def recipe(self, n_frames: int, seed: int) -> Recipe: ...
+
+
+@dataclass(frozen=True)
+class Student:
+    """A line of the menu: the detector of ``architecture`` (the name of its weights) with the
+    share ``keep`` in (0, 1] of its parameters."""
+
+    architecture: str
+    keep: float = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the edge answers, whatever is uploaded.
+
+    ``teacher``, ``student``, ``recovery``: schedules of the three trainings; ``loss`` of the
+    student; ``menu``: the students that compete for every budget, an architecture's whole one
+    before its pruned ones. The last ``held_share`` of an upload, at most ``held_most`` frames,
+    is trained on by nobody: it chooses among ``shares`` of the way, and an answer needs ``least``
+    such frames. ``labels``: whose (``truth``, ``pseudo``, ``mix-N``); ``mode`` of the packer;
+    ``side`` px of the detectors' square input; ``device``: where it computes.
+    """
+
+    teacher: Schedule
+    student: Schedule
+    recovery: Schedule
+    loss: Loss
+    menu: tuple[Student, ...]
+    held_share: float
+    held_most: int
+    shares: tuple[float, ...]
+    least: int
+    labels: str
+    mode: str
+    side: int
+    device: str
+
+
+@dataclass(frozen=True, eq=False)
+class Received:
+    """An upload as the edge decoded it: the usable ``frames`` in their order, their ``pictures``,
+    and why others were ``refused``, a line each."""
+
+    frames: tuple[Frame, ...]
+    pictures: Batch
+    refused: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """The answer. ``teacher`` and ``students`` before packing; ``decoded`` is what the device will
+    hold; ``verdict``: the device's model now against ``decoded``, on the held-back frames."""
+
+    teacher: Adapted
+    students: tuple[DetectionModel, ...]
+    packed: Packed
+    decoded: DetectionModel
+    verdict: Verdict
+
+    @property
+    def helps(self) -> bool:
+        """Whether the frames that no training saw say that it should be sent."""
+        return self.verdict.helps
+
+
+@dataclass(frozen=True)
+class EdgeEnd:
+    """The edge in one round. All that is random draws from ``seed``; trainings are as long as
+    the plan has it for ``frames`` of them (None: for as many as are trained on). ``watch(what,
+    steps)`` gives who is told of a training's steps."""
+
+    plan: Plan
+    seed: int
+    frames: int | None = None
+    watch: Callable[[str, int], OnStep | None] = lambda what, steps: None
+
+    # Labels --------------------------------------------------------------------------------
+
+    def receive(self, batch: bytes, annotated: Mapping[int, Frame]) -> Received:
+        """Decode an upload. One bad frame, or one that is not ``annotated`` (frames by image id),
+        does not cost the others. Raises :class:`BadInput` for bytes that are no batch."""
+        frames: list[Frame] = []
+        pictures: dict[int, Any] = {}
+        refused: list[str] = []
+        for item in decode_batch(batch):
+            if isinstance(item, Refused):
+                refused.append(f"frame {item.image_id}: {item.reason}")
+            elif item[0] not in annotated:
+                refused.append(f"frame {item[0]} is unknown")
+            else:
+                frames.append(annotated[item[0]])
+                pictures[item[0]] = item[1]
+        seen = stack_frames(frames, self.plan.side, lambda f: pictures[f.image_id])
+        return Received(tuple(frames), seen, tuple(refused))
+
+    def label(
+        self, teacher: DetectionModel, received: Received, threshold: Callable[[], float]
+    ) -> list[edge_labels.Labels]:
+        """Labels from the plan's source; ``threshold()`` gives the score from which a detection of
+        the teacher is taken for one."""
+        source = self.plan.labels
+        if source == "truth":
+            return edge_labels.truth_labels(received.frames)
+        found = detect(teacher, received.pictures, device=self.plan.device)
+        pseudo = edge_labels.pseudo_labels(found, threshold())
+        if source == "pseudo":
+            return pseudo
+        boxes, order = int(source.removeprefix("mix-")), range(len(received.frames))
+        return edge_labels.mixed_labels(received.frames, pseudo, order, boxes).labels
+
+    def known(
+        self,
+        received: Received,
+        named: Sequence[edge_labels.Labels],
+        replayed: Batch | None = None,
+    ) -> Upload:
+        """What may be trained on with the labels ``named``, and what is held back."""
+        return self.split(edge_labels.apply_labels(received.pictures, named), replayed)
+
+    def split(self, labelled: Batch, replayed: Batch | None = None) -> Upload:
+        """What may be trained on, ``replayed`` frames of earlier rounds too, and what is held
+        back of the new ones."""
+        known = split_upload(labelled, self.plan.held_share, self.plan.held_most)
+        if replayed is None:
+            return known
+        return replace(known, trained=join([known.trained, replayed]))
+
+    # Teacher -------------------------------------------------------------------------------
+
+    def teach(self, teacher: DetectionModel, known: Upload) -> Adapted:
+        """The large model, fine-tuned on the upload."""
+        recipe = self._recipe(self.plan.teacher, known)
+        return adapt_teacher(
+            teacher,
+            known,
+            recipe,
+            self.plan.shares,
+            device=self.plan.device,
+            on_step=self.watch("teacher", recipe.steps),
+        )
+
+    # Students ------------------------------------------------------------------------------
+
+    def distil(self, start: DetectionModel, teacher: DetectionModel, known: Upload) -> Adapted:
+        """A small model, from ``start`` towards the labels and the adapted ``teacher``."""
+        recipe = self._recipe(self.plan.student, known)
+        return distil_student(
+            start,
+            teacher,
+            known,
+            recipe,
+            self.plan.shares,
+            loss=self.plan.loss,
+            device=self.plan.device,
+            on_step=self.watch("student", recipe.steps),
+        )
+
+    def prune(self, whole: DetectionModel, keep: float, known: Upload) -> DetectionModel:
+        """``whole`` with the share ``keep`` of its parameters: cut by what the uploaded frames
+        show, then taught by the uncut one."""
+        recipe = self._recipe(self.plan.recovery, known)
+        return pruned_and_recovered(
+            whole,
+            keep,
+            known.trained,
+            recipe,
+            calibration=known.trained.images[:_CALIBRATION_FRAMES],
+            device=self.plan.device,
+            on_step=self.watch(f"pruned-{keep:.0%}", recipe.steps),
+        )
+
+    def students(
+        self, starts: Mapping[str, DetectionModel], teacher: DetectionModel, known: Upload
+    ) -> tuple[DetectionModel, ...]:
+        """A model for each line of the menu; ``starts`` has one for each architecture in it."""
+        whole: dict[str, DetectionModel] = {}
+        made = []
+        for line in self.plan.menu:
+            if line.architecture not in whole:
+                start = starts[line.architecture]
+                whole[line.architecture] = self.distil(start, teacher, known).model
+            model = whole[line.architecture]
+            made.append(model if line.keep == 1 else self.prune(model, line.keep, known))
+        return tuple(made)
+
+    # Package -------------------------------------------------------------------------------
+
+    def pack(
+        self,
+        students: Sequence[DetectionModel],
+        budget_bytes: int,
+        base: DetectionModel,
+        known: Upload,
+        *,
+        certain: bool = True,
+    ) -> Packed:
+        """The package for a device that holds ``base`` (see :func:`pack_for` where that is not
+        ``certain``): of the student that comes through in the budget closest to the first.
+        Raises :class:`BadInput` for a budget too small."""
+        frames, mode = known.trained.images[:_CALIBRATION_FRAMES], self.plan.mode
+        if len(students) == 1:
+            return pack_for(
+                students[0],
+                budget_bytes,
+                base,
+                mode,
+                certain=certain,
+                frames=frames,
+                seed=self.seed,
+            )
+        return pack_best(
+            students,
+            budget_bytes,
+            base=base if certain and mode != "full" else None,
+            frames=frames,
+            unseen=known.held_back.images,
+            seed=self.seed,
+        )
+
+    # Verdict -------------------------------------------------------------------------------
+
+    def judge(
+        self, base: DetectionModel, package: bytes, known: Upload
+    ) -> tuple[DetectionModel, Verdict]:
+        """What the device would hold, decoded as it would, and whether that beats ``base``."""
+        decoded = unpack(package, base=base)
+        plan = self.plan
+        return decoded, compare(base, decoded, known.held_back, plan.least, plan.device)
+
+    # All of it -----------------------------------------------------------------------------
+
+    def update(
+        self,
+        teacher: DetectionModel,
+        starts: Mapping[str, DetectionModel],
+        known: Upload,
+        budget_bytes: int,
+        *,
+        base: DetectionModel,
+        certain: bool = True,
+    ) -> Update:
+        """The answer to what is ``known`` for a device that holds ``base``, in at most
+        ``budget_bytes``. Raises :class:`BadInput` for a budget too small."""
+        taught = self.teach(teacher, known)
+        students = self.students(starts, taught.model, known)
+        packed = self.pack(students, budget_bytes, base, known, certain=certain)
+        decoded, verdict = self.judge(base, packed.data, known)
+        return Update(taught, students, packed, decoded, verdict)
+
+    def _recipe(self, schedule: Schedule, known: Upload) -> Recipe:
+        return schedule.recipe(self.frames or len(known.trained), self.seed)
+
+
+def pack_for(
+    student: DetectionModel,
+    budget_bytes: int,
+    base: DetectionModel,
+    mode: str,
+    *,
+    certain: bool,
+    frames: Tensor | None = None,
+    seed: int = 0,
+) -> Packed:
+    """A package for a device that holds ``base``. Where that is not ``certain``, a full one,
+    which decodes on top of any model; if none fits, a delta that the device refuses should it
+    hold something else."""
+
+    def one(mode: str) -> Packed:
+        reference = None if mode == "full" else base
+        return pack(student, budget_bytes, base=reference, frames=frames, seed=seed, mode=mode)
+
+    if certain or mode == "full":
+        return one(mode)
+    try:
+        return one("full")
+    except BadInput:
+        return one("delta")

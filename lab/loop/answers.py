@@ -1,0 +1,220 @@
+"""What the edge remembers from round to round: its answers, as nodes of a store.
+
+An answer that is asked for again, after a crash say, is the same answer. How one is made is
+told in :class:`endedge.edge.edge.EdgeEnd`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from endedge.data.coco import read_image
+from endedge.data.codec import EncodedFrame, pack_batch, unpack_batch
+from endedge.data.errors import BadInput
+from endedge.data.frames import Batch, join, stack_frames
+from endedge.distill.model import DetectionModel, load_detector, model_hash, save_detector
+from endedge.edge import labels as edge_labels
+from endedge.edge.edge import EdgeEnd
+from endedge.end.inference import detect
+from endedge.lab.inputs import World
+from endedge.lab.loop.day import evaluation_sets
+from endedge.lab.store import Node, Store
+
+__all__ = ["Answers", "round_seed"]
+
+VERSION = 1  # of what an answer computes; raise it when that changes
+_CALIBRATION_FRAMES = 64
+
+
+def round_seed(seed: int, round_index: int) -> int:
+    """What the trainings of a round draw from."""
+    return 1000 * seed + round_index
+
+
+class Answers:
+    """The edge's answers, kept in ``store``; ``seed`` is that of the experiment."""
+
+    def __init__(self, world: World, store: Store, seed: int) -> None:
+        self.world, self.store, self.seed = world, store, seed
+        self._annotated = {f.image_id: f for f in world.pool.frames}
+        whole = tuple(line for line in world.plan.menu if line.keep == 1)  # else cut each round
+        self._plan = replace(world.plan, menu=whole, labels=world.config.edge.labels)
+
+    def answer(
+        self,
+        device_id: str,
+        round_index: int,
+        batch: bytes,
+        budget_bytes: int,
+        *,
+        base: Node | None,
+        certain: bool = True,
+        past: Sequence[Node] = (),
+    ) -> Node:
+        """The answer to ``batch`` as a node: ``update.eeu`` and ``student.safetensors`` (what
+        the device holds once it has applied it) if the record says ``sent``, else ``reason``.
+
+        ``base``: the answer that the device runs, as far as the edge knows; None: the model it
+        came with; not ``certain``: a full package is made if one fits. ``past``: the answers
+        before, oldest first; the teacher goes on from the last, frames are replayed from all.
+        """
+        config = self.world.config
+        determinants = {
+            "version": VERSION,
+            "weights": self.world.hashes,
+            "device": self.world.device,
+            "side": self.world.side,
+            "id": device_id,
+            "round": round_index,
+            "seed": self.seed,
+            "batch": hashlib.sha256(batch).hexdigest(),
+            "budget": budget_bytes,
+            "base": base.key if base else None,
+            "certain": certain,
+            "past": [n.key for n in past],
+            "edge": config.edge.model_dump(),
+            "teacher": config.teacher.model_dump(),
+            "student": config.student.model_dump(),
+            "gains": config.distillation.model_dump(),
+            "held_back": config.held_back.model_dump(),
+            "mode": config.downlink.mode,
+        }
+
+        def make(folder: Path) -> dict[str, Any]:
+            began = time.perf_counter()
+            teacher = (
+                load_detector(past[-1].folder / "teacher.safetensors")
+                if past
+                else self.world.teacher
+            )
+            edge = EdgeEnd(self._plan, round_seed(self.seed, round_index))
+            try:
+                held = self.student_of(base)
+                found = self._update(
+                    folder, edge, teacher, held, batch, budget_bytes, certain, past
+                )
+            except BadInput as error:
+                save_detector(teacher, folder / "teacher.safetensors")
+                found = {"sent": False, "reason": str(error), "frames": 0, "update_bytes": 0}
+            return {**found, "round": round_index, "seconds": time.perf_counter() - began}
+
+        return self.store.node("answer", determinants, make)
+
+    def student_of(self, answer: Node | None) -> DetectionModel:
+        """The model that a device holds after ``answer``; None: the one it came with."""
+        if answer is None:
+            return self.world.student
+        return load_detector(answer.folder / "student.safetensors")
+
+    def _update(
+        self,
+        folder: Path,
+        edge: EdgeEnd,
+        teacher: DetectionModel,
+        held: DetectionModel,
+        batch: bytes,
+        budget_bytes: int,
+        certain: bool,
+        past: Sequence[Node],
+    ) -> dict[str, Any]:
+        """The files and the record of an answer to a device that holds ``held``."""
+        received, least = edge.receive(batch, self._annotated), self.world.config.edge.least_frames
+        if len(received.frames) < least:
+            raise BadInput(
+                f"{len(received.frames)} usable frames ({len(received.refused)} refused); "
+                f"an update needs {least}"
+            )
+        named = edge.label(teacher, received, lambda: self._threshold)
+        (folder / "upload.batch").write_bytes(batch)
+        (folder / "labels.npz").write_bytes(_labels_out(named))
+        known = edge.known(received, named, self._replay(edge, past))
+        starts = {line.architecture: held for line in edge.plan.menu}
+        update = edge.update(teacher, starts, known, budget_bytes, base=held, certain=certain)
+        learned = update.teacher.losses[update.teacher.share] < update.teacher.losses[0.0]
+        save_detector(update.teacher.model if learned else teacher, folder / "teacher.safetensors")
+        save_detector(update.decoded, folder / "student.safetensors")
+        (folder / "update.eeu").write_bytes(update.packed.data)
+        right = edge_labels.quality(named, received.frames)
+        return {
+            "sent": update.helps,
+            "frames": len(received.frames),
+            "refused": len(received.refused),
+            "trained": len(known.trained),
+            "reason": "" if update.helps else "the held-back frames show no improvement",
+            "update_bytes": len(update.packed.data),
+            "model": model_hash(update.decoded),
+            "base": model_hash(held),
+            "mode": update.packed.report.mode,
+            "loss_before": update.verdict.before,
+            "loss_after": update.verdict.after,
+            "loss_error": update.verdict.error,
+            "teacher_learned": learned,
+            **{f"label_{k}": v for k, v in asdict(right).items()},
+        }
+
+    @cached_property
+    def _threshold(self) -> float:
+        """Calibrated before the first round, on annotated frames without the device's shift."""
+        looped = self.world.config.loop is not None
+        known = evaluation_sets(self.world)[1] if looped else self.world.evaluation
+        known = known.take(range(min(_CALIBRATION_FRAMES, len(known))))
+        seen = stack_frames(known.frames, self.world.side, lambda f: read_image(f.path))
+        found = detect(self.world.teacher, seen, device=self.world.device)
+        return edge_labels.calibrate(found, known.frames).threshold
+
+    def _replay(self, edge: EdgeEnd, past: Sequence[Node]) -> Batch | None:
+        """A uniform sample of the frames received before, with the labels that they got then."""
+        blobs: list[tuple[EncodedFrame, edge_labels.Labels]] = []
+        for node in past:
+            if not (node.folder / "upload.batch").is_file():
+                continue
+            named = {entry.image_id: entry for entry in _labels_in(node.folder / "labels.npz")}
+            frames = unpack_batch((node.folder / "upload.batch").read_bytes())
+            blobs += [
+                (f, named[f.image_id])
+                for f in frames
+                if isinstance(f, EncodedFrame) and f.image_id in named
+            ]
+        most = self.world.config.edge.replay_frames
+        order = np.random.default_rng([edge.seed, 0x4E91A7]).permutation(len(blobs))[:most]
+        if not len(order):
+            return None
+        parts = []
+        for i in order:
+            frame, entry = blobs[i]
+            pictures = edge.receive(pack_batch([frame]), self._annotated).pictures
+            parts.append(edge_labels.apply_labels(pictures, [entry]))
+        return join(parts)
+
+
+def _labels_out(named: Sequence[edge_labels.Labels]) -> bytes:
+    out = io.BytesIO()
+    np.savez(
+        out,
+        image_id=[n.image_id for n in named],
+        count=[len(n.labels) for n in named],
+        boxes=np.concatenate([n.boxes for n in named]),
+        labels=np.concatenate([n.labels for n in named]),
+    )
+    return out.getvalue()
+
+
+def _labels_in(path: Path) -> list[edge_labels.Labels]:
+    with np.load(path, allow_pickle=False) as kept:
+        ends = np.cumsum(kept["count"])[:-1]
+        rows = zip(
+            kept["image_id"],
+            np.split(kept["boxes"], ends),
+            np.split(kept["labels"], ends),
+            strict=True,
+        )
+        return [edge_labels.Labels(int(i), boxes, labels) for i, boxes, labels in rows]
