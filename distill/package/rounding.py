@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from endedge.data.errors import BadInput
+from endedge.distill.package.byte_budget import LOUDNESS_BINS
 from endedge.distill.package.compiled import compiled
 from endedge.distill.package.quantization import (
     STEP_RESOLUTION,
@@ -29,12 +30,36 @@ from endedge.distill.package.quantization import (
 from endedge.distill.package.quantization import steps as grid_steps
 from endedge.distill.package.sensitivity import Sensitivity
 
-__all__ = ["Grid", "inverse_factor", "level_grids", "make_grid", "quantize", "round_with_feedback"]
+__all__ = [
+    "Grid",
+    "Inputs",
+    "inputs_of",
+    "inverse_factor",
+    "level_grids",
+    "loudness",
+    "make_grid",
+    "quantize",
+    "round_with_feedback",
+]
 
 _DAMPING = 0.01  # of the mean variance, added to every input's
 _BLOCK = 64
 _DEADZONE = 0.06  # of a step: the bin of an integer reaches that much further from zero
 _ROW_FLOOR = 0.02  # of the mean output sensitivity
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What the inputs of one layer say about its rounding, whatever its weights: ``output`` (C,)
+    and ``mean`` of its :class:`Sensitivity`; ``power`` (C,), the mean variance that each row sees;
+    ``column`` (D,), inverse to the deviation of an input that the later ones do not explain; the
+    feedback ``factor`` (D, D) if the inputs were measured together."""
+
+    output: Floats
+    mean: Floats
+    power: Floats
+    column: Floats
+    factor: NDArray[np.float32] | None
 
 
 @dataclass
@@ -45,37 +70,47 @@ class Grid:
 
     rows: Ints
     columns: Ints
-    factor: Floats | None
+    factor: NDArray[np.float32] | None
     mean: Floats
     importance: Floats
 
 
-def make_grid(target: Target, sensitivity: Sensitivity) -> Grid:
-    """The steps at which every row and column of a layer adds the same distortion."""
+def inputs_of(sensitivity: Sensitivity) -> Inputs:
+    """The part of a grid that full packages and deltas of any size share, and all its cost."""
+    n_out, moment = len(sensitivity.output), sensitivity.moment
+    if moment is not None:
+        power = max(float(np.trace(moment)) / len(moment), 1e-30)
+        factor = inverse_factor(moment)
+        return Inputs(
+            sensitivity.output,
+            sensitivity.mean,
+            np.full(n_out, power),
+            np.diag(factor).copy(),
+            factor.astype(np.float32),
+        )
+    assert sensitivity.power is not None
+    each = np.broadcast_to(sensitivity.power, (n_out, sensitivity.power.shape[-1]))
+    row_power = np.maximum(each.mean(axis=1), 1e-30)
+    share = (each / row_power[:, None]).mean(axis=0)
+    column = 1.0 / np.sqrt(share + _DAMPING)
+    return Inputs(sensitivity.output, sensitivity.mean, row_power, column, None)
+
+
+def make_grid(target: Target, inputs: Inputs | None) -> Grid:
+    """The steps at which every row and column of a layer adds the same distortion; without
+    ``inputs``, those of a layer that a delta leaves alone."""
     n_out, n_in, taps = target.weights.shape
-    output = sensitivity.output + _ROW_FLOOR * sensitivity.output.mean() + 1e-30
+    if inputs is None:
+        none = np.zeros(n_out)
+        rows, columns = _exponent(none), _exponent(np.zeros(n_in))
+        return Grid(rows, columns, None, np.zeros(n_in * taps), none)
+    output = inputs.output + _ROW_FLOOR * inputs.output.mean() + 1e-30
     change = np.maximum(np.abs(target.change), 1e-6)
-    if sensitivity.moment is not None:
-        power = max(float(np.trace(sensitivity.moment)) / (n_in * taps), 1e-30)
-        factor = inverse_factor(sensitivity.moment)
-        column = np.diag(factor)
-        row_power = np.full(n_out, power)
-    else:
-        assert sensitivity.power is not None
-        factor = None
-        each = np.broadcast_to(sensitivity.power, (n_out, n_in * taps))
-        row_power = np.maximum(each.mean(axis=1), 1e-30)
-        share = (each / row_power[:, None]).mean(axis=0)
-        column = 1.0 / np.sqrt(share + _DAMPING)
-    log_column = np.log2(column).reshape(n_in, taps).mean(axis=1)
-    log_row = -0.5 * np.log2(output * row_power) + np.log2(change)
-    return Grid(
-        _exponent(log_row),
-        _exponent(log_column),
-        factor,
-        sensitivity.mean,
-        output * row_power / change**2,
-    )
+    log_column = np.log2(inputs.column).reshape(n_in, taps).mean(axis=1)
+    log_row = -0.5 * np.log2(output * inputs.power) + np.log2(change)
+    importance = output * inputs.power / change**2
+    rows, columns = _exponent(log_row), _exponent(log_column)
+    return Grid(rows, columns, inputs.factor, inputs.mean, importance)
 
 
 def level_grids(targets: Sequence[Target], grids: Sequence[Grid]) -> None:
@@ -90,6 +125,20 @@ def level_grids(targets: Sequence[Target], grids: Sequence[Grid]) -> None:
     center = np.full(1, np.median(every) if every.size else 0.0)
     for grid in grids:
         grid.rows = (grid.rows + _exponent(center)).astype(np.int32)
+
+
+def loudness(targets: Sequence[Target], grids: Sequence[Grid]) -> Floats:
+    """How many weights are how large beside their steps at step 1: counts by log2, in
+    :data:`~endedge.distill.package.byte_budget.LOUDNESS_BINS`; zeros are left out."""
+    counts = np.zeros(len(LOUDNESS_BINS) - 1)
+    for target, grid in zip(targets, grids, strict=True):
+        if target.weights.any():
+            size = np.abs(target.weights).astype(np.float32)
+            steps = grid_steps(grid.rows, grid.columns, 1.0).astype(np.float32)
+            with np.errstate(divide="ignore"):
+                logs = np.log2(size / steps)
+            counts += np.histogram(logs[size > 0], LOUDNESS_BINS)[0]
+    return counts
 
 
 def _exponent(log_step: Floats) -> Ints:
@@ -148,7 +197,11 @@ def inverse_factor(moment: Floats, damping: float = _DAMPING) -> Floats:
 
 
 def round_with_feedback(
-    weights: Floats, row_steps: Floats, column_steps: Floats, factor: Floats, deadzone: float
+    weights: Floats,
+    row_steps: Floats,
+    column_steps: Floats,
+    factor: NDArray[np.float32],
+    deadzone: float,
 ) -> Ints:
     """Integers (C, D) for ``weights`` (C, D) on the grid row_steps[c] * column_steps[d].
 
@@ -160,7 +213,7 @@ def round_with_feedback(
     work = np.ascontiguousarray(
         (weights / row_steps[:, None]).T, np.float32
     )  # (D, C), in row steps
-    upper = factor.astype(np.float32)
+    upper = factor.astype(np.float32, copy=False)
     grid = column_steps.astype(np.float32)
     size = len(work)
     result = np.empty(work.shape, np.int32)

@@ -10,7 +10,7 @@ the model itself, so no annotation is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,20 +63,24 @@ def measure(
     frames: Tensor,
     seed: int = 0,
     on_share: Callable[[float], None] | None = None,
+    names: Collection[str] | None = None,
 ) -> dict[str, Sensitivity]:
-    """Sensitivity of every convolution of ``model`` on ``frames`` (N, 3, S, S) uint8;
-    ``on_share`` hears how much of the work is done, 0 to 1."""
+    """Sensitivity of every convolution of ``model`` (or those of ``names``) on ``frames``
+    (N, 3, S, S) uint8; ``on_share`` hears how much of the work is done, 0 to 1. Raises
+    :class:`BadInput` for frames of another kind."""
     if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8 or not len(frames):
         raise BadInput(f"frames must be uint8 of shape (N, 3, S, S), not {tuple(frames.shape)}")
     model = clone(model).cpu().float().eval().requires_grad_(False)
-    scales = {x.name: _gain(x) for x in layers(model)}
+    wanted = [x for x in layers(model) if names is None or x.name in names]
+    if not wanted:
+        return {}
+    scales = {x.name: _gain(x) for x in wanted}
     fold_norms(model)  # a norm after a convolution only scales its gradients
     model.to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(seed)
     modules = dict(model.named_modules())
     collectors = {
-        name: _Collector(modules[name], scale, generator)  # type: ignore[arg-type]
-        for name, scale in scales.items()
+        name: _Collector(modules[name], scale, generator) for name, scale in scales.items()
     }
     _propagate(model, frames, generator, on_share)
     return {name: c.result(len(frames)) for name, c in collectors.items()}
@@ -154,8 +158,9 @@ def _patches(conv: nn.Conv2d, x: Tensor, at: Tensor, width: int) -> Tensor:
     """What ``conv`` sees of ``x`` (B, C, H, W) at the output positions ``at`` (B, n), counted in
     rows of ``width``: (B * n, C * taps), in the order of ``unfold``, without unfolding it all."""
     (tall, wide), (down, right) = conv.kernel_size, conv.stride
-    (y_pad, x_pad), (y_gap, x_gap) = conv.padding, conv.dilation
-    places = F.pad(x, (int(x_pad), int(x_pad), int(y_pad), int(y_pad))).permute(0, 2, 3, 1)
+    y_gap, x_gap = conv.dilation
+    y_pad, x_pad = (int(n) for n in conv.padding)  # Ultralytics never pads by name
+    places = F.pad(x, (x_pad, x_pad, y_pad, y_pad)).permute(0, 2, 3, 1)
     batch, height, stride, channels = places.shape
     taps = (y_gap * stride * torch.arange(tall))[:, None] + x_gap * torch.arange(wide)
     corner = (at // width) * down * stride + (at % width) * right
@@ -178,7 +183,8 @@ class _Collector:
     ones, through hooks."""
 
     def __init__(self, conv: nn.Conv2d, scale: Floats, generator: torch.Generator) -> None:
-        self.conv, self.scale, self.generator = conv, scale, generator
+        self.conv, self.generator = conv, generator
+        self.scale = torch.from_numpy(scale**2).float()  # of squared gradients
         self.taps = conv.kernel_size[0] * conv.kernel_size[1]
         self.size = conv.in_channels * self.taps
         self.grouped = conv.groups > 1
@@ -196,7 +202,7 @@ class _Collector:
         output.register_hook(lambda g: self._backward(x, g))  # type: ignore[no-untyped-call]
 
     def _backward(self, x: Tensor, g: Tensor) -> None:
-        energy = g.square().flatten(2)  # (B, C, P)
+        energy = g.square().flatten(2) * self.scale[:, None]  # (B, C, P)
         self.output += energy.sum((0, 2)).double()
         where = energy.sum(1)
         total = where.sum(1, keepdim=True)
@@ -216,7 +222,7 @@ class _Collector:
 
     def result(self, n_frames: int) -> Sensitivity:
         n = max(1, self.count)
-        output = self.scale**2 * self.output.numpy() / n_frames + 1e-30
+        output = self.output.numpy() / n_frames + 1e-30
         mean = (self.sum / n).numpy()
         moment = self.moment.astype(np.float64) / n
         origin = 0.0 if self.origin is None else self.origin.double().numpy()

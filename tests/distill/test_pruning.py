@@ -10,7 +10,8 @@ import torch
 from endedge.data.errors import BadInput
 from endedge.distill.channels import trace
 from endedge.distill.model import DetectionModel, build_detector, count_parameters, model_hash
-from endedge.distill.package.format import pack, unpack
+from endedge.distill.package.format import unpack
+from endedge.distill.package.packing import pack
 from endedge.distill.pruning import prune
 from endedge.distill.structure import layers
 

@@ -11,7 +11,7 @@ from endedge.data.errors import BadInput
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, build_detector, clone, count_parameters
 from endedge.distill.package.choose import pack_best
-from endedge.distill.package.format import pack
+from endedge.distill.package.packing import pack
 from endedge.distill.pruning import prune
 from endedge.distill.structure import layers
 
