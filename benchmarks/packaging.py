@@ -38,15 +38,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from endedge.data.coco import Dataset, Frame, load_coco, nested_subset, read_image
+from endedge.data.coco import Dataset, Frame, load_coco, nested_subset
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.storage import write_atomic
+from endedge.distill.layers import layers
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, clone, load_detector
 from endedge.distill.package.format import unpack
 from endedge.distill.package.packing import pack
 from endedge.distill.package.qat import AWARE_LR
-from endedge.distill.structure import layers
 from endedge.distill.training import Recipe
 from endedge.end.metric import evaluate
 
@@ -393,7 +393,7 @@ def main() -> None:
     if args.weights and args.coco:
 
         def look(frame: Frame) -> Any:
-            return read_image(frame.path)
+            return frame.read()
 
         args.out.mkdir(parents=True, exist_ok=True)
         truth = load_coco(args.coco / "annotations/instances_eval.json", args.coco / "images/eval")

@@ -21,9 +21,10 @@ from endedge.allocator import Curves, Points, Rules, Surface
 from endedge.data.errors import BadInput
 from endedge.lab import pipeline
 from endedge.lab.benchmark import benchmark
+from endedge.lab.benchmark.outcomes import Benchmark
 from endedge.lab.cli.progress import Progress
 from endedge.lab.config import Config, Link, load_config
-from endedge.lab.report.results import Benchmark, Results
+from endedge.lab.notebook import Results
 
 __all__ = ["bench", "load", "measure", "run"]
 
@@ -79,12 +80,7 @@ def bench(
     )
     sweep = tuple(bandwidths_hz or benchmark.bandwidths(surface, link))
     possible = benchmark.executable(rules or Rules(), Points.of(surface))
-    return Benchmark.measured(
-        {
-            (o.policy, o.bandwidth_hz, o.seed): (o.map, o.regret, o.upload_bytes, o.update_bytes)
-            for o in benchmark.benchmark(surface, curves, link, possible, sweep)
-        }
-    )
+    return Benchmark.from_outcomes(benchmark.benchmark(surface, curves, link, possible, sweep))
 
 
 def _config(config: str | Path | Config, changes: Mapping[str, Any] | None) -> Config:

@@ -6,12 +6,11 @@ any of them can be run again alone.
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from endedge.allocator import Curves, Points, Surface, fit, registry
+from endedge.allocator import Curves, Points, Surface, fit
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
 from endedge.lab.benchmark.benchmark import (
@@ -29,13 +28,14 @@ from endedge.lab.benchmark.benchmark import (
     split_sweep,
 )
 from endedge.lab.benchmark.exact import Ladder, cells_of
+from endedge.lab.benchmark.outcomes import Benchmark
 from endedge.lab.benchmark.ranking import Standing, standings
 from endedge.lab.benchmark.robustness import FILES, Trial, held_out, injected_errors, scenarios
 from endedge.lab.config import Config, load_config
 from endedge.lab.inputs import World
 from endedge.lab.report.compare import write_comparison
 from endedge.lab.report.page import write_report
-from endedge.lab.report.results import Benchmark, Results
+from endedge.lab.report.results import Results
 from endedge.lab.store import Store
 from endedge.lab.sweep.adaptive import adaptive_sweep
 from endedge.lab.sweep.cell import Rounds
@@ -47,7 +47,6 @@ __all__ = [
     "compare_stage",
     "fit_stage",
     "measure_stage",
-    "own_policies",
     "report_stage",
     "run",
 ]
@@ -186,22 +185,6 @@ def report_stage(folder: Path, out: Path | None = None) -> Path:
 def compare_stage(folders: Sequence[Path], out: Path) -> Path:
     """Several results folders → one page that lays them side by side."""
     return write_comparison({str(f): Results.read(f, _planned(f)) for f in folders}, out)
-
-
-def own_policies(file: Path) -> None:
-    """Run a Python file of the user's that registers policies (``endedge.allocator.register``).
-
-    Raises :class:`BadInput` when it is not there, does not run, or registers none.
-    """
-    before = set(registry())
-    try:
-        runpy.run_path(str(file))
-    except BadInput:
-        raise
-    except Exception as error:
-        raise BadInput(f"{file} does not run: {type(error).__name__}: {error}") from None
-    if set(registry()) == before:
-        raise BadInput(f'{file} registers no policy; decorate one with @register("its-name")')
 
 
 def _planned(folder: Path) -> Config:

@@ -17,10 +17,13 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from endedge.data.errors import BadInput
+from endedge.data.storage import locked
 
 __all__ = ["Busy", "Missing", "Node", "Peek", "Running", "Store", "digest"]
 
@@ -77,7 +80,8 @@ class Store:
         """The node of a known ``key``, if it is there and whole."""
         folder = self._nodes / key
         try:
-            document = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+            text = (folder / "record.json").read_text(encoding="utf-8")
+            document = json.loads(text, parse_constant=_not_finite)  # made again
             for name, expected in document["files"].items():
                 if not self._unchanged(folder / name, expected):
                     return None
@@ -134,7 +138,7 @@ class Store:
                     "seconds": seconds,
                     "cpu_seconds": cpu,
                 }
-                (scratch / "record.json").write_text(json.dumps(document, indent=1))
+                (scratch / "record.json").write_text(_finite_json(key, document))
                 shutil.rmtree(self._nodes / key, ignore_errors=True)  # a damaged one
                 os.replace(scratch, self._nodes / key)
             except BaseException:
@@ -165,33 +169,37 @@ class Store:
 
     @contextmanager
     def _lock(self, key: str) -> Iterator[None]:
-        """Alone on ``key``. The file is removed by its holder, so whoever waited for it has to
-        look whether the name still means the file that was locked."""
+        """Alone on ``key``; raises :class:`Busy` where another is at it and nobody waits."""
         self._nodes.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "locks" / f"{key}.lock"
-        path.parent.mkdir(exist_ok=True)
-        while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        with ExitStack() as stack:
             try:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if self._wait else fcntl.LOCK_NB))
-                except BlockingIOError:
-                    raise Busy(key) from None
-                if not _same(descriptor, path):
-                    continue
-                for litter in self._nodes.glob(f".{key}.*"):  # of a killed process
-                    shutil.rmtree(litter, ignore_errors=True)
-                who = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-                self._held.append((descriptor, who))
+                lock = locked(self.folder / "locks" / f"{key}.lock", wait=self._wait)
+                descriptor = stack.enter_context(lock)
+            except BlockingIOError:
+                raise Busy(key) from None
+            for litter in self._nodes.glob(f".{key}.*"):  # of a killed process
+                shutil.rmtree(litter, ignore_errors=True)
+            who = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+            self._held.append((descriptor, who))
+            try:
                 self.say("")
-                try:
-                    yield
-                finally:
-                    self._held.pop()
-                    path.unlink(missing_ok=True)
-                return
+                yield
             finally:
-                os.close(descriptor)
+                self._held.pop()
+
+
+def _finite_json(key: str, document: dict[str, Any]) -> str:
+    try:
+        return json.dumps(document, indent=1, allow_nan=False)
+    except ValueError:
+        raise BadInput(
+            f"{key}: a result is not a finite number, so nothing is kept; has the training "
+            "diverged? Lower its rate"
+        ) from None
+
+
+def _not_finite(name: str) -> Any:
+    raise ValueError(name)
 
 
 class Missing(Exception):  # noqa: N818 (an answer, not an error)
@@ -228,12 +236,3 @@ class Peek(Store):
     def seen(self) -> list[Node]:
         """All that was found so far."""
         return list(self._seen.values())
-
-
-def _same(descriptor: int, path: Path) -> bool:
-    try:
-        named = path.stat()
-    except OSError:
-        return False
-    opened = os.fstat(descriptor)
-    return (opened.st_ino, opened.st_dev) == (named.st_ino, named.st_dev)

@@ -17,11 +17,11 @@ import numpy as np
 
 from endedge.data.errors import BadInput
 from endedge.distill.adapter import attach
+from endedge.distill.layers import Layer, layers
 from endedge.distill.model import DetectionModel, clone, model_hash
 from endedge.distill.package.description import changed_adapter, read_spec, skeleton_of
 from endedge.distill.package.entropy import decode_arrays
 from endedge.distill.package.quantization import Coded, Ints, apply_coded
-from endedge.distill.structure import Layer, layers
 
 __all__ = ["HEADER_BYTES", "PARAMETERS_PER_BYTE", "inspect", "seal", "unpack", "wire_arrays"]
 

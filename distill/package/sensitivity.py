@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endedge.data.errors import BadInput
+from endedge.distill.layers import Layer, layers
 from endedge.distill.model import DetectionModel, clone, fold_norms
 from endedge.distill.package.quantization import Floats
-from endedge.distill.structure import Layer, layers
 
 __all__ = ["Sensitivity", "gate_scores", "measure", "synthetic_frames"]
 

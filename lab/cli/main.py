@@ -2,12 +2,13 @@
 
 Bad input is one line on stderr and exit status 2; work of which a part failed says which
 (status 1); an interrupted job says how to go on (status 130); anything else unexpected is a
-bug and keeps its traceback.
+bug and keeps its traceback. A disk or a port that fails is one line and status 2, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from endedge.data.errors import BadInput, Unfinished
+from endedge.data.storage import at_home
 from endedge.data.units import parse_quantity
 from endedge.lab.cli import package as tools
 from endedge.lab.cli.arguments import Action, build_parser
+from endedge.lab.cli.logs import log_to_stderr
 
 __all__ = ["main"]
 
@@ -26,6 +29,9 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal of ASCII gets ? and no traceback
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     parser = build_parser(_ACTIONS)
     arguments, rest = parser.parse_known_args(argv)
     # argparse cannot take key=value after an option; here they may stand anywhere, and a word
@@ -35,8 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
     else:
         arguments.overrides += rest
+    for name, value in vars(arguments).items():
+        if isinstance(value, str):
+            setattr(arguments, name, at_home(value))
+        elif isinstance(value, list):
+            setattr(arguments, name, [at_home(v) if isinstance(v, str) else v for v in value])
     try:
         arguments.do(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk behind it shows here
     except BadInput as error:
         print(f"endedge {arguments.verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -54,6 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         sys.stderr.close()
         return 141
+    except OSError as error:  # a disk that is full or read-only, a port that is taken
+        where = f"{error.filename}: " if error.filename is not None else ""
+        says = " ".join(str(error.strerror or error).split())
+        print(f"endedge {arguments.verb}: {where}{says}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -85,7 +103,8 @@ def _loop(a: argparse.Namespace) -> None:
     from endedge.lab.loop import summary as loop_results
 
     with _progress() as progress:
-        print(loop_results.loop_stage(_config(a), Path(a.out), a.prior, progress))
+        files = tuple(Path(file) for file in a.policy)
+        print(loop_results.loop_stage(_config(a), Path(a.out), a.prior, progress, files))
 
 
 def _job(a: argparse.Namespace) -> None:
@@ -116,10 +135,11 @@ def _fit(a: argparse.Namespace) -> None:
 
 
 def _bench(a: argparse.Namespace) -> None:
+    from endedge.allocator.policies import from_file
     from endedge.lab import pipeline
 
     for file in a.policy:
-        pipeline.own_policies(Path(file))
+        from_file(Path(file))
     with _progress() as progress:
         pipeline.bench_stage(Path(a.dir), progress, exact=a.exact)
     print(_headline(Path(a.dir)))
@@ -145,19 +165,21 @@ def _plot(a: argparse.Namespace) -> None:
 
 
 def _allocate(a: argparse.Namespace) -> None:
-    from endedge.allocator import Curves, Link, Rules, allocate
+    from endedge.lab.benchmark.planning import plan
 
-    where = Path(a.where)
-    curves = Curves.load(where / "curves.json" if where.is_dir() else where)
-    link = Link(
-        parse_quantity(a.bandwidth, "Hz"),
-        parse_quantity(a.period, "s"),
-        parse_quantity(a.up, "bit/s/Hz"),
-        parse_quantity(a.down, "bit/s/Hz"),
-    )
-    rules = Rules(schedule=a.schedule, edge_s=parse_quantity(a.edge_s, "s"))
-    found = allocate(curves, link, rules)
-    print(json.dumps(found.record(), indent=1) if a.json else found)
+    given = {
+        "period_s": a.period,
+        "up_bit_per_s_per_hz": a.up,
+        "down_bit_per_s_per_hz": a.down,
+        "schedule": a.schedule,
+        "edge_s": a.edge_s,
+    }
+    planned = plan(Path(a.where), {name: v for name, v in given.items() if v is not None})
+    found = planned.allocate(parse_quantity(a.bandwidth, "Hz"))
+    if a.json:
+        print(json.dumps({**found.record(), **planned.record()}, indent=1))
+    else:
+        print(f"{planned}\n{found}")
 
 
 def _generate(a: argparse.Namespace) -> None:
@@ -226,6 +248,7 @@ def _completion(a: argparse.Namespace) -> None:
 
 
 def _serve(a: argparse.Namespace) -> None:
+    log_to_stderr(a.verbose)
     from endedge.edge.server.service import ServeConfig
     from endedge.lab.loop.sockets import serve
 
@@ -246,6 +269,7 @@ def _device(a: argparse.Namespace) -> None:
     from endedge.end.client.client import DeviceConfig, Outcome
     from endedge.lab.loop.sockets import day, device
 
+    log_to_stderr(a.verbose + 1)  # it runs where nobody sees more of it
     host, colon, port = a.edge.rpartition(":")
     if not colon or not port.isdigit():
         raise BadInput(f"--edge {a.edge} is not HOST:PORT, e.g. 127.0.0.1:7070")
@@ -273,6 +297,19 @@ def _device(a: argparse.Namespace) -> None:
     )
 
 
+def _keys(a: argparse.Namespace) -> None:
+    from endedge.edge.server.keys import issue_bundle, open_keys
+
+    keys = open_keys(Path(a.folder) / "keys", a.host)
+    for name in a.revoke:
+        keys.revoke(name)
+    for name in a.names:
+        print(issue_bundle(keys, name))
+    if not a.names:
+        for name in keys.devices():
+            print(f"{name}: enrolled")
+
+
 _ACTIONS: dict[str, Action] = {
     "run": _run,
     "measure": _measure,
@@ -293,6 +330,7 @@ _ACTIONS: dict[str, Action] = {
     "completion": _completion,
     "serve": _serve,
     "device": _device,
+    "keys": _keys,
     "train": _job,
     "distill": _job,
 }

@@ -6,70 +6,30 @@ mAP stays in [0, 1] here; only text for people speaks of points (hundredths).
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
-from endedge.allocator import Curves, Link, Rules, Surface, allocate
+from endedge.allocator import Allocation, Budget, Curves, Link, Rules, Surface, allocate
 from endedge.allocator import display as show
 from endedge.allocator.display import Axis
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark.benchmark import rules_of
+from endedge.lab.benchmark.benchmark import planned
+from endedge.lab.benchmark.outcomes import Benchmark, Spread, reader_of, rows_of, spread
 from endedge.lab.benchmark.robustness import Trial, read_trials
 from endedge.lab.config import Config
 from endedge.lab.report.examples import read_examples
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
 
-__all__ = ["HINDSIGHT", "Axis", "Benchmark", "Cost", "Results", "Round", "Spread", "Step", "spread"]
+__all__ = ["Axis", "Cost", "Results", "Round", "Step", "judged_name"]
 
 Floats: TypeAlias = NDArray[np.float64]
-
-_MAX_FILE_BYTES = 64 * 2**20
-_MEASURED = ("map", "regret", "upload_bytes", "update_bytes")
-# They saw the accuracies that they are judged by.
-HINDSIGHT = ("oracle", "oracle-other-seeds", "best-static")
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean over ``seeds`` with an interval: 90 % by Student's t from three seeds on, the
-    range of two, NaN for one. Arrays of one shape."""
-
-    mean: Floats
-    low: Floats
-    high: Floats
-    seeds: int
-
-    @property
-    def what(self) -> str:
-        """What the interval is, in words."""
-        if self.seeds >= 3:
-            return f"90 % t-intervals of the mean over {self.seeds} seeds"
-        return "range of 2 seeds" if self.seeds == 2 else "one seed, so no interval"
-
-
-def spread(values: Any) -> Spread:
-    """Statistics over the last axis of ``values`` (…, seeds)."""
-    values = np.asarray(values, dtype=float)
-    n = values.shape[-1]
-    mean = values.mean(axis=-1)
-    if n == 1:
-        return Spread(mean, np.full_like(mean, math.nan), np.full_like(mean, math.nan), n)
-    if n == 2:
-        return Spread(mean, values.min(axis=-1), values.max(axis=-1), n)
-    half = stdtrit(n - 1, 0.95) * values.std(axis=-1, ddof=1) / math.sqrt(n)
-    return Spread(mean, mean - half, mean + half, n)
 
 
 @dataclass(frozen=True)
@@ -98,72 +58,6 @@ class Step:
     def downlink_share(self) -> float:
         """Of the bandwidth."""
         return self.downlink_hz / self.bandwidth_hz
-
-
-@dataclass(frozen=True, repr=False)
-class Benchmark:
-    """``benchmark.csv`` as arrays: ``map``, ``regret``, ``upload_bytes`` and ``update_bytes``
-    (policies, bandwidths, seeds), policies in the order of the file."""
-
-    policies: tuple[str, ...]
-    bandwidth_hz: Floats
-    seeds: tuple[int, ...]
-    map: Floats
-    regret: Floats
-    upload_bytes: Floats
-    update_bytes: Floats
-
-    @classmethod
-    def read(cls, path: Path) -> Benchmark:
-        """Read ``benchmark.csv``. Raises :class:`BadInput` for a missing or broken one."""
-        return _benchmark(path)
-
-    @classmethod
-    def measured(cls, cells: Mapping[tuple[str, float, int], Sequence[float]]) -> Benchmark:
-        """From (policy, bandwidth in Hz, seed) → (map, regret, upload bytes, update bytes).
-        Raises :class:`KeyError` naming one that is missing."""
-        policies = tuple(dict.fromkeys(policy for policy, _, _ in cells))
-        sweep = sorted({bandwidth for _, bandwidth, _ in cells})
-        seeds = tuple(sorted({seed for _, _, seed in cells}))
-        grid = np.array([[[cells[p, b, s] for s in seeds] for b in sweep] for p in policies])
-        return cls(policies, np.array(sweep), seeds, *np.moveaxis(grid, -1, 0))
-
-    def frame(self) -> DataFrame:
-        """One row a policy, bandwidth and seed, as a pandas table."""
-        axes = np.meshgrid(self.policies, self.bandwidth_hz, self.seeds, indexing="ij")
-        columns = dict(zip(("policy", "bandwidth_hz", "seed"), axes, strict=True))
-        columns |= {name: getattr(self, name) for name in _MEASURED}
-        return show.data_frame({name: column.ravel() for name, column in columns.items()})
-
-    def _summary(self) -> dict[str, str]:
-        means = 100 * self.map.mean(axis=(1, 2)), 100 * self.regret.mean(axis=(1, 2))
-        return {
-            self.policies[k]: f"{means[0][k]:.2f} mAP, {means[1][k]:.2f} points of regret"
-            for k in self.by_regret()
-        }
-
-    def __repr__(self) -> str:
-        return show.one_line("Benchmark", self._summary())
-
-    def _repr_html_(self) -> str:
-        sweep = f"mean of {len(self.bandwidth_hz)} bandwidths and {len(self.seeds)} seeds"
-        return show.html_table(f"Benchmark, {sweep}", self._summary())
-
-    def of(self, policy: str) -> int:
-        """Row of a policy. Raises :class:`BadInput` for one that was not benchmarked."""
-        if policy not in self.policies:
-            raise BadInput(f"benchmark.csv has no policy {policy!r}: {', '.join(self.policies)}")
-        return self.policies.index(policy)
-
-    def by_regret(self) -> list[int]:
-        """Rows by rising mean regret over the sweep."""
-        order = np.argsort(self.regret.mean(axis=(1, 2)), kind="stable")
-        return [int(i) for i in order]
-
-    @property
-    def updates(self) -> NDArray[np.bool_]:
-        """Bandwidths at which any policy could send an update."""
-        return np.asarray((self.upload_bytes > 0).any(axis=(0, 2)))
 
 
 @dataclass(frozen=True)
@@ -216,7 +110,7 @@ class Results:
     trials: tuple[Trial, ...] = ()  # of the studies that there are
 
     @classmethod
-    def read(cls, folder: Path, config: Config) -> Results:
+    def read(cls, folder: Path, config: Config) -> Self:
         """Read a results folder. Raises :class:`BadInput` naming the file that is missing,
         broken, or made from another surface, and the command that makes it."""
         surface = Surface.read(folder / "surface.csv")
@@ -236,28 +130,38 @@ class Results:
         """``allocation.csv`` as a pandas table: the fitted allocator over the sweep."""
         return show.data_frame([vars(step) for step in self.steps])
 
-    def plot(self, what: str) -> Figure:
-        """A figure of :mod:`~endedge.lab.report.paper_figures`: surface, curves, share, regret…"""
-        from endedge.lab.report.paper_figures import draw
-
-        return draw(self, what)
-
-    def _summary(self) -> dict[str, str]:
-        from endedge.lab.report.captions import contour, policies, share, surface
-
-        facts = {"surface": surface, "best split": contour, "shares": share, "policies": policies}
-        return {name: say(self) for name, say in facts.items()}
-
-    def __repr__(self) -> str:
-        return show.one_line(f"Results of {self.config.name}", self._summary())
-
-    def _repr_html_(self) -> str:
-        return show.html_table(f"Results of {self.config.name}", self._summary())
-
     @property
     def rules(self) -> Rules:
-        """What the stages planned with."""
-        return rules_of(self.config.link, self.surface)
+        """What the stages planned with: the link's, and the bytes that were measured as limits."""
+        return planned(self.config, self.surface)
+
+    def link(self, bandwidth_hz: float) -> Link:
+        """The configuration's link at a bandwidth."""
+        return self.config.link.at(bandwidth_hz)
+
+    def allocate(self, bandwidth_hz: float) -> Allocation:
+        """The best split of this folder's link, as ``endedge allocate DIR`` gives it."""
+        return allocate(self.curves, self.link(bandwidth_hz), self.rules)
+
+    @cached_property
+    def predicted(self) -> tuple[Floats, Floats, Floats]:
+        """What the curves say of what the fitted allocator executed at each bandwidth, in the
+        judged quantity: mean, low and high of the 90 % interval; what is in use where nothing was
+        sent. Shapes (bandwidths,)."""
+        bench = self.benchmark
+        row, found = bench.of("fitted"), []
+        for k, hz in enumerate(bench.bandwidth_hz):
+            up, down = bench.upload_bytes[row, k].mean(), bench.update_bytes[row, k].mean()
+            budget = Budget.of(self.link(float(hz)), self.rules, self.curves)
+            if up == 0:
+                found.append((budget.stale,) * 3)
+                continue
+            fresh = budget.fresh - budget.fresh_up * up - budget.fresh_down * down
+            low, high = self.curves.interval(up, down)
+            ends = (float(self.curves.predict(up, down)), float(low[0]), float(high[0]))
+            found.append(tuple(budget.stale + (end - budget.stale) * fresh for end in ends))
+        mean, low, high = np.array(found).T
+        return mean, low, high
 
     @property
     def sending(self) -> list[Step]:
@@ -266,12 +170,7 @@ class Results:
 
     def split_at(self, bandwidth_hz: float) -> Step:
         """The fitted allocator at a bandwidth that the sweep may not have."""
-        link = self.config.link
-        a = allocate(
-            self.curves,
-            Link(bandwidth_hz, link.period_s, link.up_bit_per_s_per_hz, link.down_bit_per_s_per_hz),
-            self.rules,
-        )
+        a = self.allocate(bandwidth_hz)
         return Step(
             bandwidth_hz,
             a.uplink_hz,
@@ -309,7 +208,7 @@ class Results:
             up, down = bench.upload_bytes[fitted, k].mean(), bench.update_bytes[fitted, k].mean()
             if up > 0:
                 executed = min(self.rounds, key=lambda r: abs(r.upload_bytes - up))
-                gain = spread(bench.map[fitted, k] - bench.map[before, k])
+                gain = spread(bench.judged[fitted, k] - bench.judged[before, k])
                 found.append(Cost(float(bandwidth), float(up), float(down), executed.edge_s, gain))
         return found
 
@@ -338,55 +237,17 @@ class Results:
         return sorted(found, key=lambda r: r.upload_bytes)
 
 
-def _rows(path: Path, made_by: str) -> list[dict[str, str]]:
-    if not path.is_file():
-        raise BadInput(f"{path} not found; run 'endedge {made_by}' first")
-    if path.stat().st_size > _MAX_FILE_BYTES:
-        raise BadInput(f"{path} is larger than {_MAX_FILE_BYTES} bytes; not a results file")
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path} is not a CSV file: {error}") from None
-    if not rows:
-        raise BadInput(f"{path} has no rows; run 'endedge {made_by}' again")
-    return rows
-
-
-def _reader(path: Path, line: int, row: dict[str, str]) -> Callable[[str], float]:
-    def number(name: str) -> float:
-        try:
-            value = float(row[name])
-        except KeyError:
-            raise BadInput(f"{path} lacks the column {name}") from None
-        except (TypeError, ValueError):
-            raise BadInput(f"{path} line {line}: {name} = {row[name]!r} is no number") from None
-        if math.isinf(value):
-            raise BadInput(f"{path} line {line}: {name} must be finite")
-        return value
-
-    return number
+def judged_name(results: Results) -> str:
+    """Of the quantity that policies are judged by, for titles and axes."""
+    return "mAP over the period" if results.benchmark.over_the_period else "mAP"
 
 
 def _steps(path: Path) -> list[Step]:
     steps = []
-    for line, row in enumerate(_rows(path, "bench"), start=2):
-        number = _reader(path, line, row)
+    for line, row in enumerate(rows_of(path, "bench"), start=2):
+        number = reader_of(path, line, row)
         names = [n for n in Step.__dataclass_fields__ if n not in ("frames", "regime")]
         values = {name: number(name) for name in names}
         regime = str(row.get("regime") or "")
         steps.append(Step(**values, frames=int(number("frames")), regime=regime))
     return steps
-
-
-def _benchmark(path: Path) -> Benchmark:
-    rows = _rows(path, "bench")
-    cells: dict[tuple[str, float, int], list[float]] = {}
-    for line, row in enumerate(rows, start=2):
-        number = _reader(path, line, row)
-        key = (str(row.get("policy") or ""), number("bandwidth_hz"), int(number("seed")))
-        cells[key] = [number(name) for name in _MEASURED]
-    try:
-        return Benchmark.measured(cells)
-    except KeyError as error:
-        raise BadInput(f"{path} lacks the row of {error}; run 'endedge bench' again") from None
