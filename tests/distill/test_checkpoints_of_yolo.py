@@ -20,8 +20,7 @@ def test_trained_checkpoints_go_through_every_stage(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="a font for Ultralytics")
     families = ["v9", "10"]
     ran = subprocess.run(
-        [sys.executable, "-W", "ignore", SCRIPT, "--out", tmp_path, "--check"]
-        + ["--families", *families],
+        [sys.executable, SCRIPT, "--out", tmp_path, "--check", "--families", *families],
         capture_output=True,
         text=True,
         timeout=900,
