@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from endedge.data.codec import Codec
+from endedge.data.codec import Codec, unpack_batch
 from endedge.data.errors import BadInput
 from endedge.distill.model import load_detector, save_detector
 from endedge.edge.server.main import serve_main
@@ -69,6 +69,7 @@ def adapt(world: World, models: Path, job: Job) -> bytes:
     again after a crash. Raises :class:`BadInput` when the upload cannot be used, or the update
     would not help: the round is then missed.
     """
+    next(unpack_batch(job.batch, max_frames=world.config.serve.frames), None)  # not only offered
     store = Store(models / job.device_id)
     answers = {node.record["round"]: node for node in store.nodes("answer")}
     known = {k: node for k, node in answers.items() if k < job.round_index}
