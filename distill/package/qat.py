@@ -19,12 +19,12 @@ from torch.nn.utils import parametrize
 
 from endedge.data.errors import BadInput
 from endedge.data.frames import unlabelled
+from endedge.distill.layers import layers
 from endedge.distill.losses import imitation
 from endedge.distill.model import DetectionModel, clone
 from endedge.distill.package.quantization import Coded
 from endedge.distill.package.quantization import steps as grid_steps
 from endedge.distill.recipe import check_loss
-from endedge.distill.structure import layers
 from endedge.distill.training import Recipe, gather, order_of, rate_at
 
 __all__ = ["AWARE_LR", "train_integers"]

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from endedge.lab.cli import exporting, importing, predicting, timing
+
 __all__ = ["Action", "build_parser", "meant"]
 
 Action = Callable[[argparse.Namespace], None]
@@ -104,6 +106,8 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
             "--out", required=True, metavar="DIR", help="results folder; an unfinished one goes on"
         )
 
+    importing.declare(verb)
+
     def own_policies(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--policy",
@@ -158,11 +162,22 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
 
     sub = verb(
         "bench",
-        "allocate, and benchmark the policies of a results folder",
-        "endedge bench runs/demo --policy my_policy.py",
+        "score policies on a measured surface: shipped by name, or a results folder",
+        "endedge bench demo --policy my_policy.py\n  endedge bench runs/demo link.period_s=30",
     )
-    sub.add_argument("dir", metavar="DIR", help="results folder")
+    sub.add_argument(
+        "dir",
+        metavar="NAME|DIR",
+        help="a shipped table (demo, coco-infrared) or a results folder, which without --all, "
+        "--markdown and --json is benchmarked into its files",
+    )
+    sub.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="override a key of the configuration"
+    )
     own_policies(sub)
+    sub.add_argument("--all", action="store_true", help="every bandwidth of every policy shown")
+    sub.add_argument("--markdown", action="store_true", help="rows for docs/benchmark.md")
+    sub.add_argument("--json", action="store_true", help="print JSON")
     sub.add_argument(
         "--exact",
         action="store_true",
@@ -261,6 +276,10 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     )
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda")
     sub.add_argument("--json", action="store_true", help="print JSON")
+
+    exporting.declare(verb)
+    predicting.declare(verb)
+    timing.declare(verb)
 
     sub = verb("serve", "the edge server", "endedge serve demo --out runs/edge --port 7070")
     sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")

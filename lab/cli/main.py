@@ -18,6 +18,7 @@ from typing import Any
 from endedge.data.errors import BadInput, Unfinished
 from endedge.data.storage import at_home
 from endedge.data.units import parse_quantity
+from endedge.lab.cli import exporting, importing, predicting, timing
 from endedge.lab.cli import package as tools
 from endedge.lab.cli.arguments import Action, build_parser
 from endedge.lab.cli.logs import log_to_stderr
@@ -136,13 +137,25 @@ def _fit(a: argparse.Namespace) -> None:
 
 def _bench(a: argparse.Namespace) -> None:
     from endedge.allocator.policies import from_file
-    from endedge.lab import pipeline
+    from endedge.lab.benchmark.score import score
+    from endedge.lab.benchmark.table import Table
+    from endedge.lab.benchmark.telling import as_markdown, as_record, as_text
 
-    for file in a.policy:
-        from_file(Path(file))
-    with _progress() as progress:
-        pipeline.bench_stage(Path(a.dir), progress, exact=a.exact)
-    print(_headline(Path(a.dir)))
+    mine = [name for file in a.policy for name in from_file(Path(file))]
+    if a.exact or (Path(a.dir).is_dir() and not (a.all or a.json or a.markdown)):
+        from endedge.lab import pipeline  # PyTorch, for --exact
+
+        with _progress() as progress:
+            pipeline.bench_stage(Path(a.dir), progress, exact=a.exact, changes=a.overrides)
+        print(_headline(Path(a.dir)))
+        return
+    found = score(Table.load(a.dir, a.overrides), [] if a.all or not mine else mine)
+    if a.json:
+        print(json.dumps(as_record(found), indent=1))
+    elif a.markdown:
+        print(as_markdown(found, mine or found.policies))
+    else:
+        print(as_text(found, mine, a.all))
 
 
 def _report(a: argparse.Namespace) -> None:
@@ -311,6 +324,7 @@ def _keys(a: argparse.Namespace) -> None:
 
 
 _ACTIONS: dict[str, Action] = {
+    "import": importing.import_source,
     "run": _run,
     "measure": _measure,
     "loop": _loop,
@@ -323,6 +337,9 @@ _ACTIONS: dict[str, Action] = {
     "pack": tools.pack_file,
     "inspect": tools.inspect_file,
     "eval": tools.evaluate_file,
+    "export": exporting.export_file,
+    "predict": predicting.predict_source,
+    "latency": timing.time_model,
     "data generate": _generate,
     "data subset": _subset,
     "data download": _download,

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from endedge.lab.benchmark.headroom import Contrast
-from endedge.lab.report.results import HINDSIGHT, STATIC, Floats, Results, Spread, Step, spread
+from endedge.lab.benchmark.outcomes import HINDSIGHT, STATIC, Floats, Spread, spread
+from endedge.lab.report.results import Results, Step
 
 __all__ = [
     "Headline",
@@ -154,7 +155,9 @@ def headroom(results: Results) -> str:
     ]
     said = f"{over.text}\u00a0points over the bandwidths at which an update can be sent"
     if not at:
-        return f"Nothing to gain here: a split fixed in advance is within two errors ({said})"
+        none = all(c.standing == "nothing to gain" for c in found)
+        what = "Nothing to gain here" if none else "Nothing to gain that can be claimed"
+        return f"{what} over a split fixed in advance ({said})"
     return f"There is something to win at {', '.join(at)}: {said}"
 
 
