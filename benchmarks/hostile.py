@@ -44,7 +44,7 @@ T = TypeVar("T", bound=m.Message)
 NAMES = ("flood", "bomb", "probe")
 LIMITS = JobLimits(memory_bytes=700 * 2**20, seconds=8.0)
 IDLE, PROBE_EVERY_S = 100, 2.0
-_MOST_TRIES = 200_000  # each loop here ends
+_MOST_TRIES, _MOST_OF_ONE = 200_000, 500  # each loop here ends
 
 
 def processes(adapt: Adapt, n: int) -> list[JobProcess]:
@@ -120,12 +120,15 @@ async def flood(peer: Peer, until_s: float, counts: Counter[str]) -> None:
                 k, deaf = welcome.stored_round + 1, asyncio.create_task(listen(connection))
                 raw = connection._writer
                 try:
-                    while time.monotonic() < until_s and not deaf.done():
+                    for _ in range(_MOST_OF_ONE):
+                        if time.monotonic() > until_s or deaf.done() or raw.is_closing():
+                            break
                         offer = m.Offer(k, 1000, dice.randbytes(32), 1, 1000)
                         for said in (offer, *[m.Data(k, 0, b"x")] * 20, m.Ping(), m.Fetch(k, 0)):
                             raw.write(m.encode(said))
                             counts["messages of flood"] += 1
                         await raw.drain()
+                        await asyncio.sleep(0)  # draining need not wait
                 finally:
                     deaf.cancel()
         await asyncio.sleep(0.2)
@@ -240,7 +243,9 @@ class Company:
         for process in self._processes:
             process.terminate()
         for process, name in zip(self._processes, self._roles, strict=True):
-            process.wait(60)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            process.kill()
             found |= json.loads((self._folder / f"{name}.json").read_text())
         return found
 

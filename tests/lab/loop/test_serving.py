@@ -13,7 +13,7 @@ from endedge.data.errors import BadInput
 from endedge.edge.server.service import Job
 from endedge.edge.server.workers import JobLimits, JobProcess, Ticket
 from endedge.lab.config import load_config
-from endedge.lab.loop.sockets import AdaptationWork
+from endedge.lab.loop.serving import AdaptationWork
 
 
 def batch(ids: range) -> bytes:
