@@ -250,7 +250,8 @@ class FeatureL2(nn.Module):
             pairs = [
                 (s.shape[1], t.shape[1])
                 for s, t in zip(
-                    *(m.eval()(probe)[1]["feats"] for m in (model, teacher.to(device))), strict=True
+                    *(m.eval()(probe)[1]["feats"] for m in (model, clone(teacher).to(device))),
+                    strict=True,
                 )
             ]
         self.projections = nn.ModuleList(

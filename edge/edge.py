@@ -17,8 +17,8 @@ from endedge.data.coco import Frame
 from endedge.data.codec import Refused, decode_batch
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, join, stack_frames
+from endedge.distill.loss import Loss
 from endedge.distill.model import DetectionModel
-from endedge.distill.objectives import Loss
 from endedge.distill.package.choose import pack_best
 from endedge.distill.package.format import Packed, pack, unpack
 from endedge.distill.recovery import pruned_and_recovered

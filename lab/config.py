@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializeAsAny,
     ValidationError,
     field_validator,
     model_validator,
@@ -30,6 +31,7 @@ from endedge.data.errors import BadInput
 from endedge.data.shift import Kind
 from endedge.data.storage import at_home
 from endedge.data.units import parse_quantity
+from endedge.distill.loss import Loss, chosen
 from endedge.distill.objectives import Responses
 from endedge.distill.recipe import Recipe
 from endedge.lab.strict_yaml import read_yaml
@@ -120,6 +122,10 @@ class Training(_Section):
             ema=self.ema,
             seed=seed,
         )
+
+
+# The student's loss by name, ``loss``, with that one's settings (see distill/objectives.py).
+Distillation = Annotated[SerializeAsAny[Loss], BeforeValidator(chosen)]
 
 
 class HeldBack(_Section):
@@ -323,7 +329,7 @@ class Config(_Section):
     uplink: Uplink
     teacher: Training
     student: Training
-    distillation: Responses = Responses()
+    distillation: Distillation = Responses()
     recovery: Training = Training(steps=100, epochs=10, lr=5e-5)  # of a pruned student
     held_back: HeldBack = HeldBack()
     downlink: Downlink
