@@ -52,6 +52,7 @@ def _quantity(unit: str, kind: type) -> BeforeValidator:
 Bytes = Annotated[Count, _quantity("B", int)]
 Hertz = Annotated[Positive, _quantity("Hz", float)]
 Seconds = Annotated[Positive, _quantity("s", float)]
+LabelledBy = Literal["truth", "teacher", "mixed"]
 File = Annotated[str, AfterValidator(at_home)]  # ~ is the user's home
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -69,7 +70,8 @@ class Camera(_Section):
 
 
 class Data(_Section):
-    """Frames. ``coco``: a folder with COCO annotations and images, relative to ``root``.
+    """Frames. ``coco``: a folder with COCO annotations and images, relative to ``root`` (of a
+    folder that `endedge import` made: that folder).
     ``generated``: scenes made on the spot (domain ``field``), ``pool`` and ``eval`` counts."""
 
     source: Literal["coco", "generated"] = "coco"
@@ -78,6 +80,8 @@ class Data(_Section):
     pool_images: str = "images/pool"
     eval_annotations: str = "annotations/instances_eval.json"
     eval_images: str = "images/eval"
+    pool_labels: LabelledBy = "truth"  # who drew the boxes, as the annotations say it: a detector's
+    eval_labels: LabelledBy = "truth"  # own boxes measure agreement with it, not accuracy
     pool_frames: Count | None = None  # the first so many; None: all (generated: 256)
     eval_frames: Count | None = None
     image_side: Annotated[int, Field(ge=32, multiple_of=32)] = 320  # px, square
@@ -393,6 +397,8 @@ def load_config(where: str | Path, overrides: Sequence[str] = ()) -> Config:
     document = read_yaml(text, name)
     if not isinstance(document, dict):
         raise BadInput(f"{name} holds a {type(document).__name__}; a configuration is a mapping")
+    if (Path(where) / "annotations").is_dir() and isinstance(document.get("data", {}), dict):
+        document.setdefault("data", {}).setdefault("root", str(where))  # an imported folder
     for override in overrides:
         _apply(document, override)
     try:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from endedge.lab.cli import exporting, importing, predicting, timing
+
 __all__ = ["Action", "build_parser", "meant"]
 
 Action = Callable[[argparse.Namespace], None]
@@ -103,6 +105,8 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         sub.add_argument(
             "--out", required=True, metavar="DIR", help="results folder; an unfinished one goes on"
         )
+
+    importing.declare(verb)
 
     def own_policies(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
@@ -261,6 +265,10 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     )
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda")
     sub.add_argument("--json", action="store_true", help="print JSON")
+
+    exporting.declare(verb)
+    predicting.declare(verb)
+    timing.declare(verb)
 
     sub = verb("serve", "the edge server", "endedge serve demo --out runs/edge --port 7070")
     sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")

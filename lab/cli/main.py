@@ -18,6 +18,7 @@ from typing import Any
 from endedge.data.errors import BadInput, Unfinished
 from endedge.data.storage import at_home
 from endedge.data.units import parse_quantity
+from endedge.lab.cli import exporting, importing, predicting, timing
 from endedge.lab.cli import package as tools
 from endedge.lab.cli.arguments import Action, build_parser
 from endedge.lab.cli.logs import log_to_stderr
@@ -311,6 +312,7 @@ def _keys(a: argparse.Namespace) -> None:
 
 
 _ACTIONS: dict[str, Action] = {
+    "import": importing.import_source,
     "run": _run,
     "measure": _measure,
     "loop": _loop,
@@ -323,6 +325,9 @@ _ACTIONS: dict[str, Action] = {
     "pack": tools.pack_file,
     "inspect": tools.inspect_file,
     "eval": tools.evaluate_file,
+    "export": exporting.export_file,
+    "predict": predicting.predict_source,
+    "latency": timing.time_model,
     "data generate": _generate,
     "data subset": _subset,
     "data download": _download,
