@@ -45,7 +45,8 @@ class Loss(BaseModel):
     def _named(self, settings: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """The default goes without a name: so it was when there was no other."""
         named: dict[str, Any] = {} if self.name == DEFAULT else {"loss": self.name}
-        return named | settings(self)
+        named.update(settings(self))
+        return named
 
 
 LOSSES: dict[str, type[Loss]] = {}
