@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -147,13 +148,18 @@ def held_back_losses(
             at = list(range(begin, min(begin + 16, len(frames))))
             raw = model(gather(frames, at, [False] * len(at), device).images)[1]
             for row, frame in enumerate(at):
-                one = {
-                    "boxes": raw["boxes"][row : row + 1],
-                    "scores": raw["scores"][row : row + 1],
-                    "feats": [maps[row : row + 1] for maps in raw["feats"]],
-                }
-                found[frame] = float(loss_of(one, gather(frames, [frame], [False], device)))
+                target = gather(frames, [frame], [False], device)
+                found[frame] = float(loss_of(_row(raw, row), target))
     return found
+
+
+def _row(raw: Any, row: int) -> Any:
+    """The predictions for one picture of a batch, nested as they are."""
+    if isinstance(raw, dict):
+        return {name: _row(value, row) for name, value in raw.items()}
+    if isinstance(raw, torch.Tensor):
+        return raw[row : row + 1]
+    return [_row(value, row) for value in raw]
 
 
 def _adapt(

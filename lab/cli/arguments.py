@@ -374,6 +374,6 @@ def _data(jobs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
         "--checksum",
         default="",
         metavar="KIND:HEX",
-        help="md5:… or sha256:… of one URL's file",
+        help="md5:… or sha256:… of the one file (known for yolov8n, s, m; else unchecked)",
     )
     sub.add_argument("--mirror", metavar="URL", help="another server with the same paths")
