@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
+from endedge.distill.loss import Loss
 from endedge.distill.losses import Objective, labels
 from endedge.distill.model import DetectionModel, clone
-from endedge.distill.objectives import Loss, Responses
+from endedge.distill.responses import Responses
 from endedge.distill.training import Recipe, gather, interpolate, train
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "held_back_losses",
     "part_way",
     "split_upload",
+    "weigh",
 ]
 
 OnStep = Callable[[int, float], None]
@@ -122,9 +124,14 @@ def compare(
 ) -> Verdict:
     """What frames that no training saw say about ``after`` in place of ``before``."""
     old, new = (held_back_losses(model, frames, device) for model in (before, after))
-    spread = float((old - new).std(ddof=1)) if len(frames) > 1 else 0.0
-    error = spread / math.sqrt(len(frames))
-    return Verdict(float(old.mean()), float(new.mean()), error, len(frames), least)
+    return weigh(old, new, least)
+
+
+def weigh(old: NDArray[np.float64], new: NDArray[np.float64], least: int) -> Verdict:
+    """What the losses (n,) of two models on the same held-back frames say."""
+    spread = float((old - new).std(ddof=1)) if len(old) > 1 else 0.0
+    error = spread / math.sqrt(len(old))
+    return Verdict(float(old.mean()), float(new.mean()), error, len(old), least)
 
 
 def held_back_loss(model: DetectionModel, frames: Batch, device: str = "cpu") -> float:
