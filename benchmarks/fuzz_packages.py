@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from fuzz_checkpoints import other
 
 from endedge.data.errors import BadInput
 from endedge.distill.model import build_detector, model_hash
@@ -71,6 +70,33 @@ def mutant(good: bytes, rng: np.random.Generator, forged: float) -> bytes:
         body[:4] = good[:4]
         body[5:21] = hashlib.sha256(bytes(body[:5]) + bytes(body[21:])).digest()[:16]
     return bytes(body)
+
+
+def other(value: Any, rng: np.random.Generator) -> Any:
+    """``value`` with something somewhere in it replaced by something of any type."""
+    odd: list[Any] = [
+        None,
+        True,
+        -1,
+        0,
+        5,
+        1e9,
+        10**30,
+        "",
+        "nc",
+        "print(1)",
+        [],
+        {},
+        [[]],
+        float("nan"),
+    ]
+    if isinstance(value, dict) and value and rng.random() < 0.9:
+        key = list(value)[int(rng.integers(len(value)))]
+        return {**value, key: other(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.9:
+        at = int(rng.integers(len(value)))
+        return [*value[:at], other(value[at], rng), *value[at + 1 :]]
+    return odd[int(rng.integers(len(odd)))]
 
 
 def described(good: bytes, rng: np.random.Generator) -> bytes:
