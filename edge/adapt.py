@@ -98,21 +98,22 @@ def distil_student(
 @dataclass(frozen=True)
 class Verdict:
     """Two models on the same held-back frames: their mean losses ``before`` and ``after``, the
-    standard ``error`` of the difference (paired by frame), how many ``frames`` there were, and
-    how many it takes ``least``."""
+    standard ``error`` of the difference (paired by frame), how many ``frames`` there were, how
+    many it takes ``least``, and how many standard errors of gain are asked for (``sure``)."""
 
     before: float
     after: float
     error: float
     frames: int
     least: int
+    sure: float = 0.0
 
     @property
     def helps(self) -> bool:
         """Whether the second should be sent. Three frames are no evidence, however well they
         agree: an update that lost 1.5 points was better on each of them. A whole standard error
         is not asked for: on six frames that kept updates at home that brought 11 points."""
-        return self.frames >= self.least and self.after < self.before
+        return self.frames >= self.least and self.before - self.after > self.sure * self.error
 
 
 def compare(

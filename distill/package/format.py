@@ -8,7 +8,6 @@ holds exactly the model the edge measured.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from endedge.data.errors import BadInput
-from endedge.distill.adapter import adapter_of, attach
+from endedge.distill.adapter import InputAdapter, adapter_of, attach
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, clone, count_parameters, model_hash, spec_of
 from endedge.distill.package.byte_budget import first_guess, fit_step
@@ -166,7 +165,8 @@ def _pack_one(
         first_guess(8 * (budget_bytes - overhead) / max(1, live)),
     )
     decoded = clone(base) if base is not None else skeleton
-    attach(decoded, copy.deepcopy(adapter_of(model)))
+    adapter = adapter_of(model)
+    attach(decoded, None if adapter is None else InputAdapter.of(adapter.description))
     apply_coded(decoded, coded, step, base)
     if taught is not None:
         recipe, frames = taught
