@@ -5,7 +5,7 @@ from endedge.allocator.fitting.curves import Candidate, Curves, Range
 from endedge.allocator.fitting.fit import fit
 from endedge.allocator.fitting.grid import checkerboard
 from endedge.allocator.fitting.surface import OperatingPoint, Points, Surface
-from endedge.allocator.policies import Known, Policy, decide, register, registry
+from endedge.allocator.policies import Known, Observed, Policy, decide, register, registry
 from endedge.allocator.problem import Budget, Link, Rules, Split
 from endedge.allocator.solve.economics import Ledger, Prices, ledger, worthwhile
 from endedge.allocator.solve.fleet import Device, FleetAllocation, allocate_fleet
@@ -27,6 +27,7 @@ __all__ = [
     "Ledger",
     "Link",
     "MenuAllocation",
+    "Observed",
     "OperatingPoint",
     "Points",
     "Policy",

@@ -8,17 +8,22 @@ A policy is a callable from what is known to a split in bytes::
     def mine(known: Known) -> Split:
         return known.budget.with_upload(5e5)
 
-Another package registers its own through an entry point of the group ``endedge.policies``.
+Another package registers its own through an entry point of the group ``endedge.policies``. The same
+policies play in the benchmark, one period on a measured surface, and in the closed loop, period
+after period with a history.
 """
 
 from __future__ import annotations
 
 import math
+import re
+import runpy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import entry_points
-from typing import TypeAlias
+from pathlib import Path
+from typing import NoReturn, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +35,51 @@ from endedge.allocator.solve.branch_and_bound import worth
 from endedge.allocator.solve.optimum import best_point, best_split
 from endedge.data.errors import BadInput
 
-__all__ = ["Known", "Policy", "decide", "register", "registry"]
+__all__ = [
+    "NOT_FITTED",
+    "Known",
+    "Observed",
+    "Policy",
+    "TooEarly",
+    "decide",
+    "find",
+    "from_file",
+    "hindsight",
+    "register",
+    "registry",
+]
 
 Floats = NDArray[np.float64]
 
 _ENTRY_POINTS = "endedge.policies"
+_STATIC = r"static-0\.\d+"
 NO_UPDATE = Split(0.0, 0.0)
+
+
+class TooEarly(BadInput):
+    """A policy looked at curves that there are not yet."""
+
+
+class _NotFitted:
+    """In place of curves as long as there is too little to fit."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise TooEarly("there are no curves yet; a policy that needs none answers at once")
+
+
+NOT_FITTED = cast(Curves, _NotFitted())
+
+
+@dataclass(frozen=True)
+class Observed:
+    """An earlier period: its number, the bytes that were sent each way (0: nothing), and the
+    device's mAP ``before`` and ``after`` it, on frames kept for decisions."""
+
+    period: int
+    upload_bytes: float
+    update_bytes: float
+    before: float
+    after: float
 
 
 @dataclass(frozen=True)
@@ -46,7 +90,11 @@ class Known:
     be executed, whose ``map`` is NaN unless the policy is registered with hindsight; ``rng``
     seeded by the benchmark; ``bandwidths_hz``: the whole sweep, for choices made once for all
     of it; ``rounds``: how the benchmark rounds a split down to a row of ``points`` (None: no
-    update), by default :meth:`Points.fitting`.
+    update), by default :meth:`Points.fitting`. ``history``: the periods before, oldest first;
+    empty where there is only one. ``limits``: the budget, where it does not follow from the link
+    alone (several devices share the air, say).
+
+    Before the first fit of a loop ``curves`` raise :class:`TooEarly` for whatever is asked.
     """
 
     link: Link
@@ -56,6 +104,8 @@ class Known:
     rules: Rules = field(default_factory=Rules)
     bandwidths_hz: tuple[float, ...] = ()
     rounds: Callable[[Split], int | None] | None = None
+    history: tuple[Observed, ...] = ()
+    limits: Budget | None = None
 
     def executes(self, split: Split) -> int | None:
         """The row of ``points`` that a split comes down to when it is executed; None: no update."""
@@ -66,6 +116,8 @@ class Known:
     @cached_property
     def budget(self) -> Budget:
         """The link as a constraint on bytes."""
+        if self.limits is not None:
+            return self.limits
         return Budget.of(self.link, self.rules, self.curves)
 
     def worth(self, split: Split) -> float:
@@ -119,19 +171,53 @@ def registry() -> Mapping[str, Policy]:
     return found
 
 
+def find(name: str) -> Policy:
+    """The policy called ``name``; ``static-0.8`` gives 80 % to the uplink, and so for any share.
+
+    Raises :class:`BadInput` for one there is not.
+    """
+    if re.fullmatch(_STATIC, name):
+        share = float(name.removeprefix("static-"))
+        return lambda known: known.budget.with_share(share)
+    policies = _BUILT_IN if name in _BUILT_IN else registry()  # which asks all installed packages
+    if name not in policies:
+        raise BadInput(f"no policy {name!r}; there are {', '.join(sorted(policies))}, static-0.8")
+    return policies[name]
+
+
+def hindsight(name: str) -> bool:
+    """Whether a policy has to know how every answer ends."""
+    return name in _HINDSIGHT
+
+
+def from_file(file: Path) -> list[str]:
+    """Run a Python file that registers policies; their names.
+
+    Raises :class:`BadInput` when it is not there, does not run, or registers none.
+    """
+    before = set(_BUILT_IN)
+    try:
+        runpy.run_path(str(file))
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"{file} does not run: {type(error).__name__}: {error}") from None
+    if not (new := [name for name in _BUILT_IN if name not in before]):
+        raise BadInput(f'{file} registers no policy; decorate one with @register("its-name")')
+    return new
+
+
 def decide(name: str, known: Known) -> Split:
     """Run one policy and check its answer.
 
     Raises :class:`BadInput` for an unknown name, an answer that is no split, and a split
-    that the link cannot carry.
+    that the link cannot carry; :class:`TooEarly` from one that needs curves before there are some.
     """
-    policies = _BUILT_IN if name in _BUILT_IN else registry()  # which asks all installed packages
-    if name not in policies:
-        raise BadInput(f"no policy {name!r}; there are {', '.join(sorted(policies))}")
-    if name not in _HINDSIGHT:
+    policy = find(name)
+    if not hindsight(name):
         blind = np.full(len(known.points), np.nan)
         known = replace(known, points=replace(known.points, map=blind, map_error=blind))
-    split = policies[name](known)
+    split = policy(known)
     if not isinstance(split, Split) or not known.budget.allows(split):
         raise BadInput(f"policy {name!r} answered {split}, which the link cannot carry")
     return split

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import yaml
 
-from endedge.data.coco import Dataset, read_image
+from endedge.data.coco import Dataset
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.generated import generate
 from endedge.distill.losses import labels
@@ -51,7 +51,7 @@ PROBE = replace(RECIPE, steps=4)
 def frames_of(folder: Path, domain: str, split: str, n: int) -> tuple[Dataset, Batch]:
     """``n`` generated frames of a split, on disk under ``folder`` and in memory."""
     dataset = generate(folder, domain=domain, split=split, n=n, seed=SEED, size=SIZE)
-    return dataset, stack_frames(dataset.frames, SIZE, lambda frame: read_image(frame.path))
+    return dataset, stack_frames(dataset.frames, SIZE, lambda frame: frame.read())
 
 
 def make(

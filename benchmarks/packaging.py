@@ -38,7 +38,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from endedge.data.coco import Dataset, Frame, load_coco, nested_subset, read_image
+from endedge.data.coco import Dataset, Frame, load_coco, nested_subset
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.storage import write_atomic
 from endedge.distill.losses import divergence
@@ -392,7 +392,7 @@ def main() -> None:
     if args.weights and args.coco:
 
         def look(frame: Frame) -> Any:
-            return read_image(frame.path)
+            return frame.read()
 
         args.out.mkdir(parents=True, exist_ok=True)
         truth = load_coco(args.coco / "annotations/instances_eval.json", args.coco / "images/eval")

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from endedge.data.coco import Dataset, Frame, load_coco, nested_subset, read_image
+from endedge.data.coco import Dataset, Frame, load_coco, nested_subset
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.storage import write_atomic
 from endedge.distill.model import DetectionModel, clone, count_parameters, load_detector
@@ -50,7 +50,7 @@ def measure(args: argparse.Namespace) -> None:
     """Cut, teach and evaluate every share that ``--out`` does not hold yet."""
 
     def look(frame: Frame) -> Any:
-        return read_image(frame.path)
+        return frame.read()
 
     def dataset(name: str) -> Dataset:
         return load_coco(

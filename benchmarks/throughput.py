@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from endedge.configs import SHIPPED
-from endedge.data.coco import Dataset, load_coco, nested_subset, read_image
+from endedge.data.coco import Dataset, load_coco, nested_subset
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.generated import generate
 from endedge.data.storage import write_atomic
@@ -171,11 +171,11 @@ def main() -> None:
         pool = generate(made, domain="field", split="pool", n=256, seed=0, size=o.side)
         truth = generate(made, domain="field", split="eval", n=250, seed=0, size=o.side)
     start = load_detector(o.weights)
-    evaluation = stack_frames(truth.frames, o.side, lambda f: read_image(f.path))
+    evaluation = stack_frames(truth.frames, o.side, lambda f: f.read())
     found: dict[str, list[dict[str, float]]] = {}
     for seed in range(o.seeds):
         chosen = pool.take(nested_subset(len(pool), seed)[: o.frames])
-        frames = stack_frames(chosen.frames, o.side, lambda f: read_image(f.path))
+        frames = stack_frames(chosen.frames, o.side, lambda f: f.read())
         yaml = export(frames, dict(start.names), o.out / "export")
 
         theirs = partial(ultralytics, start, yaml, len(frames), o.steps, o.side, seed)

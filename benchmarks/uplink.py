@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from endedge.data.coco import Dataset, Frame, fingerprint, nested_subset, read_image
+from endedge.data.coco import Dataset, Frame, fingerprint, nested_subset
 from endedge.data.codec import (
     Codec,
     EncodedFrame,
@@ -111,7 +111,7 @@ class Bench:
         }
 
     def look(self, frame: Frame) -> NDArray[np.uint8]:
-        return self.camera.apply(read_image(frame.path), frame.image_id)
+        return self.camera.apply(frame.read(), frame.image_id)
 
     def stack(self, data: Dataset, look: Callable[[Frame], NDArray[np.uint8]]) -> Batch:
         return stack_frames(data.frames, self.side, look)
@@ -202,7 +202,7 @@ class Bench:
         """Calibrated on held-back frames as they arrive (``held``), or on the same frames
         before the shift of the device's camera (``source``)."""
         setting = Codec.parse(codec)
-        camera = self.look if where == "held" else (lambda f: read_image(f.path))
+        camera = self.look if where == "held" else (lambda f: f.read())
         arrived = self.stack(self.held, lambda f: decode(encode(camera(f), setting)))
         found = detect(self.teacher, arrived, device=self.device)
         result = edge_labels.calibrate(found, self.held.frames)

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from endedge.data.annotations import Box, Instances, picture_file, read_instances
 from endedge.data.errors import BadInput
+from endedge.data.pictures import PictureFile, inspect_picture, read_image
 
-__all__ = ["Dataset", "Frame", "fingerprint", "load_coco", "nested_subset", "read_image"]
+__all__ = [
+    "Dataset",
+    "Frame",
+    "check_boxes",
+    "check_pictures",
+    "dataset_of",
+    "fingerprint",
+    "load_coco",
+    "nested_subset",
+    "read_image",
+]
 
-_EDGE_SLACK_PX = 1.0  # annotators round; COCO's own boxes reach a fraction of a pixel outside
+_log = logging.getLogger("endedge")
+_LISTED = 50  # bad files that one message names
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +44,16 @@ class Frame:
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
+
+    def read(self) -> NDArray[np.uint8]:
+        """The picture as its boxes were drawn on it, (H, W, 3) uint8 RGB. Raises
+        :class:`BadInput` (see :func:`endedge.data.pictures.read_image`)."""
+        return read_image(self.path, (self.width, self.height))
+
+    @cached_property
+    def file(self) -> PictureFile:
+        """Hash and state of the picture's file, which is read once."""
+        return inspect_picture(self.path, (self.width, self.height))
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,105 +73,86 @@ class Dataset:
         return Dataset(tuple(self.frames[i] for i in indices), self.names, self.category_ids)
 
 
-def read_image(path: Path, max_pixels: int = 50_000_000) -> NDArray[np.uint8]:
-    """Decode an image file to (height, width, 3) uint8 RGB. Raises :class:`BadInput`."""
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > max_pixels:
-                raise BadInput(f"image too large: {path} is {image.width}x{image.height}")
-            return np.asarray(image.convert("RGB"))
-    except BadInput:
-        raise
-    except Exception as error:  # Pillow raises many kinds for broken files
-        raise BadInput(f"image does not decode: {path} ({error})") from None
-
-
 def load_coco(annotations: str | Path, images: str | Path) -> Dataset:
     """Read a COCO instances file and match it with a folder of images.
 
-    Raises :class:`BadInput` naming file and record for: a missing file or folder, a file that
-    is not COCO instances JSON, duplicate ids, annotations of unknown images or categories,
-    boxes that are not finite, are empty, or lie outside their image.
+    Classes are numbered by COCO id. Raises :class:`BadInput` naming file and record as
+    :func:`endedge.data.annotations.read_instances` does, and for a missing folder or image; the
+    pictures themselves are looked at by :func:`check_pictures`.
     """
     annotations, images = Path(annotations), Path(images)
-    document = _read_json(annotations)
     if not images.is_dir():
         raise BadInput(f"image folder not found: {images}")
-    try:
-        categories = sorted((int(c["id"]), str(c["name"])) for c in document["categories"])
-        records = [
-            (int(r["id"]), str(r["file_name"]), int(r["width"]), int(r["height"]))
-            for r in document["images"]
-        ]
-        boxes_of: dict[int, list[tuple[int, list[float], bool]]] = {r[0]: [] for r in records}
-        size_of = {r[0]: (r[2], r[3]) for r in records}
-        index_of = {category: i for i, (category, _) in enumerate(categories)}
-        if len(size_of) != len(records) or len(index_of) != len(categories):
-            raise BadInput(f"{annotations}: duplicate image or category ids")
-        for entry in document["annotations"]:
-            where = f"{annotations}: annotation {entry.get('id', '?')}"
-            image_id, category = int(entry["image_id"]), int(entry["category_id"])
-            if image_id not in size_of or category not in index_of:
-                raise BadInput(
-                    f"{where} names an unknown image ({image_id}) or category ({category})"
-                )
-            box = _checked_box(entry["bbox"], size_of[image_id], where)
-            boxes_of[image_id].append((index_of[category], box, bool(entry.get("iscrowd", 0))))
-    except BadInput:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadInput(
-            f"not a COCO instances file: {annotations} ({type(error).__name__}: {error}); it needs "
-            "'images', 'annotations' with 'bbox', and 'categories'"
-        ) from None
+    return dataset_of(read_instances(annotations), annotations, images)
+
+
+def dataset_of(
+    found: Instances, annotations: Path, images: Path, only: Collection[int] | None = None
+) -> Dataset:
+    """The frames (``only`` those of these ids) of a checked file; raises as :func:`load_coco`."""
+    if not found.images:
+        raise BadInput(f"{annotations} lists no images")
+    for note in found.notes:
+        _log.warning("note: %s", note)
+    categories = sorted(found.categories, key=lambda c: c.category_id)
+    index_of = {c.category_id: i for i, c in enumerate(categories)}
+    boxes_of: dict[int, list[Box]] = {r.image_id: [] for r in found.images}
+    for box in found.boxes:
+        boxes_of[box.image_id].append(box)
     frames = []
-    for image_id, file_name, width, height in sorted(records):
-        path = images / file_name
-        if Path(file_name).is_absolute() or ".." in Path(file_name).parts:
-            raise BadInput(f"{annotations}: image {image_id} points outside {images}: {file_name}")
-        if not path.is_file():
-            raise BadInput(f"image not found: {path} (image {image_id} of {annotations})")
-        found = boxes_of[image_id]
+    listed = [r for r in found.images if only is None or r.image_id in only]
+    for record in sorted(listed, key=lambda r: r.image_id):
+        drawn = boxes_of[record.image_id]
         frames.append(
             Frame(
-                image_id,
-                path,
-                width,
-                height,
-                np.array([b for _, b, _ in found], np.float32).reshape(-1, 4),
-                np.array([c for c, _, _ in found], np.int64),
-                np.array([k for _, _, k in found], np.bool_),
+                record.image_id,
+                picture_file(images, record, annotations),
+                record.width,
+                record.height,
+                np.array([b.xywh for b in drawn], np.float32).reshape(-1, 4),
+                np.array([index_of[b.category_id] for b in drawn], np.int64),
+                np.array([b.crowd for b in drawn], np.bool_),
             )
         )
-    if not frames:
-        raise BadInput(f"{annotations} lists no images")
-    return Dataset(tuple(frames), tuple(n for _, n in categories), tuple(c for c, _ in categories))
+    names = tuple(c.name for c in categories)
+    return Dataset(tuple(frames), names, tuple(c.category_id for c in categories))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"annotation file not found: {path}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"not a COCO instances file: {path} ({error})") from None
-    if not isinstance(document, dict):
-        raise BadInput(f"not a COCO instances file: {path} holds a {type(document).__name__}")
-    return document
-
-
-def _checked_box(raw: Any, size: tuple[int, int], where: str) -> list[float]:
-    box = [float(v) for v in raw]
-    if len(box) != 4 or not np.isfinite(box).all() or box[2] < 0 or box[3] < 0:
-        raise BadInput(f"{where}: bbox {raw} is not x, y, width >= 0, height >= 0 in pixels")
-    x, y, w, h = box
-    if (
-        min(x, y) < -_EDGE_SLACK_PX
-        or x + w > size[0] + _EDGE_SLACK_PX
-        or y + h > size[1] + _EDGE_SLACK_PX
+def check_pictures(*sets: Dataset, max_side: int | None = None) -> None:
+    """Read every file of ``sets`` once. Raises :class:`BadInput` that lists all of those that
+    cannot be used: cut off, no picture, of another shape than annotated, longer than
+    ``max_side`` px. Says how many are turned or stretched on reading."""
+    frames = [f for dataset in sets for f in dataset.frames]
+    bad = [(f, fault) for f in frames if (fault := f.file.fault or _too_long(f, max_side))]
+    if bad:
+        named = "; ".join(f"{f.path} {fault}" for f, fault in bad[:_LISTED])
+        more = f"; and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
+        raise BadInput(f"{len(bad)} of {len(frames)} pictures cannot be used: {named}{more}")
+    for how, says in (
+        ("turned", "lie on their side and are read upright, as EXIF tells"),
+        ("stretched", "have more than 8 bits a channel; each is stretched to 8 by its own range"),
     ):
-        raise BadInput(f"{where}: bbox {raw} lies outside its {size[0]}x{size[1]} image")
-    return box
+        if some := [f for f in frames if how in f.file.reading]:
+            _log.warning(
+                "note: %d of %d pictures %s (%s, ...)", len(some), len(frames), says, some[0].path
+            )
+
+
+def _too_long(frame: Frame, max_side: int | None) -> str:
+    longest = max(frame.width, frame.height)
+    if max_side is None or longest <= max_side:
+        return ""
+    return f"is {longest} px long; at most {max_side} can be sent"
+
+
+def check_boxes(dataset: Dataset, what: str) -> None:
+    """Raises :class:`BadInput` when no frame has a box to find: every score would be 0."""
+    if all(frame.crowd.all() for frame in dataset.frames):
+        crowds = sum(len(frame.crowd) for frame in dataset.frames)
+        kinds = f"only {crowds} crowd boxes" if crowds else "no box"
+        raise BadInput(
+            f"{what}: {kinds} on {len(dataset)} frames, so nothing can be scored; annotate some"
+        )
 
 
 def nested_subset(n_frames: int, seed: int) -> list[int]:
@@ -159,11 +162,13 @@ def nested_subset(n_frames: int, seed: int) -> list[int]:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """SHA-256 over image bytes and annotations: changes when anything measured would."""
+    """SHA-256 over image bytes and annotations: changes when anything measured would. How a
+    picture is read counts where that is more than decoding."""
     digest = hashlib.sha256(repr((dataset.names, dataset.category_ids)).encode())
     for f in dataset.frames:
         digest.update(f"{f.image_id}|{f.width}x{f.height}".encode())
-        digest.update(hashlib.sha256(f.path.read_bytes()).digest())
+        digest.update(f.file.sha256)
+        digest.update(f.file.reading.encode())
         for array in (f.boxes, f.labels, f.crowd):
             digest.update(array.tobytes())
     return digest.hexdigest()

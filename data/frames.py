@@ -16,6 +16,7 @@ from endedge.data.coco import Frame
 __all__ = ["Batch", "join", "letterbox", "stack_frames", "unlabelled"]
 
 _PAD_GREY = 114
+_STRIP_PX = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +130,10 @@ def stack_frames(
         picture = look(frame)
         square, _, left, top = letterbox(picture, side)
         images[i] = square.transpose(2, 0, 1)
-        scale = side / max(picture.shape[:2]) * picture.shape[1] / frame.width
+        height, width = picture.shape[:2]
+        scale = side / max(height, width)
+        # A strip a few px wide was rounded by the codec: its length tells how it was resized.
+        scale = scale * width / frame.width if width >= _STRIP_PX else scale * height / frame.height
         x, y, w, h = frame.boxes[~frame.crowd].T.astype(np.float64) * scale
         boxes = np.stack([(x + w / 2 + left), (y + h / 2 + top), w, h], 1) / side
         all_boxes.append(torch.from_numpy(boxes.astype(np.float32)))

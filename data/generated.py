@@ -35,6 +35,7 @@ from PIL import Image
 from endedge.data.coco import Dataset, load_coco
 from endedge.data.drawing import GROUNDS, Array, Patch, grid, pole, thing
 from endedge.data.errors import BadInput
+from endedge.data.storage import locked
 
 __all__ = ["DOMAINS", "NAMES", "Domain", "Scene", "generate", "scene"]
 
@@ -116,17 +117,25 @@ def generate(
         if _recipe_of(annotations) != recipe:
             raise BadInput(f"{annotations} holds other frames; remove it or use another folder")
         return load_coco(annotations, images)
-    scenes = (scene(domain, split, index, seed=seed, size=size) for index in range(n))
-    first = next(scenes)  # bad input shows here, before anything is written
-    folder.mkdir(parents=True, exist_ok=True)
+    first = scene(domain, split, 0, seed=seed, size=size)  # bad input shows before anything is made
+    with locked(folder / f".{images.name}.lock"):
+        if not annotations.exists():  # another process may have been faster
+            rest = (scene(domain, split, index, seed=seed, size=size) for index in range(1, n))
+            _publish(chain([first], rest), recipe, images, annotations)
+    return generate(folder, domain=domain, split=split, n=n, seed=seed, size=size)
+
+
+def _publish(
+    scenes: Iterable[Scene], recipe: dict[str, Any], images: Path, annotations: Path
+) -> None:
+    folder = images.parent
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{images.name}.") as scratch:
         fresh, listed = Path(scratch) / "images", Path(scratch) / "annotations.json"
         fresh.mkdir()
-        listed.write_text(json.dumps(_save(fresh, chain([first], scenes), recipe)))
+        listed.write_text(json.dumps(_save(fresh, scenes, recipe)))
         shutil.rmtree(images, ignore_errors=True)  # left by a run that was killed
         os.replace(fresh, images)
         os.replace(listed, annotations)
-    return load_coco(annotations, images)
 
 
 def _recipe_of(annotations: Path) -> Any:

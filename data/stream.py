@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from endedge.data.coco import Dataset, Frame, nested_subset, read_image
+from endedge.data.coco import Dataset, Frame, nested_subset
 from endedge.data.errors import BadInput
 from endedge.data.shift import Shift
 
@@ -75,7 +75,7 @@ class Captured:
 
     def look(self) -> NDArray[np.uint8]:
         """The picture as the device's camera gave it, (H, W, 3) uint8 RGB."""
-        return self.shift.apply(read_image(self.frame.path), self.frame.image_id)
+        return self.shift.apply(self.frame.read(), self.frame.image_id)
 
 
 @dataclass(frozen=True, eq=False)

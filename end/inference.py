@@ -76,7 +76,8 @@ def _by_window(
     groups: dict[tuple[int, int, int, int], list[int]] = {}
     for i in range(len(frames)):
         width, height = np.rint(frames.size[i] * frames.scale[i]).astype(int)
-        w, h = (min(side, math.ceil(v / stride) * stride) for v in (width, height))
+        # A strip of less than half a px of the square is one px, as letterboxing drew it.
+        w, h = (min(side, math.ceil(max(1, v) / stride) * stride) for v in (width, height))
         top, left = (side - h) // 2, (side - w) // 2
         groups.setdefault((top, top + h, left, left + w), []).append(i)
     for window, members in sorted(groups.items()):

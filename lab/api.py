@@ -79,12 +79,7 @@ def bench(
     )
     sweep = tuple(bandwidths_hz or benchmark.bandwidths(surface, link))
     possible = benchmark.executable(rules or Rules(), Points.of(surface))
-    return Benchmark.measured(
-        {
-            (o.policy, o.bandwidth_hz, o.seed): (o.map, o.regret, o.upload_bytes, o.update_bytes)
-            for o in benchmark.benchmark(surface, curves, link, possible, sweep)
-        }
-    )
+    return Benchmark.from_outcomes(benchmark.benchmark(surface, curves, link, possible, sweep))
 
 
 def _config(config: str | Path | Config, changes: Mapping[str, Any] | None) -> Config:

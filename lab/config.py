@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from endedge.allocator.problem import Link as AllocatorLink
 from endedge.configs import SHIPPED
 from endedge.data.codec import Codec
 from endedge.data.errors import BadInput
@@ -29,7 +30,9 @@ from endedge.data.units import parse_quantity
 from endedge.distill.objectives import Responses
 from endedge.distill.recipe import Recipe
 
-__all__ = ["Config", "load_config", "loop_of"]
+__all__ = ["DEVICES", "Config", "load_config", "loop_of"]
+
+DEVICES = r"^(auto|cpu|cuda(:\d+)?)$"
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -188,6 +191,12 @@ class Link(_Section):
     up: dict[str, Any] | None = None  # `endedge device` shapes its sockets so (docs/link.md),
     down: dict[str, Any] | None = None  # both directions or none
 
+    def at(self, bandwidth_hz: float) -> AllocatorLink:
+        """This link with a bandwidth, as the allocator takes it."""
+        return AllocatorLink(
+            bandwidth_hz, self.period_s, self.up_bit_per_s_per_hz, self.down_bit_per_s_per_hz
+        )
+
 
 class Benchmark(_Section):
     """How the decisions of policies are executed. ``measured``: the device takes the largest
@@ -287,7 +296,7 @@ class Config(_Section):
     """One experiment."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=DEVICES)] = "auto"
     log: Literal["none", "tensorboard", "mlflow"] = "none"  # losses of the trainings, in DIR/logs
     engine: Literal["auto", "here", "processes", "ray", "slurm"] = "auto"  # lab/sweep/executors.py
     workers: Count | Literal["auto"] = "auto"  # auto: one a core, or workers_per_gpu

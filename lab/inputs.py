@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,17 +10,27 @@ from pathlib import Path
 import torch
 
 from endedge.configs import SHIPPED
-from endedge.data.coco import Dataset, Frame, fingerprint, load_coco, nested_subset, read_image
+from endedge.data.classes import match_classes, same_classes
+from endedge.data.coco import (
+    Dataset,
+    check_boxes,
+    check_pictures,
+    fingerprint,
+    load_coco,
+    nested_subset,
+)
+from endedge.data.codec import MAX_PIXELS, MAX_SIDE, Codec, encoded_size
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.generated import generate
 from endedge.data.shift import Shift
+from endedge.data.storage import cache_folder
 from endedge.data.stream import Captured
 from endedge.distill.model import DetectionModel, load_detector, model_hash
 from endedge.edge.edge import Plan, Student
-from endedge.lab.config import Config, Data
+from endedge.lab.config import DEVICES, Config, Data
 
-__all__ = ["World", "find_weights", "pick_device"]
+__all__ = ["World", "check_side", "find_weights", "pick_device"]
 
 _ASSETS = "https://github.com/ultralytics/assets/releases/download/v8.4.0/"
 
@@ -41,20 +50,29 @@ class World:
     def of(cls, config: Config, folder: Path) -> World:
         """Load and check all inputs; generated frames are made inside ``folder``.
 
-        Raises :class:`BadInput` for missing or broken frames and weights, for detectors whose
-        classes are not those of the frames, and for uploads larger than the pool.
+        Classes are matched by name and numbered as the student has them. Raises
+        :class:`BadInput` for missing or broken frames and weights, for detectors whose classes
+        are not those of the frames, for a side of the input that their strides do not allow,
+        for an evaluation without boxes, and for uploads larger than the pool.
         """
         pool, evaluation = _frames(config.data, folder)
         weights = config.weights
         teacher = load_detector(find_weights(weights.teacher, weights.root))
         student = load_detector(find_weights(weights.student, weights.root))
+        names = tuple(student.names.values())
+        same_classes(
+            tuple(teacher.names.values()), names, what="weights.teacher", other="weights.student"
+        )
+        pool = match_classes(
+            pool, names, what=config.data.pool_annotations, detector="weights.student"
+        )
+        evaluation = match_classes(
+            evaluation, names, what=config.data.eval_annotations, detector="weights.student"
+        )
         for role, model in (("teacher", teacher), ("student", student)):
-            if tuple(model.names.values()) != pool.names:
-                raise BadInput(
-                    f"weights.{role} detects {len(model.names)} classes "
-                    f"({', '.join(list(model.names.values())[:3])}, …), the annotations have "
-                    f"{len(pool.names)} ({', '.join(pool.names[:3])}, …); they must be the same"
-                )
+            check_side(model, config.data.image_side, "data.image_side", f"weights.{role}")
+        for codec in map(Codec.parse, config.uplink.codecs):
+            _check_codec(pool, codec)
         if max(config.uplink.frames) > len(pool):
             raise BadInput(
                 f"uplink.frames asks for {max(config.uplink.frames)} frames, "
@@ -90,7 +108,7 @@ class World:
         return stack_frames(
             self.evaluation.frames,
             side,
-            lambda f: self.camera.apply(read_image(f.path), f.image_id),
+            lambda f: self.camera.apply(f.read(), f.image_id),
         )
 
     def captured(self, seed: int) -> tuple[Captured, ...]:
@@ -150,12 +168,12 @@ def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:
         raise BadInput(f"data.root is not a folder: {root}; give the folder of the COCO files")
     pool = load_coco(root / data.pool_annotations, root / data.pool_images)
     evaluation = load_coco(root / data.eval_annotations, root / data.eval_images)
-    if pool.names != evaluation.names:
-        raise BadInput("pool and evaluation annotations list different categories")
     pool, evaluation = _first(pool, data.pool_frames), _first(evaluation, data.eval_frames)
-    seen = {_digest(f): f for f in evaluation.frames}
+    check_pictures(pool, evaluation, max_side=MAX_SIDE)
+    check_boxes(evaluation, data.eval_annotations)
+    seen = {f.file.sha256: f for f in evaluation.frames}
     for frame in pool.frames:
-        if (twin := seen.get(_digest(frame))) is not None:
+        if (twin := seen.get(frame.file.sha256)) is not None:
             raise BadInput(
                 f"{frame.path} may be uploaded and {twin.path} is evaluated, and they "
                 "are the same picture; pool and evaluation must not overlap"
@@ -163,8 +181,27 @@ def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:
     return pool, evaluation
 
 
-def _digest(frame: Frame) -> bytes:
-    return hashlib.sha256(frame.path.read_bytes()).digest()
+def _check_codec(pool: Dataset, codec: Codec) -> None:
+    """The edge decodes no more than so many pixels a frame."""
+    for frame in pool.frames:
+        width, height = encoded_size(frame.width, frame.height, codec.long_side)
+        if width * height > MAX_PIXELS:
+            raise BadInput(
+                f"uplink.codecs: {codec} sends {frame.path} as {width} x {height} px; the edge "
+                f"decodes at most {MAX_PIXELS:,} pixels, give a shorter long side"
+            )
+
+
+def check_side(model: DetectionModel, side: int, option: str, detector: str) -> None:
+    """Raises :class:`BadInput` for a side of the square input, in px, that ``detector`` cannot
+    take: its coarsest feature map has one cell for each so many px."""
+    stride = int(model.stride.max())
+    if side % stride:
+        down, up = side // stride * stride, (side // stride + 1) * stride
+        raise BadInput(
+            f"{option} {side} px: {detector} takes multiples of {stride}; give "
+            f"{f'{down} or {up}' if down else up}"
+        )
 
 
 def _first(dataset: Dataset, n: int | None) -> Dataset:
@@ -173,10 +210,15 @@ def _first(dataset: Dataset, n: int | None) -> Dataset:
 
 def pick_device(wanted: str) -> str:
     """``auto`` → the GPU if there is one. Raises :class:`BadInput` for one that is not there."""
+    if not re.fullmatch(DEVICES, wanted):
+        raise BadInput(f"device {wanted!r}; there are auto, cpu, cuda and cuda:0, cuda:1, …")
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        return "cuda" if seen else "cpu"
+    if wanted.startswith("cuda") and not seen:
         raise BadInput(f"device {wanted}: PyTorch sees no GPU here; use device=cpu or auto")
+    if wanted.startswith("cuda:") and int(wanted[5:]) >= seen:
+        raise BadInput(f"device {wanted}: PyTorch sees {seen} here, cuda:0 to cuda:{seen - 1}")
     return wanted
 
 
@@ -191,7 +233,7 @@ def find_weights(name: str, root: str | None) -> Path:
         if not shipped.is_file():
             raise BadInput(f"weights not found: the package ships no {name}")
         return shipped
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "endedge" / name
+    cache = cache_folder() / name
     places = [Path(name), *([Path(root) / name] if root else []), cache]
     for place in places:
         if place.is_file():

@@ -6,12 +6,11 @@ any of them can be run again alone.
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from endedge.allocator import Curves, Points, Surface, fit, registry
+from endedge.allocator import Curves, Points, Surface, fit
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
 from endedge.lab.benchmark.benchmark import (
@@ -47,7 +46,6 @@ __all__ = [
     "compare_stage",
     "fit_stage",
     "measure_stage",
-    "own_policies",
     "report_stage",
     "run",
 ]
@@ -186,22 +184,6 @@ def report_stage(folder: Path, out: Path | None = None) -> Path:
 def compare_stage(folders: Sequence[Path], out: Path) -> Path:
     """Several results folders → one page that lays them side by side."""
     return write_comparison({str(f): Results.read(f, _planned(f)) for f in folders}, out)
-
-
-def own_policies(file: Path) -> None:
-    """Run a Python file of the user's that registers policies (``endedge.allocator.register``).
-
-    Raises :class:`BadInput` when it is not there, does not run, or registers none.
-    """
-    before = set(registry())
-    try:
-        runpy.run_path(str(file))
-    except BadInput:
-        raise
-    except Exception as error:
-        raise BadInput(f"{file} does not run: {type(error).__name__}: {error}") from None
-    if set(registry()) == before:
-        raise BadInput(f'{file} registers no policy; decorate one with @register("its-name")')
 
 
 def _planned(folder: Path) -> Config:

@@ -17,10 +17,12 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from endedge.data.storage import locked
 
 __all__ = ["Busy", "Missing", "Node", "Peek", "Running", "Store", "digest"]
 
@@ -165,33 +167,23 @@ class Store:
 
     @contextmanager
     def _lock(self, key: str) -> Iterator[None]:
-        """Alone on ``key``. The file is removed by its holder, so whoever waited for it has to
-        look whether the name still means the file that was locked."""
+        """Alone on ``key``; raises :class:`Busy` where another is at it and nobody waits."""
         self._nodes.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "locks" / f"{key}.lock"
-        path.parent.mkdir(exist_ok=True)
-        while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        with ExitStack() as stack:
             try:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if self._wait else fcntl.LOCK_NB))
-                except BlockingIOError:
-                    raise Busy(key) from None
-                if not _same(descriptor, path):
-                    continue
-                for litter in self._nodes.glob(f".{key}.*"):  # of a killed process
-                    shutil.rmtree(litter, ignore_errors=True)
-                who = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-                self._held.append((descriptor, who))
+                lock = locked(self.folder / "locks" / f"{key}.lock", wait=self._wait)
+                descriptor = stack.enter_context(lock)
+            except BlockingIOError:
+                raise Busy(key) from None
+            for litter in self._nodes.glob(f".{key}.*"):  # of a killed process
+                shutil.rmtree(litter, ignore_errors=True)
+            who = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+            self._held.append((descriptor, who))
+            try:
                 self.say("")
-                try:
-                    yield
-                finally:
-                    self._held.pop()
-                    path.unlink(missing_ok=True)
-                return
+                yield
             finally:
-                os.close(descriptor)
+                self._held.pop()
 
 
 class Missing(Exception):  # noqa: N818 (an answer, not an error)
@@ -228,12 +220,3 @@ class Peek(Store):
     def seen(self) -> list[Node]:
         """All that was found so far."""
         return list(self._seen.values())
-
-
-def _same(descriptor: int, path: Path) -> bool:
-    try:
-        named = path.stat()
-    except OSError:
-        return False
-    opened = os.fstat(descriptor)
-    return (opened.st_ino, opened.st_dev) == (named.st_ino, named.st_dev)

@@ -24,7 +24,6 @@ from endedge.allocator import (
     Budget,
     Curves,
     Known,
-    Link,
     OperatingPoint,
     Points,
     Range,
@@ -36,6 +35,7 @@ from endedge.allocator import (
 from endedge.allocator.policies import decide, registry
 from endedge.data.errors import BadInput
 from endedge.data.units import hz_for_bytes
+from endedge.lab.config import Config
 from endedge.lab.config import Link as LinkConfig
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "captured",
     "executable",
     "outcomes",
+    "planned",
     "rows_csv",
     "rules_of",
     "sendable",
@@ -56,6 +57,7 @@ __all__ = [
 ]
 
 ORACLE, UNLUCKY = "oracle", "oracle-other-seeds"
+STATIC = "static-other-seeds"
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Contest:
     def decide(self, policy: str, bandwidth_hz: float) -> Decision:
         """Ask one policy. Raises :class:`BadInput` for an answer that the link cannot carry."""
         known = Known(
-            _link(self.link, bandwidth_hz),
+            self.link.at(bandwidth_hz),
             self.curves,
             self.options,
             np.random.default_rng([zlib.crc32(policy.encode()), round(bandwidth_hz)]),
@@ -113,10 +115,17 @@ class Contest:
             self.rounds,
         )
         split = decide(policy, known)
-        row = known.executes(split) if split.sends else None
-        return Decision(
-            bandwidth_hz, policy, split, None if row is None else self.options.point(row)
+        return Decision(bandwidth_hz, policy, split, self.executed(split))
+
+    def executed(self, split: Split) -> OperatingPoint | None:
+        """What a split comes down to: the answer of ``known.executes``; None: no update."""
+        if not split.sends:
+            return None
+        rounds = self.rounds or (
+            lambda s: self.options.fitting(s.upload_bytes, s.update_bytes, s.codec)
         )
+        row = rounds(split)
+        return None if row is None else self.options.point(row)
 
     def decisions(self, policies: Iterable[str] | None = None) -> list[Decision]:
         """Ask every registered policy (or ``policies``) at every bandwidth; not the oracle,
@@ -137,7 +146,7 @@ def bandwidths(surface: Surface, link: LinkConfig) -> tuple[float, ...]:
     return tuple(float(b) for b in np.geomspace(low, high, link.bandwidths))
 
 
-def rules_of(link: LinkConfig, surface: Surface) -> Rules:
+def rules_of(link: LinkConfig, surface: Surface | None = None) -> Rules:
     """The rules of a period. Edge time that is ``measured`` is fixed plus a time per uploaded
     byte, the least-squares fit (neither negative) to the cells' stages.
 
@@ -145,6 +154,8 @@ def rules_of(link: LinkConfig, surface: Surface) -> Rules:
     """
     fixed, per_byte = link.edge_s, 0.0
     if fixed == "measured":
+        if surface is None:
+            raise BadInput("link.edge_s = measured, but there is no surface with the seconds")
         seconds = surface.seconds_teacher + surface.seconds_student + surface.seconds_pack
         known = np.isfinite(seconds)
         if not known.any():
@@ -195,11 +206,18 @@ def executable(rules: Rules, points: Points) -> Rules:
     )
 
 
+def planned(config: Config, surface: Surface) -> Rules:
+    """The rules of a results folder: its link's, within the bytes that were measured and that can
+    end in an update. Every stage, the report and ``endedge allocate`` plan with these."""
+    cells = sendable(captured(surface, config.link), config.held_back.fewest_frames)
+    return executable(rules_of(config.link, surface), Points.of(cells))
+
+
 def split_sweep(
     curves: Curves, link: LinkConfig, rules: Rules, sweep: Sequence[float]
 ) -> list[Allocation]:
     """The fitted allocator's answer at every bandwidth."""
-    return [allocate(curves, _link(link, b), rules) for b in sweep]
+    return [allocate(curves, link.at(b), rules) for b in sweep]
 
 
 def benchmark(
@@ -213,10 +231,11 @@ def benchmark(
 @dataclass(frozen=True)
 class Hindsight:
     """What the measured accuracies say, by bandwidth: the ``best`` decision over all seeds, and
-    for each seed the best one by what the ``others`` measured (none of a single seed)."""
+    for each seed, by what the others measured (none of a single seed), the best one and the one
+    share that is best for the whole sweep: the best split that was fixed in advance."""
 
     best: dict[float, Decision]
-    others: dict[float, dict[int, Decision]]
+    others: dict[float, list[tuple[int, Decision]]]
 
     @classmethod
     def of(cls, contest: Contest, surface: Surface) -> Hindsight:
@@ -229,13 +248,15 @@ class Hindsight:
         every = among(surface)
         rest = {s: among(surface.select(surface.seed != s)) for s in seeds if len(seeds) > 1}
         sweep = contest.bandwidths_hz
-        return cls(
-            {hz: every.decide(ORACLE, hz) for hz in sweep},
-            {
-                hz: {s: replace(c.decide(ORACLE, hz), policy=UNLUCKY) for s, c in rest.items()}
-                for hz in sweep
-            },
-        )
+        others: dict[float, list[tuple[int, Decision]]] = {hz: [] for hz in sweep}
+        for seed, game in rest.items():
+            for hz in sweep:
+                lucky, fixed = game.decide(ORACLE, hz), game.decide("best-static", hz)
+                if contest.rounds is None:  # the share is theirs, the rounding everybody's
+                    fixed = replace(fixed, point=contest.executed(fixed.split))
+                others[hz].append((seed, replace(lucky, policy=UNLUCKY)))
+                others[hz].append((seed, replace(fixed, policy=STATIC)))
+        return cls({hz: every.decide(ORACLE, hz) for hz in sweep}, others)
 
 
 def outcomes(
@@ -247,7 +268,8 @@ def outcomes(
     """What ``decisions`` gave with every seed of ``surface``, which holds their cells, and what
     the oracle would have chosen among all of its cells (``hindsight``, where it is known already).
     The best of many noisy means is lucky: ``oracle-other-seeds`` chooses for each seed by the
-    others, and is not.
+    others, and is not; ``static-other-seeds`` is a yardstick: one share for the whole sweep,
+    chosen by the others.
 
     Raises :class:`BadInput` for a decision whose cell is not there.
     """
@@ -272,7 +294,7 @@ def outcomes(
             row = row_of[key]
             up, down = float(surface.upload_bytes[row]), float(surface.update_bytes[row])
             reached = float(surface.map[row])
-            here = _link(contest.link, decision.bandwidth_hz)
+            here = contest.link.at(decision.bandwidth_hz)
             budget = Budget.of(here, contest.rules, contest.curves)
             fresh = budget.fresh - budget.fresh_up * up - budget.fresh_down * down
             average = stale + (reached - stale) * fresh
@@ -303,12 +325,9 @@ def outcomes(
         here = asked.get(bandwidth_hz, [])
         found += [run(d, seed, worth) for d in (*here, best) for seed in seeds]
         others = hindsight.others[bandwidth_hz]
-        found += [run(decision, seed, worth) for seed, decision in others.items()]
+        for name in (UNLUCKY, STATIC):
+            found += [run(d, seed, worth) for seed, d in others if d.policy == name]
     return found
-
-
-def _link(link: LinkConfig, bandwidth_hz: float) -> Link:
-    return Link(bandwidth_hz, link.period_s, link.up_bit_per_s_per_hz, link.down_bit_per_s_per_hz)
 
 
 def rows_csv(kind: type, rows: Sequence[Any]) -> str:

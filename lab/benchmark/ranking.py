@@ -12,9 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
-from endedge.lab.report.results import HINDSIGHT, Benchmark, Spread, spread
+from endedge.lab.benchmark.headroom import Contrast
+from endedge.lab.report.results import HINDSIGHT, STATIC, Benchmark, Spread, spread
 
-__all__ = ["Duel", "Standing", "Winner", "clear", "duels", "standings", "summary", "winners"]
+__all__ = [
+    "Duel",
+    "Standing",
+    "Winner",
+    "clear",
+    "duels",
+    "headroom",
+    "standings",
+    "summary",
+    "winners",
+]
 
 FITTED = "fitted"
 _TIE = 5e-5  # mAP; less is printed as 0.00 points
@@ -68,7 +79,7 @@ def duels(bench: Benchmark, policy: str = FITTED) -> list[Duel]:
 
 def winners(bench: Benchmark) -> list[Winner]:
     """The winner at every bandwidth at which any policy could send an update."""
-    honest = [k for k, name in enumerate(bench.policies) if name not in HINDSIGHT]
+    honest = [k for k, name in enumerate(bench.policies) if name not in (*HINDSIGHT, STATIC)]
     fitted, static = (bench.regret[bench.of(name)] for name in (FITTED, "best-static"))
     found = []
     for at in np.flatnonzero(bench.updates):
@@ -146,7 +157,7 @@ def summary(path: Path) -> str:
         rows.append(
             (
                 name,
-                f"{100 * bench.map[k].mean():.2f}",
+                f"{100 * bench.judged[k].mean():.2f}",
                 _points(regret.mean),
                 _interval(regret),
                 lead,
@@ -156,8 +167,29 @@ def summary(path: Path) -> str:
     header = ("policy", "mAP", "regret", "", f"{FITTED} leads by", "ahead/even/behind")
     what = spread(bench.regret[0].mean(axis=0)).what
     return (
-        f"{_table(header, rows)}\n"
+        f"{headroom(bench)}\n{_table(header, rows)}\n"
         f"points of mAP, mean over {len(bench.bandwidth_hz)} bandwidths; brackets: {what}"
+    )
+
+
+def headroom(bench: Benchmark) -> str:
+    """What there is to win, in a sentence and a line for each bandwidth."""
+    found = [Contrast.of(row) for row in bench.headroom]
+    over_sweep = Contrast.of(bench.headroom.mean(axis=0))
+    lines = [
+        f"  {hz:10.4g} Hz  {one.text:>14}" + ("" if one.claims else "  nothing to gain here")
+        for hz, one in zip(bench.bandwidth_hz, found, strict=True)
+    ]
+    against = "the best split fixed in advance by the other seeds"
+    if STATIC not in bench.policies:
+        against = "the equal split (one seed: there is no other to fix a split by)"
+    says = "" if over_sweep.claims else ": below two errors, so nothing is claimed"
+    return "\n".join(
+        [
+            f"headroom: the oracle is {over_sweep.text} points ahead of {against}{says}",
+            *lines,
+            "errors: paired over seeds; not over evaluation frames, which the seeds share",
+        ]
     )
 
 

@@ -73,6 +73,15 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
             "--out", required=True, metavar="DIR", help="results folder; an unfinished one goes on"
         )
 
+    def own_policies(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--policy",
+            action="append",
+            default=[],
+            metavar="FILE.py",
+            help="your own policies: a file that registers them (it is executed)",
+        )
+
     for name, says in (
         ("run", "the main job: measure, fit, allocate, benchmark, report; resumes"),
         ("measure", "measure the grid of accuracy against bytes; resumes"),
@@ -98,10 +107,12 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub = verb(
         "loop",
         "closed-loop rounds over a drifting stream, policies side by side; resumes",
-        "endedge loop demo-loop --out runs/loop",
+        "endedge loop demo-loop --out runs/loop\n"
+        "  endedge loop demo-loop 'loop.policies=[fitted,equal]' --policy mine.py --out runs/mine",
     )
     configured(sub, "a YAML file with a loop section, or a shipped one (demo-loop)")
     sub.add_argument("--prior", metavar="DIR", help="results of an earlier run, for the curves")
+    own_policies(sub)
     for name, says in (
         ("train", "adapt the teacher to one upload"),
         ("distill", "adapt the teacher to one upload and distil a student from it"),
@@ -120,13 +131,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         "endedge bench runs/demo --policy my_policy.py",
     )
     sub.add_argument("dir", metavar="DIR", help="results folder")
-    sub.add_argument(
-        "--policy",
-        action="append",
-        default=[],
-        metavar="FILE.py",
-        help="your own policies: a file that registers them (it is executed)",
-    )
+    own_policies(sub)
     sub.add_argument(
         "--exact",
         action="store_true",
@@ -155,15 +160,22 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub = verb(
         "allocate",
         "split a bandwidth by fitted curves",
-        "endedge allocate runs/demo --bandwidth 20kHz --period 60",
+        "endedge allocate runs/demo --bandwidth 20kHz",
     )
-    sub.add_argument("where", help="results folder or curves.json")
+    sub.add_argument(
+        "where",
+        help="results folder, whose config.yaml gives link, rules and limits, or a curves.json",
+    )
     sub.add_argument("--bandwidth", required=True, help="Hz, e.g. 20000 or 20kHz")
-    sub.add_argument("--period", required=True, help="seconds between two updates")
-    sub.add_argument("--up", default="2.55", help="uplink bit/s/Hz (default 2.55)")
-    sub.add_argument("--down", default="5.0", help="downlink bit/s/Hz (default 5)")
-    sub.add_argument("--schedule", choices=("pipelined", "sequential"), default="pipelined")
-    sub.add_argument("--edge-s", default="0", help="seconds of edge computing (sequential)")
+    sub.add_argument("--period", help="seconds between two updates (default: the folder's, or 60)")
+    sub.add_argument("--up", help="uplink bit/s/Hz (default: the folder's, or 2.55)")
+    sub.add_argument("--down", help="downlink bit/s/Hz (default: the folder's, or 5)")
+    sub.add_argument(
+        "--schedule",
+        choices=("pipelined", "sequential"),
+        help="(default: the folder's, or pipelined)",
+    )
+    sub.add_argument("--edge-s", help="seconds of edge computing (default: the folder's, or 0)")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = verb(

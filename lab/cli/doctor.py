@@ -119,7 +119,6 @@ def _tested() -> Check:
 def self_test() -> dict[str, float]:
     """A whole round in small: frames, four training steps of the shipped student, packing to
     60 kB, decoding, mAP of what was decoded. Returns seconds by step; raises what breaks."""
-    from endedge.data.coco import read_image
     from endedge.data.frames import stack_frames
     from endedge.data.generated import generate
     from endedge.distill.losses import labels
@@ -144,7 +143,7 @@ def self_test() -> dict[str, float]:
             "frames",
             lambda: generate(Path(folder), domain="field", split="doctor", n=8, seed=0, size=128),
         )
-        frames = stack_frames(truth.frames, 128, lambda f: read_image(f.path))
+        frames = stack_frames(truth.frames, 128, lambda f: f.read())
         start = load_detector(SHIPPED / "demo/student.safetensors")
         recipe = Recipe(steps=4, batch=4, lr=1e-3)
         model = timed("train", lambda: train(start, frames, labels, recipe, device=device))

@@ -85,7 +85,8 @@ def _loop(a: argparse.Namespace) -> None:
     from endedge.lab.loop import summary as loop_results
 
     with _progress() as progress:
-        print(loop_results.loop_stage(_config(a), Path(a.out), a.prior, progress))
+        files = tuple(Path(file) for file in a.policy)
+        print(loop_results.loop_stage(_config(a), Path(a.out), a.prior, progress, files))
 
 
 def _job(a: argparse.Namespace) -> None:
@@ -116,10 +117,11 @@ def _fit(a: argparse.Namespace) -> None:
 
 
 def _bench(a: argparse.Namespace) -> None:
+    from endedge.allocator.policies import from_file
     from endedge.lab import pipeline
 
     for file in a.policy:
-        pipeline.own_policies(Path(file))
+        from_file(Path(file))
     with _progress() as progress:
         pipeline.bench_stage(Path(a.dir), progress, exact=a.exact)
     print(_headline(Path(a.dir)))
@@ -145,19 +147,21 @@ def _plot(a: argparse.Namespace) -> None:
 
 
 def _allocate(a: argparse.Namespace) -> None:
-    from endedge.allocator import Curves, Link, Rules, allocate
+    from endedge.lab.benchmark.planning import plan
 
-    where = Path(a.where)
-    curves = Curves.load(where / "curves.json" if where.is_dir() else where)
-    link = Link(
-        parse_quantity(a.bandwidth, "Hz"),
-        parse_quantity(a.period, "s"),
-        parse_quantity(a.up, "bit/s/Hz"),
-        parse_quantity(a.down, "bit/s/Hz"),
-    )
-    rules = Rules(schedule=a.schedule, edge_s=parse_quantity(a.edge_s, "s"))
-    found = allocate(curves, link, rules)
-    print(json.dumps(found.record(), indent=1) if a.json else found)
+    given = {
+        "period_s": a.period,
+        "up_bit_per_s_per_hz": a.up,
+        "down_bit_per_s_per_hz": a.down,
+        "schedule": a.schedule,
+        "edge_s": a.edge_s,
+    }
+    planned = plan(Path(a.where), {name: v for name, v in given.items() if v is not None})
+    found = planned.allocate(parse_quantity(a.bandwidth, "Hz"))
+    if a.json:
+        print(json.dumps({**found.record(), **planned.record()}, indent=1))
+    else:
+        print(f"{planned}\n{found}")
 
 
 def _generate(a: argparse.Namespace) -> None:

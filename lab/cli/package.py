@@ -95,13 +95,15 @@ def inspect_file(a: argparse.Namespace) -> None:
 def evaluate_file(a: argparse.Namespace) -> None:
     """``endedge eval``: of a checkpoint or of a package, as the device decodes it."""
     _one_thread()
-    from endedge.data.coco import load_coco, read_image
+    from endedge.data.classes import match_classes
+    from endedge.data.coco import check_boxes, check_pictures, load_coco
     from endedge.data.frames import stack_frames
     from endedge.data.shift import Shift
     from endedge.distill.package.format import unpack
     from endedge.end.metric import evaluate
-    from endedge.lab.inputs import pick_device
+    from endedge.lab.inputs import check_side, pick_device
 
+    device, camera = pick_device(a.device), Shift(a.shift, a.severity, 0)
     truth = load_coco(a.annotations, a.images)
     path = Path(a.model)
     update_bytes = None
@@ -111,16 +113,13 @@ def evaluate_file(a: argparse.Namespace) -> None:
         model = unpack(data, base=_detector(a.base) if a.base else None)
     else:
         model = _detector(a.model)
-    if tuple(model.names.values()) != truth.names:
-        raise BadInput(
-            f"{path} detects {len(model.names)} classes, {a.annotations} has {len(truth.names)}; "
-            "they must be the same, in the same order"
-        )
-    camera = Shift(a.shift, a.severity, 0)
-    frames = stack_frames(
-        truth.frames, a.imgsz, lambda f: camera.apply(read_image(f.path), f.image_id)
-    )
-    score = evaluate(model, frames, truth, pick_device(a.device))
+    check_side(model, a.imgsz, "--imgsz", a.model)
+    names = tuple(model.names.values())
+    truth = match_classes(truth, names, what=a.annotations, detector=a.model)
+    check_boxes(truth, a.annotations)
+    check_pictures(truth)
+    frames = stack_frames(truth.frames, a.imgsz, lambda f: camera.apply(f.read(), f.image_id))
+    score = evaluate(model, frames, truth, device)
     show(
         {
             "map": score.map,

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from endedge.data.coco import read_image
 from endedge.data.codec import EncodedFrame, pack_batch, unpack_batch
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, join, stack_frames
@@ -167,7 +166,7 @@ class Answers:
         looped = self.world.config.loop is not None
         known = evaluation_sets(self.world)[1] if looped else self.world.evaluation
         known = known.take(range(min(_CALIBRATION_FRAMES, len(known))))
-        seen = stack_frames(known.frames, self.world.side, lambda f: read_image(f.path))
+        seen = stack_frames(known.frames, self.world.side, lambda f: f.read())
         found = detect(self.world.teacher, seen, device=self.world.device)
         return edge_labels.calibrate(found, known.frames).threshold
 

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from endedge.data.coco import Dataset, read_image
+from endedge.data.coco import Dataset
 from endedge.data.codec import Codec
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.shift import Shift
@@ -87,7 +87,7 @@ class Day:
                 self._frames[key[1:]] = stack_frames(
                     truth.frames,
                     self.world.side,
-                    lambda f: domain.shift.apply(read_image(f.path), f.image_id),
+                    lambda f: domain.shift.apply(f.read(), f.image_id),
                 )
             self._scores[key] = self.end.evaluate(model, self._frames[key[1:]], truth).map
         return self._scores[key]

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from endedge.allocator import Split
+from endedge.allocator.policies import from_file
 from endedge.data.errors import BadInput
 from endedge.lab.config import Config, loop_of
 from endedge.lab.inputs import World
 from endedge.lab.loop.federated import federated_round
-from endedge.lab.loop.policies import Prior, adaptive, check_policy, static
+from endedge.lab.loop.policies import Prior, adaptive, check_policy, told
 from endedge.lab.loop.policy_run import Clock, Player, Row, Standing
 from endedge.lab.store import Node, Store
 from endedge.lab.sweep.workers import how_many, in_processes, one_thread
@@ -113,10 +114,15 @@ def one_round(
 
 def _decide(player: Player, k: int, rows: Rows) -> tuple[list[Split], list[str]]:
     """The split of every device, and the curves behind it in words."""
-    if not player.adapts:
-        return [static(player.policy, player.air)] * len(player.devices), [""] * len(player.devices)
     seen = [[r for r in rows if r["device"] == d.number] for d in player.devices]
-    return adaptive(k, seen, player.air, player.prior, player.loop.half_life_rounds)
+    half_life = player.loop.half_life_rounds
+    if player.policy == "adaptive":
+        return adaptive(k, seen, player.air, player.prior, half_life)
+    found = [
+        told(player.policy, k, own, player.air, player.prior, half_life, player.seed)
+        for own in seen
+    ]
+    return [split for split, _ in found], [words for _, words in found]
 
 
 def _forget(store: Store, before: Standings, after: Standings) -> None:
@@ -129,9 +135,14 @@ def _forget(store: Store, before: Standings, after: Standings) -> None:
 
 
 def run(
-    config: Config, folder: Path, progress: Callable[[int, int, str], None], prior: Path | None
+    config: Config,
+    folder: Path,
+    progress: Callable[[int, int, str], None],
+    prior: Path | None,
+    files: Sequence[Path] = (),
 ) -> list[Row]:
-    """Every policy with every seed on the same streams; all rows. Run again, it resumes.
+    """Every policy with every seed on the same streams; all rows. Run again, it resumes. Worker
+    processes run ``files``, in which policies are registered.
 
     Raises :class:`BadInput` for what cannot be played, before anything is measured.
     """
@@ -171,15 +182,17 @@ def run(
             for task in tasks:
                 hear(task, play(Player(world, Store(folder), *task, known), hear))
     else:
-        in_processes(workers, _begin, (config, folder, known), _task, tasks, hear)
+        in_processes(workers, _begin, (config, folder, known, files), _task, tasks, hear)
     return [row for task in tasks for row in rows[task]]
 
 
 _given: tuple[World, Store, Prior | None] | None = None  # of a worker process
 
 
-def _begin(config: Config, folder: Path, prior: Prior | None) -> None:
+def _begin(config: Config, folder: Path, prior: Prior | None, files: Sequence[Path]) -> None:
     global _given
+    for file in files:
+        from_file(file)
     _given = World.of(config, folder), Store(folder), prior
 
 

@@ -1,4 +1,8 @@
-"""Who decides the split of a round's air time: fixed shares, or curves re-fitted as it goes.
+"""Who decides the split of a round's air time: a policy of the registry, or curves re-fitted.
+
+The policies are those of :mod:`endedge.allocator.policies`. Each is told what one device's equal
+slot of the air allows, what that device's rounds gained so far, and the curves fitted to these.
+Only ``adaptive`` decides for all devices at once, and ``federated`` sends no frame.
 
 A round is sequential (TDD): uploads, the edge's work, packages, one after the other on one band.
 So bytes cost seconds, and all devices together have what the edge leaves of the period.
@@ -6,41 +10,101 @@ So bytes cost seconds, and all devices together have what the edge leaves of the
 
 from __future__ import annotations
 
-import math
+import hashlib
+import inspect
 import re
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from endedge.allocator import Curves, Joint, Kind, Range, Split, Surface, allocate_fleet, fit
+import numpy as np
+
+from endedge.allocator import (
+    Curves,
+    Joint,
+    Kind,
+    Known,
+    Link,
+    Observed,
+    Points,
+    Range,
+    Split,
+    Surface,
+    allocate_fleet,
+    decide,
+    fit,
+    policies,
+    registry,
+)
+from endedge.allocator.policies import NOT_FITTED, TooEarly
 from endedge.allocator.problem import Budget
 from endedge.allocator.solve.fleet import Device
 from endedge.data.errors import BadInput
 from endedge.lab.config import Config, loop_of
 
-__all__ = ["Air", "Prior", "adaptive", "check_policy", "refit", "static"]
+__all__ = [
+    "Air",
+    "Prior",
+    "adaptive",
+    "check_policy",
+    "refit",
+    "source_of",
+    "split_of",
+    "told",
+    "watches",
+]
 
 _EXPLORED = (0.5, 0.8, 0.65, 0.9)  # shares of the uplink while nothing is known
 _COLD_KINDS = (Kind("share", "power", "exponential"), Kind("share", "exponential", "exponential"))
+_PACKAGES = 16  # sizes of a package that a policy may choose among
 _WEIGHT = 4  # copies of a fresh observation beside one of each cell of the prior
-_NAMES = r"(adaptive|equal|data-only|model-only|no-update|static-0\.\d+)(\+redacted)?"
+_REPLICATES = 20  # bootstrap surfaces behind the curves that a policy is told
 _FEDERATED = r"federated(-0\.\d+)?"
+_BLIND = r"equal|data-only|model-only|no-update|static-0\.\d+"  # they look at nothing that happens
 
 
 def check_policy(name: str) -> None:
-    """Raises :class:`BadInput` for a policy that there is not."""
-    if not re.fullmatch(f"{_NAMES}|{_FEDERATED}", name):
+    """Raises :class:`BadInput` for a policy that cannot be played in a loop."""
+    policy = name.removesuffix("+redacted")
+    if re.fullmatch(_FEDERATED, name) or policy == "adaptive":
+        return
+    if policies.hindsight(policy):
+        raise BadInput(f"loop.policies: {policy} has to know how every round ends; not in a loop")
+    try:
+        policies.find(policy)
+    except BadInput:
+        known = sorted(n for n in registry() if not policies.hindsight(n))
         raise BadInput(
-            f"loop.policies: no policy {name!r}; there are adaptive, equal, data-only, model-only, "
-            "static-0.8, each also as NAME+redacted, no-update, federated, federated-0.4"
-        )
+            f"loop.policies: no policy {name!r}; there are adaptive, {', '.join(known)}, "
+            "static-0.8, each also as NAME+redacted, and federated, federated-0.4"
+        ) from None
+
+
+def watches(policy: str) -> bool:
+    """Whether a policy is told what its rounds gained; to measure that takes time."""
+    return not re.fullmatch(f"{_BLIND}|{_FEDERATED}", policy)
+
+
+def source_of(policy: str) -> str | None:
+    """Hash of the file of a policy that did not come with endedge: another file, other rounds."""
+    if policy == "adaptive" or not watches(policy):
+        return None
+    made = policies.find(policy)
+    if getattr(made, "__module__", "").startswith("endedge."):
+        return None
+    try:
+        file = inspect.getsourcefile(made)
+    except TypeError:  # an object that is called: the file of its class
+        file = inspect.getsourcefile(type(made))
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
 
 
 @dataclass(frozen=True)
 class Air:
     """One period's air time: ``room_s`` for ``devices`` devices; seconds a byte each way; the
-    bytes that may be sent."""
+    bytes that may be sent; the whole ``link``; the most ``frames`` of an upload."""
 
     room_s: float
     devices: int
@@ -48,6 +112,8 @@ class Air:
     down_s: float
     upload: Range
     update: Range
+    link: Link
+    frames: int
 
     @classmethod
     def of(cls, config: Config, frame_bytes: tuple[float, float]) -> Air:
@@ -66,6 +132,13 @@ class Air:
                 loop.frames_per_period * (mean + largest) / 2,
             ),
             Range(min(config.downlink.budgets_bytes), max(config.downlink.budgets_bytes)),
+            Link(
+                loop.bandwidth_hz,
+                link.period_s,
+                link.up_bit_per_s_per_hz,
+                link.down_bit_per_s_per_hz,
+            ),
+            loop.frames_per_period,
         )
 
     def cost_s(self, split: Split) -> float:
@@ -84,17 +157,79 @@ class Air:
         )
         return Budget(self.up_s, self.down_s, room_s, self.upload, self.update, 1, 0, 0, 0, reason)
 
+    @property
+    def options(self) -> Points:
+        """Uploads and packages to choose among, evenly over what may be sent."""
+        up = np.linspace(self.upload.low, self.upload.high, self.frames)
+        down = np.geomspace(self.update.low, self.update.high, _PACKAGES)
+        uploads, updates = (a.ravel() for a in np.meshgrid(up, down, indexing="ij"))
+        n, unknown = len(uploads), np.full(len(uploads), np.nan)
+        return Points(
+            frames=np.maximum(np.rint(uploads / self.upload.high * self.frames), 1.0),
+            codec=np.full(n, ""),
+            upload_bytes=uploads,
+            budget_bytes=updates,
+            update_bytes=updates,
+            bits=unknown,
+            prune=unknown,
+            mode=np.full(n, ""),
+            map=unknown,
+            map_error=unknown,
+            seeds=np.zeros(n),
+        )
 
-def static(name: str, air: Air) -> Split:
-    """The split of every device under a policy that never looks."""
-    slot = air.slot
-    if name == "no-update" or slot.reason:
-        return Split(0.0, 0.0)
-    if name == "data-only":
-        return replace(slot.with_upload(math.inf), update_bytes=slot.update.low)
-    if name == "model-only":
-        return slot.with_upload(0.0)
-    return slot.with_share(0.5 if name == "equal" else float(name.rpartition("-")[2]))
+
+def split_of(
+    policy: str,
+    air: Air,
+    curves: Curves | None = None,
+    history: Sequence[Observed] = (),
+    seed: int = 0,
+) -> Split:
+    """What ``policy`` gives to one device in its equal slot of ``air``.
+
+    Raises :class:`TooEarly` for one that needs ``curves`` where there are none.
+    """
+    rng = np.random.default_rng([zlib.crc32(policy.encode()), seed, len(history)])
+    limits, found = air.slot, NOT_FITTED if curves is None else curves
+    known = Known(air.link, found, air.options, rng, history=tuple(history), limits=limits)
+    return decide(policy, known)
+
+
+def told(
+    policy: str,
+    round_index: int,
+    rows: Sequence[Mapping[str, Any]],
+    air: Air,
+    prior: Prior | None,
+    half_life_rounds: float,
+    seed: int,
+) -> tuple[Split, str]:
+    """The split of one device under ``policy``, which is told its ``rows`` so far and the curves
+    fitted to them, and these curves in words. One that needs curves before there are any
+    explores, as ``adaptive`` does."""
+    if not watches(policy):
+        return split_of(policy, air), ""
+    history = [
+        Observed(
+            r["round"],
+            r["upload_bytes"],
+            r["update_bytes"],
+            r["monitor_before"],
+            r["monitor_after"],
+        )
+        for r in rows
+    ]
+    curves = refit(rows, round_index, prior, half_life_rounds, _REPLICATES)
+    try:
+        split = split_of(policy, air, curves, history, seed)
+    except TooEarly:
+        return _explored(round_index, air), ""
+    return split, "" if curves is None else _words(curves.joint)
+
+
+def _explored(round_index: int, air: Air) -> Split:
+    return air.slot.with_share(_EXPLORED[(round_index - 1) % len(_EXPLORED)])
 
 
 @dataclass(frozen=True)
@@ -124,8 +259,9 @@ def adaptive(
     rounds so far), and these curves in words. Devices share the air at one price a second. A device
     without curves explores, and so does one whose curves promise nothing, with air that is left:
     an update that does not help is not sent, and one that is never tried is never learned."""
-    joints = [refit(rows, round_index, prior, half_life_rounds) for rows in seen]
-    explored = air.slot.with_share(_EXPLORED[(round_index - 1) % len(_EXPLORED)])
+    fitted = [refit(rows, round_index, prior, half_life_rounds) for rows in seen]
+    joints = [None if curves is None else curves.joint for curves in fitted]
+    explored = _explored(round_index, air)
     splits = [Split(0.0, 0.0) if joint else explored for joint in joints]
     sure = [i for i, joint in enumerate(joints) if joint is not None]
     if sure:
@@ -156,7 +292,8 @@ def refit(
     round_index: int,
     prior: Prior | None,
     half_life_rounds: float,
-) -> Joint | None:
+    replicates: int = 0,
+) -> Curves | None:
     """Curves of one device from its earlier rounds: what each gained over the model before, on
     frames kept for decisions, as if gained over the prior's start. An observation counts half
     after ``half_life_rounds``. None while there is too little to fit."""
@@ -198,6 +335,6 @@ def refit(
         cells += [cell] * round(_WEIGHT * 0.5 ** (age / half_life_rounds))
     try:
         kinds = [prior.kind] if prior else list(_COLD_KINDS)
-        return fit(Surface.from_rows(cells), m0=m0, kinds=kinds, replicates=0).joint
+        return fit(Surface.from_rows(cells), m0=m0, kinds=kinds, replicates=replicates)
     except BadInput:  # fewer than three uploads or two packages so far
         return None

@@ -14,7 +14,7 @@ from endedge.lab.config import Config, loop_of
 from endedge.lab.inputs import World
 from endedge.lab.loop.answers import Answers
 from endedge.lab.loop.day import Day
-from endedge.lab.loop.policies import Air, Prior, check_policy
+from endedge.lab.loop.policies import Air, Prior, check_policy, source_of, watches
 from endedge.lab.store import Node, Store
 from endedge.link.channel import Bottleneck, Capacity, Channel
 
@@ -89,8 +89,8 @@ class Player:
         self.world, self.store, self.name, self.seed = world, store, name, seed
         self.policy, _, privacy = name.partition("+")
         self.redacted = privacy == "redacted"
-        self.adapts = self.policy == "adaptive"
-        self.prior = prior if self.adapts else None
+        self.watches = watches(self.policy)
+        self.prior = prior if self.watches else None
         self.loop = loop_of(world.config)
         self.devices = [Day(world, i, seed) for i in range(len(self.loop.days))]
         self.edge = Answers(world, store, seed)
@@ -104,7 +104,9 @@ class Player:
         settings["loop"] = {
             k: v for k, v in settings["loop"].items() if k not in ("policies", "prior")
         }
+        code = source_of(self.policy)
         return {
+            **({"code": code} if code else {}),
             "version": VERSION,
             "policy": self.name,
             "seed": self.seed,
@@ -136,7 +138,7 @@ class Player:
         are virtual seconds, in ``_seconds`` measured ones."""
         period, last, digest = device.periods[k], device.periods[k - 1], model_hash(running)
         stale = device.score(running, period.domain)
-        seen = device.score(running, period.domain, monitor=True) if self.adapts else ""
+        seen = device.score(running, period.domain, monitor=True) if self.watches else ""
         return {
             "policy": self.name,
             "seed": self.seed,
@@ -215,6 +217,6 @@ class Player:
         }
         if row["model_after"] != row["edge_model"]:
             raise AssertionError(f"device {row['model_after']}, edge {row['edge_model']}")
-        if self.adapts:
+        if self.watches:
             row["monitor_after"] = device.score(decoded, period.domain, monitor=True)
         return replace(standing, holds=answer.key, acknowledged=answer.key, certain=True)

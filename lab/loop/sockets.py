@@ -25,7 +25,7 @@ from endedge.lab.config import Config, loop_of
 from endedge.lab.inputs import World
 from endedge.lab.loop.answers import Answers
 from endedge.lab.loop.day import Day
-from endedge.lab.loop.policies import static
+from endedge.lab.loop.policies import split_of
 from endedge.lab.loop.policy_run import air_of
 from endedge.lab.store import Store
 from endedge.link.channel import read_link
@@ -114,7 +114,7 @@ def day(
     if not 0 <= number < len(days):
         raise BadInput(f"--day {number}; the loop has days 0 to {len(days) - 1}")
     every = [Day(world, i, config.seeds[0]) for i in range(len(days))]
-    split, who = static(policy, air_of(every)), every[number]
+    split, who = split_of(policy, air_of(every)), every[number]
 
     def capture(round_index: int, model: Path | None) -> Capture | None:
         if round_index > loop_of(config).rounds or not split.sends:

@@ -10,12 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from endedge.allocator.policies import from_file
 from endedge.data.storage import write_atomic
 from endedge.lab.config import Config, loop_of
 from endedge.lab.loop.loop import run
 from endedge.lab.report.paper_figures import drawn
 from endedge.lab.report.results import spread
-from endedge.lab.report.style import BLACK, BLUE, GREEN, GREY, LIGHT, ORANGE, PINK, RED, SKY, Style
+from endedge.lab.report.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    LIGHT,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    Style,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,12 +40,20 @@ Row = Mapping[str, Any]
 
 
 def loop_stage(
-    config: Config, folder: Path, prior: str | None, progress: Callable[[int, int, str], None]
+    config: Config,
+    folder: Path,
+    prior: str | None,
+    progress: Callable[[int, int, str], None],
+    files: Sequence[Path] = (),
 ) -> str:
     """Play the loop of ``config`` in ``folder`` and write its files; returns the summary as text.
-    ``prior``: results folder of an earlier run; None: what the configuration says."""
-    prior = prior or loop_of(config).prior
-    rows = run(config, folder, progress, Path(prior) if prior else None)
+    ``prior``: results folder of an earlier run; None: what the configuration says. The policies
+    that ``files`` register play too."""
+    loop = loop_of(config)
+    own = [name for file in files for name in from_file(file) if name not in loop.policies]
+    loop = loop.model_copy(update={"policies": (*loop.policies, *own)})
+    config, prior = config.model_copy(update={"loop": loop}), prior or loop.prior
+    rows = run(config, folder, progress, Path(prior) if prior else None, files)
     summary = summarize(rows)
     write_atomic(folder / "config.yaml", config.to_yaml().encode())
     write_atomic(folder / "rounds.csv", _csv(rows).encode())
@@ -115,7 +136,8 @@ def _look(policy: str) -> Style:
     kind = "redacted" if policy.endswith("+redacted") else policy
     if kind.startswith("static-0."):
         return Style(BLACK, "solid", _STATIC.get(kind[9], "--"), 0.8)
-    return _LOOKS[kind if kind in _LOOKS else kind.partition("-")[0]]
+    kind = "federated" if kind.startswith("federated") else kind
+    return _LOOKS.get(kind) or style(kind)
 
 
 def picture(rows: Sequence[Row], summary: Sequence[Row], config: Config) -> Figure:

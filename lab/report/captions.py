@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from endedge.lab.report.results import HINDSIGHT, Floats, Results, Spread, Step, spread
+from endedge.lab.benchmark.headroom import Contrast
+from endedge.lab.report.results import HINDSIGHT, STATIC, Floats, Results, Spread, Step, spread
 
 __all__ = [
     "Headline",
@@ -22,6 +23,7 @@ __all__ = [
     "examples",
     "families",
     "headline",
+    "headroom",
     "model_curve",
     "percent",
     "points",
@@ -70,16 +72,28 @@ def share_of(part: float) -> str:
 class Headline:
     """The answer at one bandwidth: the middle one at which an update can be sent.
 
-    ``fitted`` and ``equal`` are measured mAP of the fitted allocator and the equal split,
-    ``gain`` their paired difference, ``over_sweep`` the difference averaged over all
-    bandwidths at which an update can be sent.
+    All of it is of one decision, the fitted allocator's as it was executed: the bytes, what the
+    curves ``predicted`` of them, and what was measured (``fitted``), in the judged quantity.
+    ``gain`` is the paired difference to the equal split, ``over_sweep`` that averaged over all
+    bandwidths at which an update can be sent, ``headroom`` what there was to win over the sweep.
     """
 
-    step: Step
+    bandwidth_hz: float
+    upload_bytes: float
+    update_bytes: float
+    asked_bytes: tuple[float, float]
+    predicted: float
     fitted: Spread
     gain: Spread
     over_sweep: Spread
     update_gain: Spread  # fitted, against no update
+    headroom: Contrast
+
+    @property
+    def rounded(self) -> bool:
+        """Whether less was executed than was asked for (by more than the seeds' frames differ)."""
+        done = self.upload_bytes, self.update_bytes
+        return any(b < 0.98 * a for a, b in zip(self.asked_bytes, done, strict=True))
 
     @property
     def verdict(self) -> str:
@@ -107,16 +121,41 @@ def headline(results: Results) -> Headline | None:
         return None
     at = int(fitting[len(fitting) // 2])
     bandwidth = float(bench.bandwidth_hz[at])
-    step = min(results.steps, key=lambda s: abs(s.bandwidth_hz - bandwidth))
-    fitted, equal = bench.map[bench.of("fitted")], bench.map[bench.of("equal")]
-    before = bench.map[bench.of("no-update")]
+    row = bench.of("fitted")
+    fitted, equal = bench.judged[row], bench.judged[bench.of("equal")]
+    before = bench.judged[bench.of("no-update")]
     return Headline(
-        step=step,
+        bandwidth_hz=bandwidth,
+        upload_bytes=float(bench.upload_bytes[row, at].mean()),
+        update_bytes=float(bench.update_bytes[row, at].mean()),
+        asked_bytes=(
+            float(bench.asked_upload_bytes[row, at].mean()),
+            float(bench.asked_update_bytes[row, at].mean()),
+        ),
+        predicted=float(results.predicted[0][at]),
         fitted=spread(fitted[at]),
         gain=spread(fitted[at] - equal[at]),
         over_sweep=spread((fitted - equal)[fitting].mean(axis=0)),
         update_gain=spread(fitted[at] - before[at]),
+        headroom=Contrast.of(bench.headroom[fitting].mean(axis=0)),
     )
+
+
+def headroom(results: Results) -> str:
+    """What there is to win, or that there is nothing."""
+    bench = results.benchmark
+    fitting = np.flatnonzero(bench.updates)
+    found = [Contrast.of(bench.headroom[k]) for k in fitting]
+    over = Contrast.of(bench.headroom[fitting].mean(axis=0))
+    at = [
+        quantity(bench.bandwidth_hz[k], "Hz")
+        for k, c in zip(fitting, found, strict=True)
+        if c.claims
+    ]
+    said = f"{over.text}\u00a0points over the bandwidths at which an update can be sent"
+    if not at:
+        return f"Nothing to gain here: a split fixed in advance is within two errors ({said})"
+    return f"There is something to win at {', '.join(at)}: {said}"
 
 
 def surface(results: Results) -> str:
@@ -245,20 +284,23 @@ def _gap(value: float) -> str:
 
 
 def returns(results: Results) -> str:
-    """What twice the bandwidth buys, from the headline's on."""
-    sending = results.sending
-    if len(sending) < 2:
+    """What twice the bandwidth buys, by the curves and the decisions that were executed."""
+    bench = results.benchmark
+    fitting = np.flatnonzero(bench.updates)
+    if len(fitting) < 2:
         return "More bandwidth changes nothing in this sweep"
-    logs = np.log([s.bandwidth_hz for s in sending])
-    predicted = np.array([s.predicted_map for s in sending])
+    sweep, predicted = bench.bandwidth_hz[fitting], results.predicted[0][fitting]
+    logs = np.log(sweep)
     doubled = np.interp(logs + math.log(2), logs, predicted) - predicted
     inside = logs + math.log(2) <= logs[-1] + 1e-9
     if not inside.any():
         return f"The whole sweep is worth {points(predicted[-1] - predicted[0])}"
     k = int(np.where(inside, doubled, -np.inf).argmax())
-    text = f"Twice the bandwidth brings most at {_hz(sending[k])}: {points(doubled[k])}"
+    text = f"Twice the bandwidth brings most at {quantity(sweep[k], 'Hz')}: {points(doubled[k])}"
     last = int(np.flatnonzero(inside)[-1])
-    return text if last == k else f"{text}; at {_hz(sending[last])} {points(doubled[last])}"
+    if last == k:
+        return text
+    return f"{text}; at {quantity(sweep[last], 'Hz')} {points(doubled[last])}"
 
 
 def costs(results: Results) -> str:
@@ -279,7 +321,7 @@ def regret(results: Results) -> str:
     """Who loses most, and where."""
     bench = results.benchmark
     mean = bench.regret.mean(axis=2)
-    rows = [k for k, name in enumerate(bench.policies) if name != "no-update"]
+    rows = [k for k, name in enumerate(bench.policies) if name not in ("no-update", STATIC)]
     worst = max(rows, key=lambda k: float(mean[k].max()))
     at = int(mean[worst].argmax())
     fitted = mean[bench.of("fitted")]

@@ -65,12 +65,12 @@ def comparison(results: Mapping[str, Results]) -> str:
         "data-curve": _curves(runs, "data"),
         "model-curve": _curves(runs, "model"),
     }
-    over = ", ".join(dict.fromkeys(spread(run.results.benchmark.map[0]).what for run in runs))
+    over = ", ".join(dict.fromkeys(spread(run.results.benchmark.judged[0]).what for run in runs))
     main = [
         figure(
             "returns",
             _widest(runs),
-            "mAP measured on the device after the fitted allocator's "
+            "mAP (over the period, where that is judged) when the fitted allocator's "
             f"split was carried out. Bands: {over}. Dashed: before any update.",
         ),
         figure(
@@ -108,7 +108,7 @@ def comparison(results: Mapping[str, Results]) -> str:
 
 def _fitted(run: _Run) -> Spread:
     bench = run.results.benchmark
-    return spread(100 * bench.map[bench.of("fitted")])
+    return spread(100 * bench.judged[bench.of("fitted")])
 
 
 def _line(run: _Run, x: Any, y: Any, unit: str, **more: Any) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _common(runs: Sequence[_Run]) -> float | None:
 def _at(run: _Run, bandwidth_hz: float) -> float:
     """mAP measured for the fitted allocator, between the bandwidths of the sweep."""
     bench = run.results.benchmark
-    mean = bench.map[bench.of("fitted")].mean(axis=1)
+    mean = bench.judged[bench.of("fitted")].mean(axis=1)
     return float(np.interp(np.log(bandwidth_hz), np.log(bench.bandwidth_hz), mean))
 
 
@@ -294,7 +294,7 @@ def _numbers_table(runs: Sequence[_Run]) -> str:
 
 def _policies_table(runs: Sequence[_Run]) -> str:
     by_run = [
-        dict(zip(b.policies, 100 * b.regret.mean(axis=(1, 2)), strict=True))
+        {b.policies[k]: 100 * float(b.regret[k].mean()) for k in b.drawn}
         for b in (run.results.benchmark for run in runs)
     ]
     names = sorted(

@@ -21,13 +21,14 @@ import plotly.offline
 
 from endedge.allocator import Joint
 from endedge.data.storage import write_atomic
+from endedge.data.units import hz_for_bytes
 from endedge.lab.config import Config
 from endedge.lab.report import captions as findings
 from endedge.lab.report import page_figures as figures
 from endedge.lab.report import tables
 from endedge.lab.report.captions import percent, points, quantity, share_of
 from endedge.lab.report.examples import gallery
-from endedge.lab.report.results import Results, spread
+from endedge.lab.report.results import Results, judged_name, spread
 from endedge.lab.report.tables import interval, text
 
 __all__ = ["card", "figure", "page", "shell", "write_report"]
@@ -110,22 +111,43 @@ def _headline(results: Results) -> str:
     found = findings.headline(results)
     if found is None:
         return "<h1>No measured round fits the link anywhere in the sweep of bandwidths.</h1>"
-    step, measured = found.step, percent(float(found.fitted.mean))
+    measured = percent(float(found.fitted.mean))
+    link, judged = results.config.link, judged_name(results)
     what = "send nothing"
-    if step.regime != "none":
-        up, down = share_of(step.uplink_share), share_of(step.downlink_share)
+    if found.upload_bytes > 0:
+        up, down = (
+            share_of(hz_for_bytes(n, efficiency, link.period_s) / found.bandwidth_hz)
+            for n, efficiency in (
+                (found.upload_bytes, link.up_bit_per_s_per_hz),
+                (found.update_bytes, link.down_bit_per_s_per_hz),
+            )
+        )
         what = f"{up} for frames, {down} for the model"
     title = (
-        f"At {quantity(step.bandwidth_hz, 'Hz')} with one update every "
-        f"{quantity(results.config.link.period_s, 's')}: {what}. mAP {measured}, {found.verdict}."
+        f"At {quantity(found.bandwidth_hz, 'Hz')} with one update every "
+        f"{quantity(link.period_s, 's')}: {what}. {judged} {measured}, {found.verdict}."
     )
     lead = (
-        f"{quantity(step.upload_bytes, 'B')} of frames up and {quantity(step.update_bytes, 'B')} "
-        f"of model down; the curves predict {percent(step.predicted_map)} mAP. This is the middle "
-        f"of the bandwidths at which an update can be sent. Brackets: {found.fitted.what}."
+        f"{findings.headroom(results)}. The fitted allocator's decision as executed: "
+        f"{quantity(found.upload_bytes, 'B')} of frames up and {quantity(found.update_bytes, 'B')} "
+        f"of model down; the curves predict {percent(found.predicted)}. "
     )
+    if found.rounded:
+        asked = [quantity(n, "B") for n in found.asked_bytes]
+        lead += f"It was rounded down from {asked[0]} up and {asked[1]} down. "
+    lead += (
+        "This is the middle of the bandwidths at which an update can be sent. Brackets: "
+        f"{found.fitted.what}."
+    )
+    if not found.headroom.claims:
+        title = f"{findings.headroom(results)}. {title}"
+        lead = lead.split(". ", 1)[1]
     tiles = (
-        (measured, f"mAP50-95 (%) measured on the device {interval(found.fitted)}"),
+        (
+            found.headroom.text,
+            "points to win: oracle over the best split fixed in advance, ± paired error",
+        ),
+        (measured, f"{judged} (%) measured on the device {interval(found.fitted)}"),
         (
             points(float(found.update_gain.mean)),
             f"over no update {interval(found.update_gain, signed=True)}",
@@ -157,7 +179,7 @@ def _sections(results: Results) -> tuple[dict[str, figures.Figure], str]:
         "regret": figures.regret(results),
     }
     bench = results.benchmark
-    over_seeds, panels = spread(bench.map[0]).what, []
+    over_seeds, panels = spread(bench.judged[0]).what, []
     for place, k in enumerate(bench.by_regret()):
         name = bench.policies[k]
         if name in ("oracle", "no-update"):
@@ -203,20 +225,21 @@ def _sections(results: Results) -> tuple[dict[str, figures.Figure], str]:
         figure(
             "returns",
             findings.returns(results),
-            "Accuracy of the best split as the curves predict it, and as measured when the fitted "
-            f"policy was executed ({over_seeds}).",
+            "The fitted allocator's decisions as executed: what the curves predict of them, and "
+            f"what was measured ({over_seeds}); {judged_name(results)}.",
         ),
         card(findings.costs(results), tables.costs(results)),
         "<h2>Policies, executed</h2>",
         figure(
             "policies",
             findings.policies(results),
-            f"mAP measured after each policy's decision was carried out. Red band: {over_seeds} "
-            "for the fitted allocator. Grey: the other policies, by name under the pointer.",
+            f"{judged_name(results)} measured when each policy's decision was carried out. "
+            f"Red band: {over_seeds} for the fitted allocator. Grey: the other policies, by name "
+            "under the pointer.",
         ),
         "<section class=card><figcaption><h3>Every policy against the oracle (dashed)</h3><p>",
-        f"mAP (%) against bandwidth (Hz). Bands: {text(over_seeds)}. Numbers: mean over the ",
-        "sweep, against the oracle.</p></figcaption>",
+        f"{judged_name(results)} (%) against bandwidth (Hz). Bands: {text(over_seeds)}. Numbers: ",
+        "mean over the sweep, against the oracle.</p></figcaption>",
         f"<div class=panels>{''.join(panels)}</div></section>",
         figure(
             "regret",
@@ -265,7 +288,7 @@ def _contents(results: Results, drawn: Mapping[str, figures.Figure]) -> dict[str
     """What the page's script works on."""
     curves, link = results.curves, results.config.link
     sweep, found = results.benchmark.bandwidth_hz, findings.headline(results)
-    middle = float(np.sqrt(sweep[0] * sweep[-1])) if found is None else found.step.bandwidth_hz
+    middle = float(np.sqrt(sweep[0] * sweep[-1])) if found is None else found.bandwidth_hz
     return {
         "figures": drawn,
         "curves": {

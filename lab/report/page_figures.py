@@ -13,7 +13,7 @@ import numpy as np
 
 from endedge.allocator.display import Axis, cells_along, rivals
 from endedge.lab.report.captions import quantity
-from endedge.lab.report.results import Floats, Results, Spread, spread
+from endedge.lab.report.results import Floats, Results, Spread, judged_name, spread
 from endedge.lab.report.style import (
     BANDWIDTH,
     BLACK,
@@ -280,12 +280,12 @@ def _before(m0: float) -> dict[str, Any]:
 
 
 def returns(results: Results) -> Figure:
-    """What bandwidth buys: the prediction for the best split, and what was measured."""
-    sending, bench = results.sending, results.benchmark
-    x = np.array([s.bandwidth_hz for s in sending])
-    low, high = (100 * np.array([getattr(s, end) for s in sending]) for end in ("low", "high"))
+    """What bandwidth buys: the fitted allocator's executed decisions, predicted and measured."""
+    bench = results.benchmark
+    x = bench.bandwidth_hz
+    predicted, low, high = (100 * ends for ends in results.predicted)
     band = Spread(np.empty(0), low, high, 2)
-    seen = spread(100 * bench.map[bench.of("fitted")])
+    seen = spread(100 * bench.judged[bench.of("fitted")])
     error = {
         "type": "data",
         "symmetric": False,
@@ -301,7 +301,7 @@ def returns(results: Results) -> Figure:
             "mode": "lines",
             "x": numbers(x),
             "name": "predicted",
-            "y": numbers([100 * s.predicted_map for s in sending]),
+            "y": numbers(predicted),
             "line": {"color": BLUE, "width": 3},
             "hovertemplate": "predicted %{y:.1f} mAP at %{x:.3s}Hz<extra></extra>",
         },
@@ -316,21 +316,22 @@ def returns(results: Results) -> Figure:
             "hovertemplate": "measured %{y:.1f} mAP at %{x:.3s}Hz<extra></extra>",
         },
     ]
-    layout = laid_out(log_axis(BANDWIDTH), linear_axis(MAP), height=400)
+    layout = laid_out(log_axis(BANDWIDTH), linear_axis(_judged(results)), height=400)
     return {"data": traces, "layout": layout | _before(results.curves.m0)}
 
 
 def policies(results: Results) -> Figure:
     """Every policy's measured mAP against bandwidth, the interval of the fitted allocator."""
     bench = results.benchmark
-    order = sorted(bench.policies, key=lambda name: (name in KNOWN, bench.policies.index(name)))
-    fitted = spread(100 * bench.map[bench.of("fitted")])
+    names = [bench.policies[k] for k in bench.drawn]
+    order = sorted(names, key=lambda name: (name in KNOWN, names.index(name)))
+    fitted = spread(100 * bench.judged[bench.of("fitted")])
     traces = (
         [shaded(bench.bandwidth_hz, fitted, style("fitted").colour)] if fitted.seeds > 1 else []
     )
     for name in order:  # the known ones on top
         look, shown = style(name), html.escape(name)
-        mean = 100 * bench.map[bench.of(name)].mean(axis=1)
+        mean = 100 * bench.judged[bench.of(name)].mean(axis=1)
         traces.append(
             {
                 "type": "scatter",
@@ -344,9 +345,14 @@ def policies(results: Results) -> Figure:
                 "legendrank": 1 + [*KNOWN, name].index(name),
             }
         )
-    layout = laid_out(log_axis(BANDWIDTH), linear_axis(MAP), height=480)
+    layout = laid_out(log_axis(BANDWIDTH), linear_axis(_judged(results)), height=480)
     layout["legend"] |= {"entrywidth": 130, "entrywidthmode": "pixels"}
     return {"data": traces, "layout": layout}
+
+
+def _judged(results: Results) -> str:
+    """The axis of the quantity that policies are judged by."""
+    return f"{judged_name(results)} (%)" if results.benchmark.over_the_period else MAP
 
 
 def shaded(x: Floats, seen: Spread, colour: str) -> dict[str, Any]:
@@ -368,9 +374,9 @@ def policy(results: Results, name: str) -> Figure:
     """One policy with its interval over seeds, the oracle behind it: a small multiple."""
     bench = results.benchmark
     x, colour = bench.bandwidth_hz, style(name).colour if name in KNOWN else BLUE
-    mine = spread(100 * bench.map[bench.of(name)])
-    oracle = spread(100 * bench.map[bench.of("oracle")])
-    means = 100 * bench.map.mean(axis=2)
+    mine = spread(100 * bench.judged[bench.of(name)])
+    oracle = spread(100 * bench.judged[bench.of("oracle")])
+    means = 100 * bench.judged[bench.drawn].mean(axis=2)
     pad = 0.12 * float(np.ptp(means)) + 0.1
     line = {"type": "scatter", "mode": "lines", "x": numbers(x), "showlegend": False}
     traces: list[dict[str, Any]] = [shaded(x, mine, colour)] if mine.seeds > 1 else []

@@ -18,7 +18,7 @@ from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
 from endedge.lab.config import load_config
 from endedge.lab.report import captions as findings
-from endedge.lab.report.results import HINDSIGHT, Results, spread
+from endedge.lab.report.results import HINDSIGHT, Results, judged_name, spread
 from endedge.lab.report.style import (
     BANDWIDTH,
     BLACK,
@@ -213,11 +213,12 @@ def _policies(results: Results) -> Figure:
     """Measured mAP of every policy against bandwidth, the band of the fitted allocator."""
     figure, (axes,) = show.figure(_COLUMN, 3.2)
     bench = results.benchmark
-    x, fitted = bench.bandwidth_hz, spread(100 * bench.map[bench.of("fitted")])
+    x, fitted = bench.bandwidth_hz, spread(100 * bench.judged[bench.of("fitted")])
     if fitted.seeds > 1:
         axes.fill_between(x, fitted.low, fitted.high, color=RED, alpha=0.18, lw=0)
-    for name in sorted(bench.policies, key=lambda n: (n in KNOWN, n)):
-        look, mean = style(name), 100 * bench.map[bench.of(name)].mean(axis=1)
+    names = [bench.policies[k] for k in bench.drawn]
+    for name in sorted(names, key=lambda n: (n in KNOWN, n)):
+        look, mean = style(name), 100 * bench.judged[bench.of(name)].mean(axis=1)
         mark = "o" if name in KNOWN else None
         axes.plot(
             x,
@@ -230,7 +231,7 @@ def _policies(results: Results) -> Figure:
             label=name.replace("_", " ").lstrip(),
         )
     show.log_axis(axes, BANDWIDTH)
-    axes.set_ylabel(MAP)
+    axes.set_ylabel(f"{judged_name(results)} (%)" if bench.over_the_period else MAP)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=3)
     return figure
@@ -288,7 +289,7 @@ def latex_table(results: Results) -> str:
         findings.quantity(bench.bandwidth_hz[k], "Hz").replace("\u00a0", r"\,") for k in picked
     ]
     lines = [
-        f"% {spread(bench.map[0]).what}; mAP50-95 in %, regret in points",
+        f"% {spread(bench.judged[0]).what}; {judged_name(results)} (50-95) in %, regret in points",
         rf"\begin{{tabular}}{{l{'r' * (len(picked) + 2)}}}",
         r"\toprule",
         " & ".join(["policy", *header, "mean", "regret"]) + r" \\",
@@ -297,8 +298,11 @@ def latex_table(results: Results) -> str:
     for k in bench.by_regret():
         name = "".join(_LATEX.get(c, c) for c in bench.policies[k])
         name += "$^*$" if bench.policies[k] in HINDSIGHT else ""
-        cells = [_plus_minus(bench.map[k, b]) for b in picked]
-        cells += [_plus_minus(bench.map[k].mean(axis=0)), _plus_minus(bench.regret[k].mean(axis=0))]
+        cells = [_plus_minus(bench.judged[k, b]) for b in picked]
+        cells += [
+            _plus_minus(bench.judged[k].mean(axis=0)),
+            _plus_minus(bench.regret[k].mean(axis=0)),
+        ]
         lines.append(" & ".join([name, *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", "% $^*$ in hindsight", ""])
 

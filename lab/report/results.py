@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from endedge.allocator import Curves, Link, Rules, Surface, allocate
+from endedge.allocator import Allocation, Budget, Curves, Link, Rules, Surface, allocate
 from endedge.allocator import display as show
 from endedge.allocator.display import Axis
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark.benchmark import rules_of
+from endedge.lab.benchmark.benchmark import Outcome, planned
 from endedge.lab.benchmark.robustness import Trial, read_trials
 from endedge.lab.config import Config
 from endedge.lab.report.examples import read_examples
@@ -31,14 +31,36 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-__all__ = ["HINDSIGHT", "Axis", "Benchmark", "Cost", "Results", "Round", "Spread", "Step", "spread"]
+__all__ = [
+    "HINDSIGHT",
+    "STATIC",
+    "Axis",
+    "Benchmark",
+    "Cost",
+    "Results",
+    "Round",
+    "Spread",
+    "Step",
+    "judged_name",
+    "spread",
+]
 
 Floats: TypeAlias = NDArray[np.float64]
 
 _MAX_FILE_BYTES = 64 * 2**20
-_MEASURED = ("map", "regret", "upload_bytes", "update_bytes")
+_MEASURED = (
+    "map",
+    "average_map",
+    "regret",
+    "asked_upload_bytes",
+    "asked_update_bytes",
+    "upload_bytes",
+    "update_bytes",
+)
 # They saw the accuracies that they are judged by.
 HINDSIGHT = ("oracle", "oracle-other-seeds", "best-static")
+# Not a policy but a yardstick: the one share that was best on the other seeds.
+STATIC = "static-other-seeds"
 
 
 @dataclass(frozen=True)
@@ -102,16 +124,45 @@ class Step:
 
 @dataclass(frozen=True, repr=False)
 class Benchmark:
-    """``benchmark.csv`` as arrays: ``map``, ``regret``, ``upload_bytes`` and ``update_bytes``
-    (policies, bandwidths, seeds), policies in the order of the file."""
+    """``benchmark.csv`` as arrays (policies, bandwidths, seeds), policies in the order of the file.
+
+    ``map`` is what the device had after the update; ``average_map`` is that averaged over the
+    period where this is the link's objective, else the same. Policies are judged by the latter,
+    and ``regret`` is in it: whatever is drawn or said of a policy is :attr:`judged`.
+    """
 
     policies: tuple[str, ...]
     bandwidth_hz: Floats
     seeds: tuple[int, ...]
     map: Floats
+    average_map: Floats
     regret: Floats
+    asked_upload_bytes: Floats
+    asked_update_bytes: Floats
     upload_bytes: Floats
     update_bytes: Floats
+
+    @property
+    def judged(self) -> Floats:
+        """What the policies are judged by, in [0, 1]."""
+        return self.average_map
+
+    @property
+    def over_the_period(self) -> bool:
+        """Whether what is judged differs from the mAP after the update."""
+        return not np.allclose(self.map, self.average_map, atol=1e-9)
+
+    @property
+    def drawn(self) -> list[int]:
+        """Rows of the policies, in the order of the file; not of the yardstick."""
+        return [k for k, name in enumerate(self.policies) if name != STATIC]
+
+    @property
+    def headroom(self) -> Floats:
+        """(bandwidths, seeds): what the oracle is ahead of the best split fixed in advance, chosen
+        on the other seeds (of one seed alone: of the equal split), in mAP."""
+        fixed = STATIC if STATIC in self.policies else "equal"
+        return np.asarray(self.judged[self.of("oracle")] - self.judged[self.of(fixed)])
 
     @classmethod
     def read(cls, path: Path) -> Benchmark:
@@ -120,13 +171,23 @@ class Benchmark:
 
     @classmethod
     def measured(cls, cells: Mapping[tuple[str, float, int], Sequence[float]]) -> Benchmark:
-        """From (policy, bandwidth in Hz, seed) → (map, regret, upload bytes, update bytes).
+        """From (policy, bandwidth in Hz, seed) → the columns from ``map`` on.
         Raises :class:`KeyError` naming one that is missing."""
         policies = tuple(dict.fromkeys(policy for policy, _, _ in cells))
         sweep = sorted({bandwidth for _, bandwidth, _ in cells})
         seeds = tuple(sorted({seed for _, _, seed in cells}))
         grid = np.array([[[cells[p, b, s] for s in seeds] for b in sweep] for p in policies])
         return cls(policies, np.array(sweep), seeds, *np.moveaxis(grid, -1, 0))
+
+    @classmethod
+    def from_outcomes(cls, rows: Iterable[Outcome]) -> Benchmark:
+        """From the rows of ``benchmark.csv``, as the benchmark makes them."""
+        return cls.measured(
+            {
+                (o.policy, o.bandwidth_hz, o.seed): [getattr(o, name) for name in _MEASURED]
+                for o in rows
+            }
+        )
 
     def frame(self) -> DataFrame:
         """One row a policy, bandwidth and seed, as a pandas table."""
@@ -136,7 +197,7 @@ class Benchmark:
         return show.data_frame({name: column.ravel() for name, column in columns.items()})
 
     def _summary(self) -> dict[str, str]:
-        means = 100 * self.map.mean(axis=(1, 2)), 100 * self.regret.mean(axis=(1, 2))
+        means = 100 * self.judged.mean(axis=(1, 2)), 100 * self.regret.mean(axis=(1, 2))
         return {
             self.policies[k]: f"{means[0][k]:.2f} mAP, {means[1][k]:.2f} points of regret"
             for k in self.by_regret()
@@ -156,9 +217,8 @@ class Benchmark:
         return self.policies.index(policy)
 
     def by_regret(self) -> list[int]:
-        """Rows by rising mean regret over the sweep."""
-        order = np.argsort(self.regret.mean(axis=(1, 2)), kind="stable")
-        return [int(i) for i in order]
+        """Rows of the policies by rising mean regret over the sweep."""
+        return sorted(self.drawn, key=lambda k: float(self.regret[k].mean()))
 
     @property
     def updates(self) -> NDArray[np.bool_]:
@@ -256,8 +316,36 @@ class Results:
 
     @property
     def rules(self) -> Rules:
-        """What the stages planned with."""
-        return rules_of(self.config.link, self.surface)
+        """What the stages planned with: the link's, and the bytes that were measured as limits."""
+        return planned(self.config, self.surface)
+
+    def link(self, bandwidth_hz: float) -> Link:
+        """The configuration's link at a bandwidth."""
+        return self.config.link.at(bandwidth_hz)
+
+    def allocate(self, bandwidth_hz: float) -> Allocation:
+        """The best split of this folder's link, as ``endedge allocate DIR`` gives it."""
+        return allocate(self.curves, self.link(bandwidth_hz), self.rules)
+
+    @cached_property
+    def predicted(self) -> tuple[Floats, Floats, Floats]:
+        """What the curves say of what the fitted allocator executed at each bandwidth, in the
+        judged quantity: mean, low and high of the 90 % interval; what is in use where nothing was
+        sent. Shapes (bandwidths,)."""
+        bench = self.benchmark
+        row, found = bench.of("fitted"), []
+        for k, hz in enumerate(bench.bandwidth_hz):
+            up, down = bench.upload_bytes[row, k].mean(), bench.update_bytes[row, k].mean()
+            budget = Budget.of(self.link(float(hz)), self.rules, self.curves)
+            if up == 0:
+                found.append((budget.stale,) * 3)
+                continue
+            fresh = budget.fresh - budget.fresh_up * up - budget.fresh_down * down
+            low, high = self.curves.interval(up, down)
+            ends = (float(self.curves.predict(up, down)), float(low[0]), float(high[0]))
+            found.append(tuple(budget.stale + (end - budget.stale) * fresh for end in ends))
+        mean, low, high = np.array(found).T
+        return mean, low, high
 
     @property
     def sending(self) -> list[Step]:
@@ -266,12 +354,7 @@ class Results:
 
     def split_at(self, bandwidth_hz: float) -> Step:
         """The fitted allocator at a bandwidth that the sweep may not have."""
-        link = self.config.link
-        a = allocate(
-            self.curves,
-            Link(bandwidth_hz, link.period_s, link.up_bit_per_s_per_hz, link.down_bit_per_s_per_hz),
-            self.rules,
-        )
+        a = self.allocate(bandwidth_hz)
         return Step(
             bandwidth_hz,
             a.uplink_hz,
@@ -309,7 +392,7 @@ class Results:
             up, down = bench.upload_bytes[fitted, k].mean(), bench.update_bytes[fitted, k].mean()
             if up > 0:
                 executed = min(self.rounds, key=lambda r: abs(r.upload_bytes - up))
-                gain = spread(bench.map[fitted, k] - bench.map[before, k])
+                gain = spread(bench.judged[fitted, k] - bench.judged[before, k])
                 found.append(Cost(float(bandwidth), float(up), float(down), executed.edge_s, gain))
         return found
 
@@ -336,6 +419,11 @@ class Results:
                 )
             )
         return sorted(found, key=lambda r: r.upload_bytes)
+
+
+def judged_name(results: Results) -> str:
+    """Of the quantity that policies are judged by, for titles and axes."""
+    return "mAP over the period" if results.benchmark.over_the_period else "mAP"
 
 
 def _rows(path: Path, made_by: str) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ import numpy as np
 from endedge.lab.benchmark.ranking import winners
 from endedge.lab.benchmark.robustness import Means, mean_by
 from endedge.lab.report.captions import points, quantity
-from endedge.lab.report.results import HINDSIGHT, Floats, Results, Spread, spread
+from endedge.lab.report.results import HINDSIGHT, Floats, Results, Spread, judged_name, spread
 
 __all__ = [
     "costs",
@@ -107,18 +107,25 @@ def regrets(results: Results) -> str:
         rows.append(
             (
                 name + (" (hindsight)" if name in HINDSIGHT else ""),
-                f"{100 * bench.map[k].mean():.2f}",
+                f"{100 * bench.judged[k].mean():.2f}",
                 f"{100 * float(mean.mean):.2f}".replace("-", "−"),
                 interval(mean) or "–",
                 f"{100 * by_bandwidth[worst]:.2f}" if by_bandwidth[worst] > 0 else "–",
                 quantity(bench.bandwidth_hz[worst], "Hz") if by_bandwidth[worst] > 0 else "–",
             )
         )
-    header = ("policy", "mean mAP (%)", "mean regret (points)", "interval", "worst", "at")
+    header = (
+        "policy",
+        f"mean {judged_name(results)} (%)",
+        "mean regret (points)",
+        "interval",
+        "worst",
+        "at",
+    )
     note = (
-        f"Interval: {spread(bench.map[0]).what}. Hindsight: the policy saw the accuracies that it "
-        "is judged by. The oracle is chosen on the mean over seeds, so in a single seed a policy "
-        "can be ahead of it."
+        f"Interval: {spread(bench.judged[0]).what}. Hindsight: the policy saw the accuracies that "
+        "it is judged by. The oracle is chosen on the mean over seeds, so in a single seed a "
+        "policy can be ahead of it."
     )
     return table(header, rows, chosen, note)
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from endedge.data.coco import Frame, read_image
+from endedge.data.coco import Frame
 from endedge.distill.model import DetectionModel
 from endedge.end.inference import Detections, detect
 from endedge.lab.inputs import World
@@ -95,7 +95,7 @@ def _f1(right: Sequence[bool], frame: Frame) -> float:
 
 def _picture(world: World, frame: Frame, names: Sequence[str]) -> dict[str, Any]:
     """The frame as the device's camera saw it, small; its objects in px of that picture."""
-    image = Image.fromarray(world.camera.apply(read_image(frame.path), frame.image_id))
+    image = Image.fromarray(world.camera.apply(frame.read(), frame.image_id))
     scale = min(1.0, _SIDE_PX / max(image.size))
     small = image.resize((round(image.width * scale), round(image.height * scale)))
     out = io.BytesIO()

@@ -191,3 +191,21 @@ def test_held_back_points_are_not_needed(measured: tuple[Curves, Points]) -> Non
     few = replace(points, **{f.name: getattr(points, f.name)[:4] for f in fields(points)})
     here = Known(Link(1e5, 60.0), curves, few, np.random.default_rng(0))
     assert decide("oracle", here).upload_bytes == few.upload_bytes[0]
+
+
+def test_a_fixed_share_is_a_policy(measured: tuple[Curves, Points]) -> None:
+    asked = known(measured, 5e4)
+    assert decide("static-0.75", asked) == asked.budget.with_share(0.75)
+    with pytest.raises(BadInput, match=r"no policy 'static-1.5'.*static-0.8"):
+        decide("static-1.5", asked)
+
+
+def test_before_the_first_fit_only_policies_that_ask_curves_wait(
+    measured: tuple[Curves, Points],
+) -> None:
+    asked = known(measured, 5e4)
+    early = replace(asked, curves=policies.NOT_FITTED, limits=asked.budget)
+    assert decide("equal", early) == decide("equal", asked)
+    for name in ("fitted", "fitted-bytes", "robust", "monotone", "thief", "marginal-greedy"):
+        with pytest.raises(policies.TooEarly):
+            decide(name, early)

@@ -73,9 +73,10 @@ BAD = {
     "box outside its image": (_box(35, 2, 10, 20), "annotation 4: bbox .* lies outside"),
     "box at negative place": (_box(-5, 2, 10, 20), "lies outside"),
     "negative box": (_box(1, 2, -3, 4), "is not x, y, width"),
+    "empty box": (_box(1, 2, 0, 4), "annotation 4: bbox .* is empty"),
     "NaN box": (_box(1, 2, float("nan"), 4), "is not x, y, width"),
     "short box": (_box(1, 2, 3), "is not x, y, width"),
-    "box of words": (_box("a", 2, 3, 4), "not a COCO instances file"),
+    "box of words": (_box("a", 2, 3, 4), "is not x, y, width"),
 }
 
 

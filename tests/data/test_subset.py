@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,3 +99,66 @@ def test_lists_of_ids(tmp_path: Path) -> None:
     (tmp_path / "ids").write_text("three")
     with pytest.raises(BadInput, match="not a list of image ids"):
         read_ids(tmp_path / "ids")
+
+
+# Twins and odd files ------------------------------------------------------------------------
+
+
+def _with_twins(whole: Path, to: Path) -> Path:
+    """The set with image 3 a copy of image 1, and 8 of 7."""
+    shutil.copytree(whole / "field-all", to / "images")
+    for copy, of in ((3, 1), (8, 7)):
+        shutil.copyfile(to / f"images/{of - 1:06d}.png", to / f"images/{copy - 1:06d}.png")
+    shutil.copyfile(whole / "field-all.json", to / "all.json")
+    return to
+
+
+def test_equal_pictures_never_stand_on_both_sides(
+    whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = _with_twins(whole, tmp_path)
+    with caplog.at_level(logging.WARNING, "endedge"):
+        cut(source / "all.json", source / "images", tmp_path / "a", {"pool": 4, "eval": 4})
+    assert "2 pictures are the same as others" in caplog.text
+    seen = [p.read_bytes() for p in (tmp_path / "a/images").rglob("*.png")]
+    assert len(set(seen)) == len(seen) == 8
+    with pytest.raises(BadInput, match="and 8 are there"):
+        cut(source / "all.json", source / "images", tmp_path / "b", {"pool": 5, "eval": 4})
+    made = cut(source / "all.json", source / "images", tmp_path / "c", {"eval": [3, 1], "pool": 7})
+    assert made == {"eval": 2, "pool": 7}  # both copies where somebody asked for them
+    with pytest.raises(BadInput, match="image 1 of eval and image 3 of pool are the same picture"):
+        cut(source / "all.json", source / "images", tmp_path / "d", {"eval": [1], "pool": [3]})
+
+
+def test_damaged_pictures_are_all_named_before_anything_is_written(
+    whole: Path, tmp_path: Path
+) -> None:
+    source = _with_twins(whole, tmp_path)
+    for name in ("000004.png", "000005.png"):
+        path = source / "images" / name
+        path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BadInput, match=r"2 of 10 pictures .*000004\.png.*000005\.png"):
+        cut(source / "all.json", source / "images", tmp_path / "a", {"eval": [*range(1, 11)]})
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d["images"].append(d["images"][0]), "duplicate image id"),
+        (
+            lambda d: d["images"].append({**d["images"][0], "id": 99}),
+            "two images are of one file",
+        ),
+        (lambda d: d["annotations"][0].update(image_id="1"), "image_id is '1'"),
+    ],
+)
+def test_the_whole_file_is_checked(
+    whole: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any], says: str
+) -> None:
+    document = json.loads((whole / "field-all.json").read_text())
+    change(document)
+    (tmp_path / "all.json").write_text(json.dumps(document))
+    with pytest.raises(BadInput, match=says):
+        cut(tmp_path / "all.json", whole / "field-all", tmp_path / "a", {"pool": 2})
+    assert not (tmp_path / "a").exists()

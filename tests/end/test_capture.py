@@ -32,6 +32,15 @@ def test_a_batch_is_the_longest_prefix_that_fits(budget: float) -> None:
     assert [item[0] for item in found if isinstance(item, tuple)] == list(range(n))
 
 
+def test_a_budget_pays_for_header_and_framing_to_the_byte() -> None:
+    shots = pictures(3)
+    whole, _ = encode_batch(shots, CODEC)
+    assert encode_batch(shots, CODEC, len(whole)) == (whole, 3)
+    one_byte_less, n = encode_batch(shots, CODEC, len(whole) - 1)
+    assert n == 2
+    assert len(one_byte_less) < len(whole) - 1
+
+
 def test_nothing_is_encoded_beyond_the_first_that_does_not_fit() -> None:
     looked = []
 

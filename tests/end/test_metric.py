@@ -4,6 +4,7 @@ import contextlib
 import io
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,31 @@ def test_by_hand(case: str, fast: bool) -> None:
         # right at rank 2, precision 1/2 up to recall 1/2 (51 points).
         expected = (7 * 1.0 + 3 * 0.5 * 51 / 101) / 10
     assert score.map == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("fast", EVALUATORS)
+def test_the_best_hundred_detections_of_a_frame_count(fast: bool) -> None:
+    """Twelve boxes, each found at a rank below ten wrong ones; the thirteenth at rank 101."""
+    boxes = [[8.0 * i, 0, 6, 6] for i in range(12)]
+    truth = Dataset((_frame(1, [*boxes, [0, 50, 40, 40]], [0] * 13),), ("a",), (1,))
+    wrong = [([90.0, 90, 5, 5], 0.9 - i / 1000, 0) for i in range(88)]
+    right = [(box, 0.5 - i / 1000, 0) for i, box in enumerate(boxes)]
+    late = [([0.0, 50, 40, 40], 0.1, 0)]
+    score = coco_map(truth, [_found(1, [*wrong, *right, *late])], fast=fast)
+    # Right ones at ranks 89 to 100, so precision rises to 12 / 100 there, which is COCO's
+    # interpolated precision at every recall up to 12 / 13; that is 93 of 101 points.
+    assert score.map == pytest.approx(0.12 * 93 / 101, abs=1e-9)
+
+
+@pytest.mark.parametrize("fast", EVALUATORS)
+def test_a_crowd_is_neither_missed_nor_wrongly_found(fast: bool) -> None:
+    frame = _frame(1, [[0, 0, 20, 20], [40, 40, 60, 60]], [0, 0])
+    crowded = replace(frame, crowd=np.array([False, True]))
+    truth = Dataset((crowded,), ("a",), (1,))
+    box = ([0.0, 0, 20, 20], 0.8, 0)
+    inside = ([50.0, 50, 20, 20], 0.9, 0)  # scores higher, lies on the crowd: does not count
+    assert coco_map(truth, [_found(1, [box])], fast=fast).map == pytest.approx(1)
+    assert coco_map(truth, [_found(1, [inside, box])], fast=fast).map == pytest.approx(1)
 
 
 def _plain(truth: Dataset, found: list[Detections]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from endedge.allocator import Range
+from endedge.allocator import Known, Link, Range, Split, register
 from endedge.data.errors import BadInput
 from endedge.distill.model import model_hash
 from endedge.distill.package.format import inspect
@@ -20,7 +20,7 @@ from endedge.lab.config import Config, load_config
 from endedge.lab.inputs import World
 from endedge.lab.loop import loop as rounds
 from endedge.lab.loop.loop import play
-from endedge.lab.loop.policies import Air, adaptive, static
+from endedge.lab.loop.policies import Air, adaptive, split_of, told, watches
 from endedge.lab.loop.policy_run import Clock, Player
 from endedge.lab.loop.sockets import adapt
 from endedge.lab.loop.summary import backward_transfer, summarize
@@ -108,40 +108,84 @@ def test_without_a_loop_section() -> None:
     assert main(["loop", "demo", "--out", "/nowhere"]) == 2
 
 
-AIR = Air(100.0, 2, 1e-3, 0.5e-3, Range(5000.0, 60_000.0), Range(4000.0, 80_000.0))
+AIR = Air(
+    100.0,
+    2,
+    1e-3,
+    0.5e-3,
+    Range(5000.0, 60_000.0),
+    Range(4000.0, 80_000.0),
+    Link(3137.0, 100.0, 2.55, 5.1),
+    12,
+)
 
 
 @pytest.mark.parametrize(
     "name", ["equal", "data-only", "model-only", "static-0.8", "static-0.1", "no-update"]
 )
 def test_splits_fit_the_air(name: str) -> None:
-    split = static(name, AIR)
+    split = split_of(name, AIR)
     assert AIR.cost_s(split) <= AIR.room_s / 2 * (1 + 1e-9)
     assert split.sends == (name != "no-update")
+
+
+def _rounds(gain: Any) -> list[dict[str, Any]]:
+    """What a device noted of seven rounds, each with another share of the air."""
+    found = []
+    for k, share in enumerate((0.1, 0.3, 0.5, 0.7, 0.9, 0.2, 0.8), start=1):
+        split = AIR.slot.with_share(share)
+        found.append(
+            {
+                "round": k,
+                "frames": k,
+                "upload_bytes": split.upload_bytes,
+                "update_bytes": split.update_bytes,
+                "monitor_before": 0.2,
+                "monitor_after": 0.2 + gain(split),
+            }
+        )
+    return found
+
+
+@pytest.mark.parametrize("name", ["fitted", "fitted-bytes", "robust", "monotone", "thief"])
+def test_policies_of_the_benchmark_learn_in_the_loop(name: str) -> None:
+    """The same policies: told what frames gained they send frames, what the model gained, a model;
+    told nothing yet, they explore."""
+    frames = _rounds(lambda s: 0.3 * s.upload_bytes / AIR.upload.high)
+    model = _rounds(lambda s: 0.3 * s.update_bytes / AIR.update.high)
+    (up, words), (down, _) = (told(name, 8, r, AIR, None, 8.0, 0) for r in (frames, model))
+    assert words
+    assert up.upload_bytes > down.upload_bytes
+    assert down.update_bytes > up.update_bytes
+    early = [told(name, k, [], AIR, None, 8.0, 0) for k in (1, 2)]
+    assert [words for _, words in early] == ["", ""]
+    assert early[0][0] == AIR.slot.with_share(0.5) != early[1][0]
+
+
+def test_a_policy_is_told_what_its_rounds_gained() -> None:
+    heard: list[Known] = []
+
+    @register("listener")
+    def listener(known: Known) -> Split:
+        heard.append(known)
+        return known.budget.with_share(0.25)
+
+    rows = _rounds(lambda s: 0.1)
+    split, _ = told("listener", 8, rows, AIR, None, 8.0, 0)
+    assert split == AIR.slot.with_share(0.25)
+    assert [h.period for h in heard[0].history] == [1, 2, 3, 4, 5, 6, 7]
+    assert heard[0].history[2].after - heard[0].history[2].before == pytest.approx(0.1)
+    told("listener", 1, [], AIR, None, 8.0, 0)  # it asks no curves, so it plays from the first
+    assert heard[1].history == ()
+    assert watches("listener")
+    assert not watches("equal")
 
 
 def test_the_adaptive_policy_learns_which_side_pays() -> None:
     """Where only frames help it moves the air to frames, where only the model helps, to it."""
     air = AIR
-
-    def rows(gain: Any) -> list[dict[str, Any]]:
-        found = []
-        for k, share in enumerate((0.1, 0.3, 0.5, 0.7, 0.9, 0.2, 0.8), start=1):
-            split = air.slot.with_share(share)
-            found.append(
-                {
-                    "round": k,
-                    "frames": k,
-                    "upload_bytes": split.upload_bytes,
-                    "update_bytes": split.update_bytes,
-                    "monitor_before": 0.2,
-                    "monitor_after": 0.2 + gain(split),
-                }
-            )
-        return found
-
-    frames = rows(lambda s: 0.3 * s.upload_bytes / air.upload.high)
-    model = rows(lambda s: 0.3 * s.update_bytes / air.update.high)
+    frames = _rounds(lambda s: 0.3 * s.upload_bytes / air.upload.high)
+    model = _rounds(lambda s: 0.3 * s.update_bytes / air.update.high)
     splits, words = adaptive(8, [frames, model], air, None, 8.0)
     assert splits[0].upload_bytes > splits[1].upload_bytes
     assert splits[1].update_bytes > splits[0].update_bytes
@@ -217,8 +261,10 @@ def test_the_summary_averages_over_time_devices_and_seeds() -> None:
 def test_a_policy_of_the_loop_must_exist() -> None:
     from endedge.lab.loop.policies import check_policy
 
-    for name in ("static-0.75+redacted", "federated", "adaptive+redacted"):
+    for name in ("static-0.75+redacted", "federated", "adaptive+redacted", "fitted", "thief"):
         check_policy(name)
+    with pytest.raises(BadInput, match="has to know how every round ends"):
+        check_policy("oracle")
     for name in ("static-1.5", "federated+redacted", "static", ""):
         with pytest.raises(BadInput, match="there are adaptive"):
             check_policy(name)
@@ -327,6 +373,27 @@ def test_the_verb_writes_all_files_and_resumes(
         assert len(list(csv.DictReader(file))) == 2 * 2
     assert main(command) == 0
     assert {name: (place / "out" / name).read_bytes() for name in files} == before
+
+
+MINE = """
+from endedge.allocator import Known, Split, register
+
+
+@register("mine-of-a-file")
+def mine(known: Known) -> Split:
+    return Split(0.0, 0.0) if known.history else known.budget.with_share(0.5)  # once is enough
+"""
+
+
+def test_a_policy_from_a_file_plays_in_the_loop(place: Path) -> None:
+    tiny_loop(place, policies=["no-update"], days=SHORT)
+    (place / "mine.py").write_text(MINE)
+    command = ["loop", str(place / "loop.yaml"), "--out", str(place / "out")]
+    assert main([*command, "--policy", str(place / "mine.py")]) == 0
+    with (place / "out" / "rounds.csv").open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["policy"] == "mine-of-a-file"]
+    assert [int(r["round"]) for r in rows] == [1, 2]
+    assert [int(r["update_bytes"]) > 0 for r in rows] == [True, False]
 
 
 def test_redacted_frames_leave_blurred_and_are_counted(place: Path) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from endedge.allocator import Joint, Kind, Rules, fit
+from endedge.allocator import Joint, Kind, fit
 from endedge.allocator.fitting.synthetic import sample_surface
 from endedge.lab.benchmark.benchmark import (
     Outcome,
     allocation_csv,
     bandwidths,
     benchmark,
+    planned,
     rows_csv,
     split_sweep,
 )
@@ -53,7 +54,7 @@ def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "link": {"bandwidths": 5},
         }
     )
-    sweep, rules = bandwidths(surface, config.link), Rules(schedule=config.link.schedule)
+    sweep, rules = bandwidths(surface, config.link), planned(config, surface)
     surface.write(folder / "surface.csv")
     curves.save(folder / "curves.json")
     steps = split_sweep(curves, config.link, rules, sweep)

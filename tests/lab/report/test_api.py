@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from endedge.allocator import Link, Surface, allocate, fit
 from endedge.allocator.display import data_frame
 from endedge.data.errors import BadInput
 from endedge.lab.cli.main import main
+from endedge.lab.config import load_config
+from endedge.lab.report import captions as findings
+from endedge.lab.report import page_figures as figures
 
 
 def test_ten_lines_measure_fit_allocate_and_compare(place: Path) -> None:
@@ -41,12 +45,80 @@ def test_the_same_as_the_command_line(
     results = endedge.lab.load(results_folder)
     found = results.curves.allocate(bandwidth_hz=2e5, period_s=30)
     assert found.record() == allocate(results.curves, Link(2e5, 30)).record()
-    command = ["allocate", str(results_folder), "--bandwidth", "200kHz", "--period", "30"]
+    alone = str(results_folder / "curves.json")  # no folder, so no link but the one that is given
+    command = ["allocate", alone, "--bandwidth", "200kHz", "--period", "30"]
     assert main([*command, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == found.record()
+    said = json.loads(capsys.readouterr().out)
+    assert {key: said[key] for key in found.record()} == found.record()
     assert main(command) == 0
-    assert capsys.readouterr().out.rstrip("\n") == str(found)
+    head, _, rest = capsys.readouterr().out.rstrip("\n").partition("\n")
+    assert rest == str(found)
+    assert "every 30 s" in head
+    assert "defaults, changed: period_s" in head
     assert found.frame().to_dict("records") == [found.record()]
+
+
+def test_allocate_takes_link_rules_and_limits_of_the_folder(
+    results_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(results_folder, tmp_path / "copy")
+    config = load_config(folder / "config.yaml")
+    link = config.link.model_copy(
+        update={"period_s": 20.0, "schedule": "sequential", "edge_s": 5.0, "captured_frames": 64}
+    )
+    (folder / "config.yaml").write_text(config.model_copy(update={"link": link}).to_yaml())
+
+    def said(*more: str) -> dict[str, Any]:
+        command = ["allocate", str(folder), "--bandwidth", "300kHz", "--json", *more]
+        assert main(command) == 0
+        return dict(json.loads(capsys.readouterr().out))
+
+    found = said()
+    results = endedge.lab.load(folder)
+    assert results.allocate(3e5).record() == {k: found[k] for k in results.allocate(3e5).record()}
+    assert found["rules"]["schedule"] == "sequential"
+    assert found["rules"]["edge_s"] == 5.0
+    assert found["link"]["period_s"] == 20.0
+    # The device has 64 frames in a period: no more are planned for, whatever the curves say.
+    most = results.surface.upload_bytes[results.surface.frames == 64].max()
+    assert 0 < found["upload_bytes"] <= most
+    assert said("--period", "40 s", "--edge-s", "0")["link"]["period_s"] == 40.0
+    assert main(["allocate", str(folder), "--bandwidth", "1kHz", "--period", "-1"]) == 2
+    assert "period_s" in capsys.readouterr().err
+
+
+def test_what_is_judged_is_what_is_drawn_and_the_oracle_is_on_top(
+    results_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(results_folder, tmp_path / "copy")
+    config = load_config(folder / "config.yaml")
+    link = config.link.model_copy(update={"schedule": "sequential", "edge_s": 20.0})
+    (folder / "config.yaml").write_text(config.model_copy(update={"link": link}).to_yaml())
+    assert main(["bench", str(folder)]) == 0
+    results = endedge.lab.load(folder)
+    bench = results.benchmark
+    assert bench.over_the_period
+    assert not np.allclose(bench.map, bench.judged)
+    means = 100 * bench.judged.mean(axis=2)
+    top = means[bench.of("oracle")]
+    assert (means[bench.drawn] <= top + 1e-9).all()
+    drawn = {t["name"]: t["y"] for t in figures.policies(results)["data"] if "name" in t}
+    assert set(drawn) == {bench.policies[k] for k in bench.drawn}
+    assert "static-other-seeds" not in drawn
+    for name, y in drawn.items():
+        assert y == pytest.approx(list(means[bench.of(name)]), rel=1e-5)
+        assert (np.array(y) <= np.array(drawn["oracle"]) + 1e-4).all()
+    assert "over the period" in figures.policies(results)["layout"]["yaxis"]["title"]["text"]
+    # One decision: bytes, prediction and measurement are the fitted allocator's, as executed.
+    found = findings.headline(results)
+    assert found is not None
+    at = list(bench.bandwidth_hz).index(found.bandwidth_hz)
+    row = bench.of("fitted")
+    assert found.upload_bytes == bench.upload_bytes[row, at].mean()
+    assert float(found.fitted.mean) == pytest.approx(bench.judged[row, at].mean())
+    returns = {t["name"]: t["y"] for t in figures.returns(results)["data"]}
+    assert returns["predicted"][at] == pytest.approx(100 * found.predicted, rel=1e-5)
+    assert returns["measured"][at] == pytest.approx(100 * float(found.fitted.mean), rel=1e-5)
 
 
 def test_tables_hold_what_the_files_hold(results_folder: Path) -> None:

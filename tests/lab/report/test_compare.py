@@ -21,7 +21,7 @@ def _other(folder: Path, to: Path, name: str = "other") -> Path:
     config = (made / "config.yaml").read_text().replace("name: synthetic", f"name: {name}")
     (made / "config.yaml").write_text(config.replace("student: small.pt", "student: other.pt"))
     lines = (made / "benchmark.csv").read_text().splitlines()
-    at = lines[0].split(",").index("map")
+    at = lines[0].split(",").index("average_map")
     rows = [line.split(",") for line in lines[1:]]
     for row in rows:
         row[at] = str(float(row[at]) + 0.02)
@@ -45,7 +45,7 @@ def test_two_folders_side_by_side(results_folder: Path, tmp_path: Path) -> None:
     assert [t["name"][0] for t in lines] == ["A", "B"]
     for trace, folder in zip(lines, (results_folder, other), strict=True):
         bench = endedge.lab.load(folder).benchmark
-        mean = 100 * bench.map[bench.of("fitted")].mean(axis=1)
+        mean = 100 * bench.judged[bench.of("fitted")].mean(axis=1)
         np.testing.assert_allclose(trace["y"], mean, rtol=1e-5)
     title = re.search(r"<h1>(.*?)</h1>", page)
     assert title is not None
