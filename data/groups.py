@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["folds_of", "group_in", "groups_of"]
+__all__ = ["LEAST_FRAMES", "folds_of", "group_in", "groups_of"]
+
+LEAST_FRAMES = 6  #: that can be divided and judge each other; two folds of fewer say nothing
 
 
 def group_in(record: dict[str, object]) -> str | None:

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
-from endedge.data.groups import folds_of, groups_of
+from endedge.data.groups import LEAST_FRAMES, folds_of, groups_of
 from endedge.distill.adapter import STARTS, adapter_of, attach, kind_of, start_adapter
 from endedge.distill.adapter_training import learn_adapter
 from endedge.distill.losses import labels
@@ -31,7 +32,6 @@ from endedge.edge.adapt import Adapted, OnStep, Verdict, held_back_losses
 
 __all__ = [
     "CANDIDATES",
-    "LEAST_FRAMES",
     "Candidate",
     "Chosen",
     "Evidence",
@@ -41,7 +41,6 @@ __all__ = [
     "judge_chosen",
 ]
 
-LEAST_FRAMES = 6  #: with fewer, two folds of them say nothing
 _FOLDS = 3
 _MOST_JUDGED = 64  # frames of a fold, or on which adapters are compared
 _LEAST_STEPS = 4  # of a candidate in the first rung
@@ -87,41 +86,40 @@ CANDIDATES: tuple[Candidate, ...] = (
 
 @dataclass(frozen=True)
 class Prior:
-    """What an adaptation gained in earlier rounds, as a share of the detection loss before it:
-    normal with ``mean`` and ``deviation``. ``noise``: that of one frame's gain, counted as
-    ``weight`` frames seen before (a few frames agree by chance)."""
+    """What an adaptation gained in earlier rounds: normal with ``mean`` and ``deviation``.
+    ``noise``: that of one frame's gain, counted as ``weight`` frames seen before (a few frames
+    agree by chance). A gain is the logarithm of the loss before over the loss after."""
 
     mean: float = 0.0
     deviation: float = 0.1
     noise: float = 0.1
     weight: float = 4.0
 
-    def posterior(self, gains: Floats, groups: Sequence[str], before: float) -> tuple[float, float]:
-        """Mean and deviation of the true gain after ``gains`` (n,) of frames in ``groups``,
-        where the loss was ``before``. Frames of a group count together: the error is that of
-        the sums over groups."""
+    def posterior(self, gains: Floats, groups: Sequence[str]) -> tuple[float, float]:
+        """Mean and deviation of the true gain after ``gains`` (n,) of frames in ``groups``.
+        Frames of a group count together: the error is that of the sums over groups."""
         n = len(gains)
         sums: dict[str, float] = {}
         for gain, group in zip(gains - gains.mean(), groups, strict=True):
             sums[group] = sums.get(group, 0.0) + float(gain)
         spread = sum(v * v for v in sums.values()) / n  # of one frame, as if they were alone
-        noise = (self.weight * (self.noise * before) ** 2 + n * spread) / (self.weight + n)
+        noise = (self.weight * self.noise**2 + n * spread) / (self.weight + n)
         precision = n / max(noise, 1e-12)
-        own = 1 / max(self.deviation * before, 1e-12) ** 2
-        mean = (precision * float(gains.mean()) + own * self.mean * before) / (precision + own)
+        own = 1 / max(self.deviation, 1e-12) ** 2
+        mean = (precision * float(gains.mean()) + own * self.mean) / (precision + own)
         return mean, 1 / math.sqrt(precision + own)
 
     def after(self, gain: float) -> Prior:
-        """The prior of the next round, this one having gained the share ``gain``: half of the way
+        """The prior of the next round, this one having gained ``gain``: half of the way
         there, as rounds are few and differ."""
         return replace(self, mean=(self.mean + gain) / 2)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What frames said that the judged models were not trained on: ``gain`` in loss over the
-    detector the device has, its ``error``, both after the prior; the loss ``before``; how many
-    ``frames`` in how many ``groups``."""
+    """What frames said that the judged models were not trained on: ``gain`` over the
+    detector the device has (log ratio of the losses) and its ``error``, both after the prior;
+    the loss ``before`` (geometric mean); how many ``frames`` in how many ``groups``."""
 
     gain: float
     error: float
@@ -143,6 +141,17 @@ class Chosen(Adapted):
     training_steps: int = 0
     trials: tuple[tuple[str, str, float, float], ...] = ()
 
+    def record(self) -> dict[str, Any]:
+        """What is kept of the choice beside the detector, JSON-able."""
+        return {
+            "candidate": self.candidate,
+            "adapter": self.kind,
+            "evidence": asdict(self.evidence),
+            "choosing_steps": self.choosing_steps,
+            "training_steps": self.training_steps,
+            "trials": [list(trial) for trial in self.trials],
+        }
+
 
 def choose_adapter(
     start: DetectionModel, frames: Batch, *, device: str = "cpu", sure: float = 1.0
@@ -163,8 +172,9 @@ def choose_adapter(
             attach(trial, start_adapter(curve, per_frame=per_frame))
             if kind_of(trial) == "none":
                 continue
-            gains = before - held_back_losses(trial, judges, device)
-            losses[curve + "+stretch" * per_frame] = float((before - gains).mean())
+            after = held_back_losses(trial, judges, device)
+            losses[curve + "+stretch" * per_frame] = float(after.mean())
+            gains = _gains(before, after)
             error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
             gain = float(gains.mean())
             if gain > sure * error and gain > best_gain:
@@ -189,7 +199,7 @@ def choose_and_train(
     ``recipe`` gives the winner's steps, the batch, average and seed; depth, rate and statistics
     are chosen among ``candidates``. ``groups`` (n,): frames of one group are trained on or judged
     together (None, or fewer than three of them: each frame is its own). Raises :class:`BadInput`
-    for fewer than :data:`LEAST_FRAMES` frames.
+    for fewer than :data:`~endedge.data.groups.LEAST_FRAMES` frames.
     """
     n = len(frames)
     if n < LEAST_FRAMES:
@@ -216,7 +226,7 @@ def choose_and_train(
     return Chosen(
         model,
         share,
-        {0.0: evidence.before, share: evidence.before - evidence.gain},
+        {0.0: evidence.before, share: evidence.before * math.exp(-evidence.gain)},
         candidate="none" if winner is None else winner.name,
         kind=kind_of(model),
         evidence=evidence,
@@ -227,7 +237,6 @@ def choose_and_train(
 
 
 def judge_chosen(
-    base: DetectionModel,
     student: DetectionModel,
     decoded: DetectionModel,
     evidence: Evidence,
@@ -236,16 +245,27 @@ def judge_chosen(
     sure: float = 1.0,
     device: str = "cpu",
 ) -> Verdict:
-    """Whether ``decoded``, packed from ``student``, should take the place of ``base``: the gain
+    """Whether ``decoded``, packed from ``student``, should take the place of what the device
+    has: the gain
     that unseen frames showed, less what packing lost (on ``frames``, paired), must be more than
     ``sure`` standard errors above nothing."""
     judges = frames.take(range(min(len(frames), _MOST_JUDGED)))
-    lost = held_back_losses(decoded, judges, device) - held_back_losses(student, judges, device)
-    noise = float(lost.std(ddof=1)) / math.sqrt(len(lost)) if len(lost) > 1 else 0.0
-    before = evidence.before or float(held_back_losses(base, judges, device).mean())
-    after = before - evidence.gain + float(lost.mean())
-    error = math.hypot(evidence.error, noise)
-    return Verdict(before, after, error, evidence.frames, 1, sure)
+    whole = held_back_losses(student, judges, device)
+    gains = _gains(whole, held_back_losses(decoded, judges, device))
+    noise = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
+    after = evidence.before * math.exp(-evidence.gain - float(gains.mean()))
+    error = evidence.before * math.hypot(evidence.error, noise)
+    return Verdict(evidence.before, after, error, evidence.frames, 1, sure)
+
+
+def _gains(before: Floats, after: Floats) -> Floats:
+    """Log ratio of the losses of each frame (n,); minus infinity where a training blew up.
+
+    A ratio and not a difference: a frame with one small object has twenty times the loss of
+    another, and a handful of those would decide."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gains = np.log(before) - np.log(after)
+    return np.where(np.isfinite(gains), gains, -np.inf)
 
 
 class _Search:
@@ -295,7 +315,7 @@ class _Search:
         judges = self._judges[fold] = inside[:_MOST_JUDGED]
         unseen = self._frames.take(judges)
         before = self._before[fold] = held_back_losses(self._base, unseen, self._device)
-        gained = before - held_back_losses(self._first, unseen, self._device)
+        gained = _gains(before, held_back_losses(self._first, unseen, self._device))
         self._note(fold, "none", 0.0, gained)
         for candidate in candidates:
             end = self.trained(candidate, training, steps)
@@ -303,12 +323,11 @@ class _Search:
             for share in _SHARES:
                 mixed = interpolate(self.begin(candidate), end, share)
                 losses = held_back_losses(mixed, unseen, self._device)
-                self._note(fold, candidate.name, share, before - losses)
+                self._note(fold, candidate.name, share, _gains(before, losses))
 
     def _note(self, fold: int, name: str, share: float, gains: Floats) -> None:
-        gains = np.where(np.isfinite(gains), gains, -np.inf)  # a training that blew up
         self._gains.setdefault((name, share), {})[fold] = gains
-        self.trials.append((f"rung {fold + 1}", name, share, float(gains.mean())))
+        self.trials.append((f"rung {fold + 1}", name, share, max(-99.0, float(gains.mean()))))
 
     def _mean(self, name: str, share: float) -> float:
         """Mean gain over the folds: each counts once, however many frames it has."""
@@ -332,6 +351,6 @@ class _Search:
         folds = self._gains[name, share]
         gains = np.concatenate([folds[f] for f in sorted(folds)])
         groups = [self._groups[i] for f in sorted(folds) for i in self._judges[f]]
-        before = float(np.concatenate([self._before[f] for f in sorted(folds)]).mean())
-        gain, error = prior.posterior(gains, groups, before)
+        before = float(np.exp(np.log(np.concatenate(list(self._before.values()))).mean()))
+        gain, error = prior.posterior(gains, groups)
         return Evidence(gain, error, before, len(gains), len(set(groups)))

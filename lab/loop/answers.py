@@ -86,6 +86,7 @@ class Answers:
             "gains": config.distillation.model_dump(),
             "held_back": config.held_back.model_dump(),
             "mode": config.downlink.mode,
+            **({} if not self._plan.chosen else {"adaptation": config.adaptation.model_dump()}),
         }
 
         def make(folder: Path) -> dict[str, Any]:
