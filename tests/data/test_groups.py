@@ -34,6 +34,6 @@ def test_too_few_groups_to_divide_are_not_used() -> None:
 def test_the_group_of_a_record() -> None:
     assert group_in({"id": 1, "group": "2020-12-17/1", "video_id": 7}) == "2020-12-17/1"
     assert group_in({"id": 1, "video_id": 7}) == "7"
-    nothing: list[dict[str, object]] = [{}, {"group": ""}, {"group": None}, {"group": True}]
-    for record in [*nothing, {"group": [1]}]:
+    for value in ("", None, True, [1], 0.5):
+        record: dict[str, object] = {"id": 1, "group": value}
         assert group_in(record) is None
