@@ -54,7 +54,7 @@ def match_classes(dataset: Dataset, names: Sequence[str], *, what: str, detector
     new = np.array([names.index(n) if n in names else -1 for n in dataset.names], np.int64)
     ids = dict(zip(dataset.names, dataset.category_ids, strict=True))
     frames = tuple(replace(f, labels=new[f.labels]) for f in dataset.frames)
-    return Dataset(frames, names, tuple(ids[n] for n in names))
+    return replace(dataset, frames=frames, names=names, category_ids=tuple(ids[n] for n in names))
 
 
 def same_classes(a: Sequence[str], b: Sequence[str], *, what: str, other: str) -> None:
