@@ -21,7 +21,8 @@ from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel
 from endedge.distill.objectives import Loss
 from endedge.distill.package.choose import pack_best
-from endedge.distill.package.format import Packed, pack, unpack
+from endedge.distill.package.format import unpack
+from endedge.distill.package.packing import Packed, pack
 from endedge.distill.recovery import pruned_and_recovered
 from endedge.distill.training import Recipe
 from endedge.edge import labels as edge_labels

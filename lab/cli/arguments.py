@@ -162,11 +162,22 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
 
     sub = verb(
         "bench",
-        "allocate, and benchmark the policies of a results folder",
-        "endedge bench runs/demo --policy my_policy.py",
+        "score policies on a measured surface: shipped by name, or a results folder",
+        "endedge bench demo --policy my_policy.py\n  endedge bench runs/demo link.period_s=30",
     )
-    sub.add_argument("dir", metavar="DIR", help="results folder")
+    sub.add_argument(
+        "dir",
+        metavar="NAME|DIR",
+        help="a shipped table (demo, coco-infrared) or a results folder, which without --all, "
+        "--markdown and --json is benchmarked into its files",
+    )
+    sub.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="override a key of the configuration"
+    )
     own_policies(sub)
+    sub.add_argument("--all", action="store_true", help="every bandwidth of every policy shown")
+    sub.add_argument("--markdown", action="store_true", help="rows for docs/benchmark.md")
+    sub.add_argument("--json", action="store_true", help="print JSON")
     sub.add_argument(
         "--exact",
         action="store_true",

@@ -137,13 +137,25 @@ def _fit(a: argparse.Namespace) -> None:
 
 def _bench(a: argparse.Namespace) -> None:
     from endedge.allocator.policies import from_file
-    from endedge.lab import pipeline
+    from endedge.lab.benchmark.score import score
+    from endedge.lab.benchmark.table import Table
+    from endedge.lab.benchmark.telling import as_markdown, as_record, as_text
 
-    for file in a.policy:
-        from_file(Path(file))
-    with _progress() as progress:
-        pipeline.bench_stage(Path(a.dir), progress, exact=a.exact)
-    print(_headline(Path(a.dir)))
+    mine = [name for file in a.policy for name in from_file(Path(file))]
+    if a.exact or (Path(a.dir).is_dir() and not (a.all or a.json or a.markdown)):
+        from endedge.lab import pipeline  # PyTorch, for --exact
+
+        with _progress() as progress:
+            pipeline.bench_stage(Path(a.dir), progress, exact=a.exact, changes=a.overrides)
+        print(_headline(Path(a.dir)))
+        return
+    found = score(Table.load(a.dir, a.overrides), [] if a.all or not mine else mine)
+    if a.json:
+        print(json.dumps(as_record(found), indent=1))
+    elif a.markdown:
+        print(as_markdown(found, mine or found.policies))
+    else:
+        print(as_text(found, mine, a.all))
 
 
 def _report(a: argparse.Namespace) -> None:

@@ -20,7 +20,8 @@ from endedge.distill.model import (
     save_detector,
     spec_of,
 )
-from endedge.distill.package.format import pack, unpack
+from endedge.distill.package.format import unpack
+from endedge.distill.package.packing import pack
 from endedge.distill.pruning import prune
 
 
