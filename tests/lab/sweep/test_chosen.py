@@ -18,7 +18,8 @@ CHOSEN = ["adaptation.policy=chosen", "student={steps: 16, epochs: 100, batch: 4
 
 def test_a_cell_is_measured_by_what_its_frames_chose(place: Path) -> None:
     config = load_config(place / "c.yaml", [*CHOSEN, "uplink.frames=[12]"])
-    world, told = World.of(config, place / "out"), []
+    told: list[str] = []
+    world = World.of(config, place / "out")
     rounds = Rounds(world, Store(place / "out"), told.append)
     cell = Cell(0, 12, "jpeg-q75-64", 200_000)
     row = rounds.measure(cell)
