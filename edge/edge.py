@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from endedge.data.coco import Frame
@@ -20,8 +22,7 @@ from endedge.data.frames import Batch, join, stack_frames
 from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel
 from endedge.distill.objectives import Loss
-from endedge.distill.package.choose import pack_best
-from endedge.distill.package.format import unpack
+from endedge.distill.package.choose import Contest, pack_best, prepare_contest
 from endedge.distill.package.packing import Packed, pack
 from endedge.distill.recovery import pruned_and_recovered
 from endedge.distill.training import Recipe
@@ -32,9 +33,10 @@ from endedge.edge.adapt import (
     Upload,
     Verdict,
     adapt_teacher,
-    compare,
     distil_student,
+    held_back_losses,
     split_upload,
+    weigh,
 )
 from endedge.edge.choosing import (
     Chosen,
@@ -253,7 +255,8 @@ class EdgeEnd:
         before it has seen such frames, YOLOv8m is worse than YOLOv8n on thermal ones."""
         unseen = self._split_for_teacher(known).held_back
         adapted, _ = choose_adapter(student, unseen, device=self.plan.device)
-        return compare(adapted, teacher, unseen, 1, self.plan.device).helps
+        losses = [held_back_losses(m, unseen, self.plan.device) for m in (adapted, teacher)]
+        return weigh(*losses, 1).helps
 
     def _split_for_teacher(self, known: Upload) -> Upload:
         if not self.plan.chosen:
@@ -293,6 +296,21 @@ class EdgeEnd:
 
     # Package -------------------------------------------------------------------------------
 
+    def prepare(
+        self, students: Sequence[DetectionModel], base: DetectionModel, known: Upload
+    ) -> Contest:
+        """All that packages of ``students`` need, whatever their budgets, for a device that holds
+        ``base``: the student that comes through a budget closest to the first will be sent."""
+        mode, several = self.plan.mode, len(students) > 1
+        return prepare_contest(
+            students,
+            base=None if mode == "full" else base,
+            frames=known.trained.images[:_CALIBRATION_FRAMES],
+            unseen=known.held_back.images,
+            seed=self.seed,
+            mode="auto" if several else mode,
+        )
+
     def pack(
         self,
         students: Sequence[DetectionModel],
@@ -305,45 +323,38 @@ class EdgeEnd:
         """The package for a device that holds ``base`` (see :func:`pack_for` where that is not
         ``certain``): of the student that comes through in the budget closest to the first.
         Raises :class:`BadInput` for a budget too small."""
-        frames, mode = known.trained.images[:_CALIBRATION_FRAMES], self.plan.mode
+        if certain:
+            return self.prepare(students, base, known).pack(budget_bytes)
+        frames = known.trained.images[:_CALIBRATION_FRAMES]
         if len(students) == 1:
+            mode = self.plan.mode
             return pack_for(
-                students[0],
-                budget_bytes,
-                base,
-                mode,
-                certain=certain,
-                frames=frames,
-                seed=self.seed,
+                students[0], budget_bytes, base, mode, certain=False, frames=frames, seed=self.seed
             )
-        return pack_best(
-            students,
-            budget_bytes,
-            base=base if certain and mode != "full" else None,
-            frames=frames,
-            unseen=known.held_back.images,
-            seed=self.seed,
-        )
+        unseen = known.held_back.images
+        return pack_best(students, budget_bytes, frames=frames, unseen=unseen, seed=self.seed)
 
     # Verdict -------------------------------------------------------------------------------
 
-    def judge(
-        self,
-        base: DetectionModel,
-        package: bytes,
-        known: Upload,
-        student: DetectionModel | None = None,
-        evidence: Evidence | None = None,
-    ) -> tuple[DetectionModel, Verdict]:
-        """What the device would hold, decoded as it would, and whether that beats ``base``. For a
-        ``student`` that was chosen: by the ``evidence`` for it, less what packing lost."""
-        decoded = unpack(package, base=base)
+    def losses(self, base: DetectionModel, known: Upload) -> NDArray[np.float64]:
+        """What the device holds, on each held-back frame: (n,). The same for every package that
+        may answer this upload."""
+        return held_back_losses(base, known.held_back, self.plan.device)
+
+    def judge(self, before: NDArray[np.float64], decoded: DetectionModel, known: Upload) -> Verdict:
+        """Whether what the device would hold, ``decoded``, beats the losses ``before``."""
+        after = held_back_losses(decoded, known.held_back, self.plan.device)
+        return weigh(before, after, self.plan.least)
+
+    def judge_chosen(
+        self, student: DetectionModel, evidence: Evidence, decoded: DetectionModel, known: Upload
+    ) -> Verdict:
+        """The same for a ``student`` that the frames chose: by the ``evidence`` for it, less what
+        packing lost."""
         plan = self.plan
-        if student is not None and evidence is not None:
-            return decoded, judge_chosen(
-                student, decoded, evidence, known.trained, sure=plan.sure, device=plan.device
-            )
-        return decoded, compare(base, decoded, known.held_back, plan.least, plan.device)
+        return judge_chosen(
+            student, decoded, evidence, known.trained, sure=plan.sure, device=plan.device
+        )
 
     # All of it -----------------------------------------------------------------------------
 
@@ -363,9 +374,11 @@ class EdgeEnd:
         learned = self.students(starts, taught.model, known)
         students = tuple(each.model for each in learned)
         packed = self.pack(students, budget_bytes, base, known, certain=certain)
-        whole = learned[0]
-        evidence = whole.evidence if isinstance(whole, Chosen) else None
-        decoded, verdict = self.judge(base, packed.data, known, whole.model, evidence)
+        whole, decoded = learned[0], packed.decoded
+        if isinstance(whole, Chosen):
+            verdict = self.judge_chosen(whole.model, whole.evidence, decoded, known)
+        else:
+            verdict = self.judge(self.losses(base, known), decoded, known)
         return Update(taught, students, packed, decoded, verdict)
 
     def _recipe(self, schedule: Schedule, known: Upload) -> Recipe:
