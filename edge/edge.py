@@ -255,8 +255,8 @@ class EdgeEnd:
         before it has seen such frames, YOLOv8m is worse than YOLOv8n on thermal ones."""
         unseen = self._split_for_teacher(known).held_back
         adapted, _ = choose_adapter(student, unseen, device=self.plan.device)
-        losses = [held_back_losses(m, unseen, self.plan.device) for m in (adapted, teacher)]
-        return weigh(*losses, 1).helps
+        small, large = (held_back_losses(m, unseen, self.plan.device) for m in (adapted, teacher))
+        return weigh(small, large, 1).helps
 
     def _split_for_teacher(self, known: Upload) -> Upload:
         if not self.plan.chosen:
