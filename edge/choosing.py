@@ -24,9 +24,9 @@ from endedge.data.frames import Batch
 from endedge.data.groups import LEAST_FRAMES, folds_of, groups_of
 from endedge.distill.adapter import STARTS, adapter_of, attach, kind_of, start_adapter
 from endedge.distill.adapter_training import learn_adapter
+from endedge.distill.loss import Make
 from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel, clone
-from endedge.distill.objectives import Make
 from endedge.distill.training import Recipe, interpolate, train
 from endedge.edge.adapt import Adapted, OnStep, Verdict, held_back_losses
 
