@@ -31,6 +31,7 @@ __all__ = [
 
 _MAX_ID = 2**53 - 1  # what a float64 (of pycocotools, of JavaScript) can tell from its neighbours
 _EDGE_SLACK_PX = 1.0  # annotators round; COCO's own boxes reach a fraction of a pixel outside
+_LEAST_PX = 1e-6  # narrower is nothing, and 0 in single precision
 _MAX_BYTES = 2**31
 
 
@@ -214,7 +215,7 @@ def _xywh(record: Any, size: tuple[int, int], where: str) -> tuple[float, float,
     if not box or not all(map(math.isfinite, box)) or min(box[2:]) < 0:
         raise BadInput(f"{where}: bbox {_shown(raw)} is not x, y, width, height in pixels")
     x, y, w, h = box
-    if w == 0 or h == 0:
+    if min(w, h) < _LEAST_PX:
         raise BadInput(
             f"{where}: bbox {_shown(raw)} is empty; remove it, or give width and height > 0"
         )

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
+from endedge.distill.loss import Loss
 from endedge.distill.losses import Objective, labels
 from endedge.distill.model import DetectionModel, clone
-from endedge.distill.objectives import Loss, Responses
+from endedge.distill.responses import Responses
 from endedge.distill.training import Recipe, gather, interpolate, train
 
 __all__ = [

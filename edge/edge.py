@@ -19,8 +19,8 @@ from endedge.data.coco import Frame
 from endedge.data.codec import Refused, decode_batch
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, join, stack_frames
+from endedge.distill.loss import Loss
 from endedge.distill.model import DetectionModel
-from endedge.distill.objectives import Loss
 from endedge.distill.package.choose import Contest, pack_best, prepare_contest
 from endedge.distill.package.packing import Packed, pack
 from endedge.distill.recovery import pruned_and_recovered

@@ -82,8 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(a: argparse.Namespace) -> None:
     from endedge.lab import pipeline
 
+    config = _config(a)
     with _progress() as progress:
-        report = pipeline.run(_config(a), Path(a.out), progress)
+        report = pipeline.run(config, Path(a.out), progress)
+    if config.data.eval_labels != "truth":
+        print("evaluated on the teacher's labels: agreement with it, not accuracy")
     print(_headline(Path(a.out)))
     print(f"report: {report}")
 
@@ -271,7 +274,7 @@ def _completion(a: argparse.Namespace) -> None:
 def _serve(a: argparse.Namespace) -> None:
     log_to_stderr(a.verbose)
     from endedge.edge.server.service import ServeConfig
-    from endedge.lab.loop.sockets import serve
+    from endedge.lab.loop.serving import serve
 
     serve(
         _config(a),
