@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from endedge.data.coco import Dataset, Frame
+from endedge.data.coco import Dataset
 from endedge.data.errors import BadInput
 
 __all__ = ["match_classes", "same_classes"]
@@ -53,10 +53,7 @@ def match_classes(dataset: Dataset, names: Sequence[str], *, what: str, detector
         _log.warning("note: %s: no box of %s; left out", what, ", ".join(map(repr, unused)))
     new = np.array([names.index(n) if n in names else -1 for n in dataset.names], np.int64)
     ids = dict(zip(dataset.names, dataset.category_ids, strict=True))
-    frames = tuple(
-        Frame(f.image_id, f.path, f.width, f.height, f.boxes, new[f.labels], f.crowd)
-        for f in dataset.frames
-    )
+    frames = tuple(replace(f, labels=new[f.labels]) for f in dataset.frames)
     return replace(dataset, frames=frames, names=names, category_ids=tuple(ids[n] for n in names))
 
 
@@ -76,5 +73,5 @@ def _near(name: str, known: Sequence[str]) -> str:
     folded = {k.casefold(): k for k in known}
     near = difflib.get_close_matches(name.casefold(), folded, n=1)
     if near:
-        return f"; is it {folded[near[0]]!r} there? Names must be the same"
+        return f"; is it {folded[near[0]]!r} there? names have to be the same"
     return f"; that has {', '.join(known[:5])}{', …' if len(known) > 5 else ''}"

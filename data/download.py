@@ -20,13 +20,19 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from endedge.data.errors import BadInput
-from endedge.data.storage import publish
+from endedge.data.storage import locked, publish
 
-__all__ = ["COCO_VAL", "WEIGHTS_URL", "Archive", "fetch", "fetch_coco_val"]
+__all__ = ["COCO_VAL", "WEIGHTS_URL", "Archive", "fetch", "fetch_coco_val", "fetch_weights"]
 
 OnBytes = Callable[[int, int], None]  # (bytes there, bytes in all; 0: not known)
 
 WEIGHTS_URL = "https://github.com/ultralytics/assets/releases/download/v8.4.0/"
+_PINNED_URL = "https://github.com/ultralytics/assets/releases/download/v8.2.0/"
+_PINNED = {  # SHA-256 of the files of that release; later ones saved yolov8n.pt anew
+    "yolov8n.pt": "31e20dde3def09e2cf938c7be6fe23d9150bbbe503982af13345706515f2ef95",
+    "yolov8s.pt": "1f47a78bf100391c2a140b7ac73a1caae18c32779be7d310658112f7ac9aa78a",
+    "yolov8m.pt": "5d4a90cdc7a21786cc59cd19778e9eafff836df9e2da32524737c7ee6efe4fe5",
+}
 _PIECE = 1 << 20
 _TIMEOUT_S = 30.0
 
@@ -78,28 +84,36 @@ def fetch(
         return to
     part = to.with_name(f"{to.name}.part")
     try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        for attempt in range(tries):
-            try:
-                _continue(url, part, on_bytes)
-                break
-            except (urllib.error.HTTPError, _NoRoomError) as error:
-                raise BadInput(f"cannot download {url}: {error}") from None
-            except (OSError, http.client.HTTPException) as error:  # cut, or nobody there
-                if attempt == tries - 1:
-                    kept = part.stat().st_size if part.exists() else 0
-                    raise BadInput(
-                        f"cannot download {url}: {error}; {kept:,} bytes are kept in {part}, "
-                        "the same command goes on from there"
-                    ) from None
-                time.sleep(wait_s * 2**attempt)
-        if wanted and _digest(part, kind) != wanted.lower():
-            part.unlink()
-            raise BadInput(f"{url} does not have the {kind} {wanted}; what came was thrown away")
-        publish(part, to)
+        with locked(to.with_name(f".{to.name}.lock")):
+            if to.is_file():  # another process was faster
+                return fetch(url, to, checksum=checksum)
+            _arrive(url, part, on_bytes, tries, wait_s)
+            if wanted and _digest(part, kind) != wanted.lower():
+                part.unlink()
+                raise BadInput(f"{url} does not have the {kind} {wanted}; what came is thrown away")
+            publish(part, to)
     except OSError as error:
         raise BadInput(f"cannot write {to}: {error.strerror or error}") from None
     return to
+
+
+def fetch_weights(
+    name: str,
+    to: Path,
+    *,
+    checksum: str = "",
+    mirror: str | None = None,
+    on_bytes: OnBytes | None = None,
+    tries: int = 5,
+) -> tuple[Path, bool]:
+    """Ultralytics' release file ``name`` as the file ``to``, and whether its bytes were compared
+    with a ``checksum``: the one given, or the SHA-256 that is known here for YOLOv8 n, s and m.
+    ``mirror`` is another server of the same names. Raises :class:`BadInput` as :func:`fetch`."""
+    known = f"sha256:{_PINNED[name]}" if name in _PINNED else ""
+    server = mirror or (_PINNED_URL if known else WEIGHTS_URL)
+    wanted = checksum or known
+    url = f"{server.rstrip('/')}/{name}"
+    return fetch(url, to, checksum=wanted, on_bytes=on_bytes, tries=tries), bool(wanted)
 
 
 def fetch_coco_val(
@@ -127,6 +141,24 @@ def fetch_coco_val(
 
 class _NoRoomError(Exception):
     """The disk has no room for what the server announces."""
+
+
+def _arrive(url: str, part: Path, on_bytes: OnBytes | None, tries: int, wait_s: float) -> None:
+    """:func:`_continue` until all is there, ``tries`` times."""
+    for attempt in range(tries):
+        try:
+            _continue(url, part, on_bytes)
+            return
+        except (urllib.error.HTTPError, _NoRoomError) as error:
+            raise BadInput(f"cannot download {url}: {error}") from None
+        except (OSError, http.client.HTTPException) as error:  # cut, or nobody there
+            if attempt == tries - 1:
+                kept = part.stat().st_size if part.exists() else 0
+                raise BadInput(
+                    f"cannot download {url}: {error}; {kept:,} bytes are kept in {part}, "
+                    "the same command goes on from there"
+                ) from None
+            time.sleep(wait_s * 2**attempt)
 
 
 def _continue(url: str, part: Path, on_bytes: OnBytes | None) -> None:

@@ -22,6 +22,7 @@ from endedge.lab.cli import exporting, importing, predicting, timing
 from endedge.lab.cli import package as tools
 from endedge.lab.cli.arguments import Action, build_parser
 from endedge.lab.cli.logs import log_to_stderr
+from endedge.link.messages import printable
 
 __all__ = ["main"]
 
@@ -52,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()  # a full disk behind it shows here
     except BadInput as error:
-        print(f"endedge {arguments.verb}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(
+            f"endedge {arguments.verb}: {printable(' '.join(str(error).split()))}", file=sys.stderr
+        )
         return 2
     except Unfinished as error:
         print(f"endedge {arguments.verb}: {error}", file=sys.stderr)
@@ -79,8 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(a: argparse.Namespace) -> None:
     from endedge.lab import pipeline
 
+    config = _config(a)
     with _progress() as progress:
-        report = pipeline.run(_config(a), Path(a.out), progress)
+        report = pipeline.run(config, Path(a.out), progress)
+    if config.data.eval_labels != "truth":
+        print("evaluated on the teacher's labels: agreement with it, not accuracy")
     print(_headline(Path(a.out)))
     print(f"report: {report}")
 
@@ -218,7 +224,8 @@ def _subset(a: argparse.Namespace) -> None:
 
 
 def _download(a: argparse.Namespace) -> None:
-    from endedge.data.download import WEIGHTS_URL, fetch, fetch_coco_val
+    from endedge.data.download import fetch, fetch_coco_val, fetch_weights
+    from endedge.data.storage import sha256_of
 
     if a.checksum and len(a.what) != 1:
         raise BadInput("--checksum is that of one file; download one at a time")
@@ -230,15 +237,19 @@ def _download(a: argparse.Namespace) -> None:
                 )
             }
             if what == "coco-val":
-                made = fetch_coco_val(
+                files = fetch_coco_val(
                     Path(a.out), **heard, **({"server": a.mirror} if a.mirror else {})
                 )
-                print("\n".join(str(path) for path in made))
+                print("\n".join(str(path) for path in files))
                 continue
-            named = "://" not in what
-            url = f"{(a.mirror or WEIGHTS_URL).rstrip('/')}/{what}" if named else what
-            to = Path(a.out) / url.partition("?")[0].rstrip("/").rpartition("/")[2]
-            print(fetch(url, to, checksum=a.checksum, **heard))
+            to = Path(a.out) / what.partition("?")[0].rstrip("/").rpartition("/")[2]
+            if "://" in what:
+                made, checked = fetch(what, to, checksum=a.checksum, **heard), bool(a.checksum)
+            else:
+                made, checked = fetch_weights(
+                    what, to, checksum=a.checksum, mirror=a.mirror, **heard
+                )
+            print(made if checked else f"{made} (unchecked; sha256:{sha256_of(made).hex()})")
 
 
 def _doctor(a: argparse.Namespace) -> None:
@@ -263,7 +274,7 @@ def _completion(a: argparse.Namespace) -> None:
 def _serve(a: argparse.Namespace) -> None:
     log_to_stderr(a.verbose)
     from endedge.edge.server.service import ServeConfig
-    from endedge.lab.loop.sockets import serve
+    from endedge.lab.loop.serving import serve
 
     serve(
         _config(a),

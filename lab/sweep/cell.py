@@ -17,10 +17,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from endedge.data.codec import Codec
 from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, load_detector, save_detector
+from endedge.distill.package.choose import Contest
 from endedge.edge.adapt import OnStep, Upload
+from endedge.edge.choosing import Chosen, Evidence
 from endedge.edge.edge import EdgeEnd
 from endedge.end.device import DeviceEnd
 from endedge.lab.inputs import World
@@ -74,7 +79,7 @@ class Rounds:
         teacher = self.teacher(cell, upload)  # edge: labels; the large model learns the frames
         students = self.students(cell, upload, teacher)  # the small ones learn from it
         package = self.package(cell, upload, students)  # chosen, quantized, coded
-        sent = bool(self.verdict(cell, package).record["sent"])  # by frames held back
+        sent = bool(self.verdict(cell, package, students[0]).record["sent"])  # by frames unseen
         start = self.start()
         applied = self.applied(package, start)  # end: decoded on the device, evaluated
         on_device = applied if sent else start
@@ -165,6 +170,7 @@ class Rounds:
             "recipe": asdict(recipe),
             "held_back": plan.held_back.model_dump(exclude={"least"}),
             "side": world.side,
+            **self._chosen(),
         }
         return self._node("teacher", determinants, make)
 
@@ -186,6 +192,7 @@ class Rounds:
                 "losses": {str(k): v for k, v in adapted.losses.items()},
                 "steps": recipe.steps,
                 "seconds": time.perf_counter() - began,
+                **(adapted.record() if isinstance(adapted, Chosen) else {}),
             }
 
         determinants = {
@@ -194,6 +201,7 @@ class Rounds:
             "recipe": asdict(recipe),
             "gains": plan.distillation.model_dump(),
             "held_back": plan.held_back.model_dump(exclude={"least"}),
+            **self._chosen(),
         }
         return self._node("student", determinants, make)
 
@@ -228,10 +236,7 @@ class Rounds:
         def make(folder: Path) -> dict[str, Any]:
             self.say(f"pack {cell}")
             began = time.perf_counter()
-            models = [load_detector(s.folder / "student.safetensors") for s in students]
-            packed = self._edge(cell).pack(
-                models, cell.budget_bytes, world.student, self.received(cell)
-            )
+            packed = self._contest(cell, students).pack(cell.budget_bytes)
             (folder / "update.eeu").write_bytes(packed.data)
             return {
                 "update_bytes": len(packed.data),
@@ -250,17 +255,23 @@ class Rounds:
         }
         return self._node("package", determinants, make)
 
-    def verdict(self, cell: Cell, package: Node) -> Node:
-        """Whether the edge sends the package: it decodes it and compares it with what the device
-        has, on the frames that no training saw."""
-        world, least = self.world, self.world.config.held_back.least
+    def verdict(self, cell: Cell, package: Node, student: Node) -> Node:
+        """Whether the edge sends the package of ``student``: it decodes it and compares it with
+        what the device has, on the frames that no training saw."""
+        plan = self.world.plan
+        rule = {"sure": plan.sure} if plan.chosen else {"least": plan.least}
 
         def make(folder: Path) -> dict[str, Any]:
-            data = (package.folder / "update.eeu").read_bytes()
-            _, found = self._edge(cell).judge(world.student, data, self.received(cell))
+            edge, known, decoded = self._edge(cell), self.received(cell), self._decoded(package)
+            if plan.chosen:
+                model = load_detector(student.folder / "student.safetensors")
+                evidence = Evidence(**student.record["evidence"])
+                found = edge.judge_chosen(model, evidence, decoded, known)
+            else:
+                found = edge.judge(self._inbox(cell).losses, decoded, known)
             return {**asdict(found), "sent": found.helps}
 
-        return self._node("verdict", {"package": package.key, "least": least}, make)
+        return self._node("verdict", {"package": package.key, **rule}, make)
 
     def applied(self, package: Node, start: Node) -> Node:
         """The device decodes the package and measures itself on frames the edge never saw."""
@@ -275,8 +286,9 @@ class Rounds:
         """Detections before and after the update of ``cell`` on a few evaluation frames, as
         ``examples.json`` of the node; None when the update was not sent."""
         upload = self.upload(cell)
-        package = self.package(cell, upload, self.trunk(cell))
-        if not self.verdict(cell, package).record["sent"]:
+        students = self.trunk(cell)
+        package = self.package(cell, upload, students)
+        if not self.verdict(cell, package, students[0]).record["sent"]:
             return None
 
         def make(folder: Path) -> dict[str, Any]:
@@ -294,15 +306,36 @@ class Rounds:
         versioned = {"version": VERSIONS[stage], "device": self.world.device, **determinants}
         return self.store.node(stage, versioned, make)
 
+    def _chosen(self) -> dict[str, str]:
+        """The policy of adaptation, for the names of nodes; nothing for the fixed one, as its
+        nodes were named before there was another."""
+        policy = self.world.config.adaptation.policy
+        return {} if policy == "fixed" else {"adaptation": policy}
+
     def _edge(self, cell: Cell) -> EdgeEnd:
         def watch(stage: str, total: int) -> OnStep:
             return self._steps(stage, cell, total)
 
         return EdgeEnd(self.world.plan, cell.seed, cell.frames, watch)
 
+    def _contest(self, cell: Cell, students: Sequence[Node]) -> Contest:
+        """``students`` prepared for any budget; the last ones are kept, for budgets come one by
+        one. What that costs is in the seconds of the first."""
+        keys = [s.key for s in students]
+        if self._prepared is None or self._prepared[0] != keys:
+            self._prepared = None  # free what is there before as much is made
+            models = [load_detector(s.folder / "student.safetensors") for s in students]
+            made = self._edge(cell).prepare(models, self.world.student, self.received(cell))
+            self._prepared = (keys, made)
+        return self._prepared[1]
+
     def _decoded(self, package: Node) -> DetectionModel:
-        data = (package.folder / "update.eeu").read_bytes()
-        return _end(self.world).apply(data, self.world.student)
+        """What the device holds after ``package``; the last one is kept, for it is judged first and
+        then evaluated."""
+        if self._held is None or self._held[0] != package.key:
+            data = (package.folder / "update.eeu").read_bytes()
+            self._held = (package.key, _end(self.world).apply(data, self.world.student))
+        return self._held[1]
 
     def _steps(self, stage: str, cell: Cell, total: int) -> OnStep:
         what, log = f"{stage} on {cell.frames} frames", None
@@ -326,6 +359,8 @@ class Rounds:
         return self._last[1]
 
     _last: tuple[tuple[int, int, str], _Inbox] | None = None
+    _prepared: tuple[list[str], Contest] | None = None
+    _held: tuple[str, DetectionModel] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -347,6 +382,12 @@ class _Inbox:
         if received.refused:
             raise BadInput(f"uploaded {received.refused[0]}")
         return edge.known(received, edge.label(world.teacher, received, _no_threshold))
+
+    @cached_property
+    def losses(self) -> NDArray[np.float64]:
+        """What the device holds before the update, on each held-back frame."""
+        edge = EdgeEnd(self.world.plan, self.cell.seed, self.cell.frames)
+        return edge.losses(self.world.student, self.upload)
 
 
 def _end(world: World, codec: str | None = None) -> DeviceEnd:
