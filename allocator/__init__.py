@@ -1,12 +1,12 @@
 """Curves, solver and policies: NumPy and SciPy only."""
 
 from endedge.allocator.accuracy.joint import Joint, Kind
-from endedge.allocator.fitting.curves import Candidate, Curves, Range
+from endedge.allocator.fitting.curves import Candidate, Curves
 from endedge.allocator.fitting.fit import fit
 from endedge.allocator.fitting.grid import checkerboard
-from endedge.allocator.fitting.surface import OperatingPoint, Points, Surface
+from endedge.allocator.fitting.surface import Points, Surface
 from endedge.allocator.policies import Known, Observed, Policy, decide, register, registry
-from endedge.allocator.problem import Budget, Link, Rules, Split
+from endedge.allocator.problem import Budget, Link, OperatingPoint, Range, Rules, Split
 from endedge.allocator.solve.economics import Ledger, Prices, ledger, worthwhile
 from endedge.allocator.solve.fleet import Device, FleetAllocation, allocate_fleet
 from endedge.allocator.solve.knapsack import MenuAllocation, allocate_menus

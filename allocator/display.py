@@ -9,20 +9,19 @@ from __future__ import annotations
 import html
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from endedge.allocator.accuracy.fitted import Fitted, Options, Tried
+from endedge.allocator.problem import Measured
 from endedge.data.errors import BadInput
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
-
-    from endedge.allocator.fitting.curves import Candidate, Curves
-    from endedge.allocator.fitting.surface import Points, Surface
 
 __all__ = [
     "AXES",
@@ -42,6 +41,33 @@ __all__ = [
 
 Floats: TypeAlias = NDArray[np.float64]
 Axis: TypeAlias = Literal["data", "model"]
+
+
+class Scored(Options, Protocol):
+    """Operating points with what was measured at them."""
+
+    @property
+    def map(self) -> Floats: ...
+
+
+class Cells(Scored, Protocol):
+    """Cells of a surface (:class:`endedge.allocator.Surface`)."""
+
+    @property
+    def frames(self) -> Floats: ...
+
+    @property
+    def codec(self) -> NDArray[np.str_]: ...
+
+    @property
+    def budget_bytes(self) -> Floats: ...
+
+    def __len__(self) -> int: ...
+
+    def select(self, rows: Any) -> Self: ...
+
+
+C = TypeVar("C", bound=Cells)
 
 # Okabe and Ito (2008): told apart by colour-blind readers. Surfaces use cividis.
 BLACK, BLUE, RED, GREEN, PINK, SKY, GREY = (
@@ -86,30 +112,30 @@ def one_line(title: str, rows: Mapping[str, object]) -> str:
     return f"{title}({'; '.join(f'{name}: {value}' for name, value in rows.items())})"
 
 
-def sizes(curves: Curves, axis: Axis, n: int = 120) -> Floats:
+def sizes(curves: Measured, axis: Axis, n: int = 120) -> Floats:
     """``n`` log-spaced sizes in bytes over what was measured along one axis."""
     range_ = curves.upload_range if axis == "data" else curves.update_range
     low = max(range_.low, 1.0)
     return np.geomspace(low, max(range_.high, low * 1.001), n)
 
 
-def along(curves: Curves, axis: Axis, sizes: Floats) -> tuple[Floats, Floats]:
+def along(curves: Measured, axis: Axis, sizes: Floats) -> tuple[Floats, Floats]:
     """(U, M) for ``sizes`` along one axis, the other at its largest."""
     if axis == "data":
         return sizes, np.full_like(sizes, curves.update_range.high)
     return np.full_like(sizes, curves.upload_range.high), sizes
 
 
-def rivals(curves: Curves, axis: Axis) -> dict[str, Candidate]:
+def rivals(curves: Fitted, axis: Axis) -> dict[str, Tried]:
     """The best candidate of each family of one curve, best first."""
-    best: dict[str, Candidate] = {}
+    best: dict[str, Tried] = {}
     for candidate in curves.candidates:  # sorted by held-out error
         family = candidate.kind.data if axis == "data" else candidate.kind.model
         best.setdefault(family, candidate)
     return best
 
 
-def cells_along(surface: Surface, axis: Axis) -> Surface:
+def cells_along(surface: C, axis: Axis) -> C:
     """The measured cells of one curve: of each upload the largest budget, or of the largest
     upload all budgets."""
     s = surface
@@ -150,7 +176,7 @@ def log_axis(axes: Axes, label: str, *, vertical: bool = False) -> None:
     (axes.set_ylabel if vertical else axes.set_xlabel)(label)
 
 
-def curve_axes(axes: Axes, curves: Curves, axis: Axis, cells: Surface | None = None) -> None:
+def curve_axes(axes: Axes, curves: Fitted, axis: Axis, cells: Cells | None = None) -> None:
     """A(U) at the largest package or g(M) at the largest upload: the families compared, the
     90 % interval, the monotone fit, and the measured ``cells`` where they are given."""
     x = sizes(curves, axis)
@@ -175,7 +201,7 @@ def curve_axes(axes: Axes, curves: Curves, axis: Axis, cells: Surface | None = N
     axes.legend(loc="best")
 
 
-def surface_axes(axes: Axes, points: Points, levels: Any = None) -> None:
+def surface_axes(axes: Axes, points: Scored, levels: Any = None) -> None:
     """The measured operating points: bytes up, bytes down, mAP as colour."""
     drawn = axes.scatter(
         points.upload_bytes,

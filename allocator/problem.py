@@ -8,12 +8,51 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
-from endedge.allocator.fitting.curves import Curves, Range
 from endedge.data.errors import BadInput
 
-__all__ = ["Budget", "Link", "Rules", "Split"]
+__all__ = ["Budget", "Link", "Measured", "OperatingPoint", "Range", "Rules", "Split"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """A closed range of bytes, 0 <= low <= high."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.low <= self.high and math.isfinite(self.high)):
+            raise BadInput(f"byte range [{self.low}, {self.high}] needs 0 <= low <= high, finite")
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a decision executes: N frames in a codec up, a package of a budget down."""
+
+    frames: int
+    codec: str
+    upload_bytes: float
+    budget_bytes: float
+    update_bytes: float
+    bits: float
+    prune: float
+    mode: str
+
+
+class Measured(Protocol):
+    """What of fitted curves bounds a problem: the mAP before any update, and the bytes that were
+    measured."""
+
+    @property
+    def m0(self) -> float: ...
+
+    @property
+    def upload_range(self) -> Range: ...
+
+    @property
+    def update_range(self) -> Range: ...
 
 
 @dataclass(frozen=True)
@@ -111,7 +150,7 @@ class Budget:
     reason: str = ""
 
     @classmethod
-    def of(cls, link: Link, rules: Rules, curves: Curves) -> Budget:
+    def of(cls, link: Link, rules: Rules, curves: Measured) -> Budget:
         """The constraint of ``link`` under ``rules`` with the ranges of ``curves``."""
         period, average = float(link.period_s), rules.objective == "average"
         upload = rules.upload_limits or curves.upload_range

@@ -1,6 +1,6 @@
 """Fault campaign: random faults against a running edge and its devices, then the books.
 
-    python benchmarks/faults.py [--faults 240] [--seed 1] [--seconds 900] [--out faults.json]
+    python benchmarks/faults.py [--faults 240] [--seed 1] [--seconds 900] [--hostile]
 
 Server and devices are processes, TLS and tokens on; every device has its own shaped link.
 Each fault has a seed of its own (printed), drawn from: a connection cut after a random byte
@@ -8,6 +8,7 @@ Each fault has a seed of its own (printed), drawn from: a connection cut after a
 full disk for a while on either side, a stretch of duplicated and reordered chunks. Afterwards
 the links heal, the devices finish, and the ledgers must show: every batch that was captured
 is stored once, byte for byte; every model is exactly the one that the applied rounds give.
+``--hostile``: the company of ``hostile.py`` beside them.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import argparse
 import errno
 import hashlib
 import json
+import logging
 import multiprocessing
 import random
+import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +31,8 @@ from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+import hostile  # type: ignore[import-not-found]  # beside this script
 
 import endedge.edge.server.session
 import endedge.end.client.client
@@ -116,7 +122,7 @@ def shuffled_while(flag: Path) -> Callable[[Path, int, int], Iterator[Data]]:
 
 
 def run_edge(folder: Path, port: int) -> None:
-    sys.stdout = open(folder / "edge.log", "a")  # noqa: SIM115
+    sys.stdout = sys.stderr = open(folder / "edge.log", "a")  # noqa: SIM115
     for name in ("append", "finish", "save_package", "_save"):
         real = getattr(DeviceRounds, name)
         setattr(DeviceRounds, name, fails_while(folder / "edge disk full", real))
@@ -125,11 +131,12 @@ def run_edge(folder: Path, port: int) -> None:
         ServeConfig(
             folder / "edge", port=port, secure=True, workers=2, heartbeat_s=0.5, idle_timeout_s=5
         ),
-        adapt,
+        hostile.processes(adapt, 2),
     )
 
 
 def run_device(folder: Path, name: str, port: int, skew_s: float) -> None:
+    logging.getLogger("endedge.device").setLevel(logging.ERROR)  # cuts are what this is about
     real_time = time.time
     time.time = lambda: real_time() + skew_s
     ModelStore.apply = fails_while(  # type: ignore[method-assign]
@@ -165,7 +172,7 @@ class Campaign:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
         keys = create_keys(folder / "edge" / "keys")
-        for name in self.names:
+        for name in (*self.names, *hostile.NAMES):
             issue_bundle(keys, name)
         link = DuplexLink(LINK, LINK)
         self.proxies = {name: LinkProxy(link, ("127.0.0.1", self.port)) for name in self.names}
@@ -227,7 +234,10 @@ class Campaign:
     def progress(self) -> int:
         """Batches stored and updates applied so far, over all devices."""
         total = 0
-        for path in (self.folder / "edge" / "devices").glob("*/state.json"):
+        for name in self.names:
+            path = self.folder / "edge" / "devices" / name / "state.json"
+            if not path.is_file():
+                continue
             state = json.loads(path.read_text())
             total += state["stored_round"] + state["applied_round"]
         return total
@@ -285,13 +295,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--devices", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=900, help="stop injecting after this")
+    parser.add_argument("--hostile", action="store_true", help="hostile devices and idle sockets")
     parser.add_argument("--out", type=Path, help="write the counts as JSON here")
     arguments = parser.parse_args()
     counts: Counter[str] = Counter()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(Path(folder), arguments.devices)
-        campaign.recover(within_s=30)
+        campaign.recover(within_s=60)
+        company = None
+        if arguments.hostile:
+            script = [sys.executable, hostile.__file__, folder, str(campaign.port)]
+            company = subprocess.Popen([*script, str(arguments.seconds)])
         for k in range(arguments.faults):
             if time.monotonic() - began > arguments.seconds:
                 break
@@ -300,13 +315,18 @@ def main() -> int:
             campaign.revive()
             counts[what[:22].strip()] += 1
             print(f"{time.monotonic() - began:7.1f} s  seed {seed:8s} {what}", flush=True)
+        if company is not None:
+            company.send_signal(signal.SIGTERM)
+            company.wait(30)
         ended = campaign.finish(120)
         result = campaign.audit() | {
             "devices ended by themselves": int(ended),
             "unexpected deaths": campaign.crashes,
         }
+        if company is not None:
+            result |= json.loads((Path(folder) / "company.json").read_text())
     for name, number in (*counts.items(), *result.items()):
-        print(f"{number:10d}  {name}")
+        print(f"{number:10g}  {name}")
     print(f"{sum(counts.values())} faults in {time.monotonic() - began:.0f} s")
     if arguments.out:
         arguments.out.write_text(json.dumps({"faults": counts, "result": result}, indent=1))

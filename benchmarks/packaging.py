@@ -41,11 +41,11 @@ from torch import Tensor, nn
 from endedge.data.coco import Dataset, Frame, load_coco, nested_subset
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.storage import write_atomic
+from endedge.distill.layers import layers
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, clone, load_detector
 from endedge.distill.package.format import pack, unpack
 from endedge.distill.package.qat import AWARE_LR
-from endedge.distill.structure import layers
 from endedge.distill.training import Recipe
 from endedge.end.metric import evaluate
 

@@ -1,11 +1,12 @@
 """Soak: many devices on one edge for a while; memory and descriptors of the server over time.
 
-    python benchmarks/soak.py [--devices 20] [--minutes 10] [--out soak.json]
+    python benchmarks/soak.py [--devices 20] [--minutes 10] [--hostile] [--out soak.json]
 
 The server is a process of its own, TLS and tokens on. The devices run in this process, each
 through a shaped link of its own; a connection is cut at random every ``--cut-every`` seconds.
 Every ten seconds a line shows the server's resident memory, its descriptors and threads; at the
-end the medians of the first and the last third are compared.
+end the medians of the first and the last third are compared, and the log of events with what the
+devices did. ``--hostile``: the company of ``hostile.py`` beside them.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ import argparse
 import asyncio
 import hashlib
 import json
+import logging
 import multiprocessing
 import random
 import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import hostile  # type: ignore[import-not-found]  # beside this script
 
 from endedge.edge.server.journal import DeviceRounds
 from endedge.edge.server.keys import create_keys, issue_bundle
@@ -44,8 +49,9 @@ def install(package: bytes, base: Path | None, target: Path) -> None:
 
 
 def run_edge(folder: Path, port: int) -> None:
-    sys.stdout = open(folder / "edge.log", "a")  # noqa: SIM115
-    serve_main(ServeConfig(folder / "edge", port=port, secure=True, heartbeat_s=2), adapt)
+    sys.stdout = sys.stderr = open(folder / "edge.log", "a")  # noqa: SIM115
+    config = ServeConfig(folder / "edge", port=port, secure=True, heartbeat_s=2, workers=2)
+    serve_main(config, hostile.processes(adapt, config.workers))
 
 
 def usage(pid: int) -> tuple[float, int, int]:
@@ -116,6 +122,13 @@ async def soak(
     idle = usage(pid)
     for proxy in proxies.values():
         await asyncio.to_thread(proxy.close)
+    events = [
+        json.loads(line)
+        for path in (folder / "edge").glob("audit.jsonl*")
+        for line in path.read_text().splitlines()
+    ]
+    wanted = ("stored", "adapting", "adapted", "applied")
+    noted = {k: sum(e["event"] == k and e["device"] in names for e in events) for k in wanted}
     states = [DeviceRounds(folder / "edge" / "devices" / name).state for name in names]
     third = max(len(samples) // 3, 1)
 
@@ -127,6 +140,9 @@ async def soak(
         "seconds": time.monotonic() - began_s,
         "rounds": sum(rounds),
         "connections cut": cuts,
+        "events missing in the log": {k: sum(rounds) - n for k, n in noted.items()},
+        "lines in the log": len(events),
+        "most MiB": max(sample[1] for sample in samples),
         "rounds missed": sum(state.missed for state in states),
         "frames lost or doubled": sum(
             abs(state.frames - FRAMES * n) for state, n in zip(states, rounds, strict=True)
@@ -143,20 +159,30 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--cut-every", type=float, default=1.0, help="seconds between cuts")
+    parser.add_argument("--hostile", action="store_true", help="hostile devices and idle sockets")
     parser.add_argument("--out", type=Path, help="write the result as JSON here")
     arguments = parser.parse_args()
+    logging.getLogger("endedge.device").setLevel(logging.ERROR)  # cuts are what this is about
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         keys = create_keys(folder / "edge" / "keys")
         for k in range(arguments.devices):
             issue_bundle(keys, f"cam-{k:02d}")
+        for device_id in hostile.NAMES:
+            issue_bundle(keys, device_id)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         edge = multiprocessing.get_context("spawn").Process(target=run_edge, args=(folder, port))
         edge.start()
         assert edge.pid is not None
+        company = None
         try:
-            time.sleep(2)
+            log = folder / "edge.log"
+            while edge.is_alive() and not (log.is_file() and "edge on" in log.read_text()):
+                time.sleep(0.1)  # until it listens
+            if arguments.hostile:
+                script = [sys.executable, hostile.__file__, str(folder), str(port)]
+                company = subprocess.Popen([*script, str(60 * arguments.minutes)])
             result = asyncio.run(
                 soak(
                     folder,
@@ -167,7 +193,12 @@ def main() -> None:
                     arguments.cut_every,
                 )
             )
+            if company is not None:
+                company.wait(60)
+                result |= json.loads((folder / "company.json").read_text())
         finally:
+            if company is not None:
+                company.kill()
             edge.terminate()
             edge.join(10)
     for key, value in result.items():

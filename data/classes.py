@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def match_classes(dataset: Dataset, names: Sequence[str], *, what: str, detector
         Frame(f.image_id, f.path, f.width, f.height, f.boxes, new[f.labels], f.crowd)
         for f in dataset.frames
     )
-    return Dataset(frames, names, tuple(ids[n] for n in names))
+    return replace(dataset, frames=frames, names=names, category_ids=tuple(ids[n] for n in names))
 
 
 def same_classes(a: Sequence[str], b: Sequence[str], *, what: str, other: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,18 +60,20 @@ class Frame:
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Frames with the classes they are labelled in. ``category_ids[i]`` is the COCO id of
-    class index ``i``, whose name is ``names[i]``."""
+    class index ``i``, whose name is ``names[i]``. ``labels``: who drew the boxes, ``truth``
+    (people), ``teacher`` (a detector) or ``mixed``, as `endedge import` marks it in the file."""
 
     frames: tuple[Frame, ...]
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
+    labels: str = "truth"
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def take(self, indices: Sequence[int]) -> Dataset:
         """The frames at ``indices``, in that order."""
-        return Dataset(tuple(self.frames[i] for i in indices), self.names, self.category_ids)
+        return replace(self, frames=tuple(self.frames[i] for i in indices))
 
 
 def load_coco(annotations: str | Path, images: str | Path) -> Dataset:
@@ -114,8 +117,20 @@ def dataset_of(
                 np.array([b.crowd for b in drawn], np.bool_),
             )
         )
-    names = tuple(c.name for c in categories)
-    return Dataset(tuple(frames), names, tuple(c.category_id for c in categories))
+    return Dataset(
+        tuple(frames),
+        tuple(c.name for c in categories),
+        tuple(c.category_id for c in categories),
+        _who_labelled(found.document),
+    )
+
+
+def _who_labelled(document: dict[str, Any]) -> str:
+    """``truth`` unless the file says that a detector drew all or some of its boxes."""
+    info = document.get("info")
+    mark = info.get("endedge") if isinstance(info, dict) else None
+    labels = mark.get("labels") if isinstance(mark, dict) else None
+    return labels if labels in ("teacher", "mixed") else "truth"
 
 
 def check_pictures(*sets: Dataset, max_side: int | None = None) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ __all__ = [
     "FRAME_OVERHEAD_BYTES",
     "HEADER_BYTES",
     "Codec",
+    "DecodeLimits",
     "EncodedFrame",
     "Refused",
     "batch_bytes",
@@ -99,6 +101,15 @@ class Codec:
             raise
         except ValueError:
             raise BadInput(f"cannot read codec {text!r}; write e.g. 'webp-q30-320'") from None
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """Of one batch: ``pixels`` decoded over all frames, processor ``seconds`` spent on decoding.
+    40 WebP frames of 38 bytes each can decode to 2 GB and take 14 s."""
+
+    pixels: int = 2**32  # 14,000 frames of 640 x 480
+    seconds: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -263,26 +274,73 @@ def decode_batch(
     data: bytes | BinaryIO,
     *,
     sizes: Mapping[int, tuple[int, int]] | None = None,
+    largest: Mapping[int, tuple[int, int]] | None = None,
+    limits: DecodeLimits | None = None,
     max_pixels: int = MAX_PIXELS,
     max_frames: int = MAX_FRAMES,
     max_frame_bytes: int = MAX_FRAME_BYTES,
 ) -> Iterator[tuple[int, NDArray[np.uint8]] | Refused]:
     """:func:`unpack_batch` and :func:`decode` in one pass: ``(image id, (H, W, 3) uint8)`` or
-    :class:`Refused`. With ``sizes`` (image id -> width, height in px as encoded), an unknown
-    id and a frame of another size are refused too."""
+    :class:`Refused`.
+
+    One picture at a time is decoded, and only after its id and the size in its header were found
+    right: whoever keeps pictures should keep them small.
+
+    Args:
+        data: the batch, or a binary stream.
+        sizes: image id -> width, height in px as encoded; another id or size is refused.
+        largest: image id -> width, height in px of the frame as it was captured; another id, and
+            a picture that is larger either way round, are refused (frames are never enlarged).
+        limits: of the whole batch; frames beyond ``pixels`` are refused.
+        max_pixels: of one frame.
+        max_frames: in the batch.
+        max_frame_bytes: of one frame as encoded.
+
+    Raises:
+        BadInput: at the first step for a damaged header or index or too many frames; later when
+            decoding has taken ``limits.seconds`` of processor time.
+    """
+    limits = limits or DecodeLimits()
+    left, spent_s = limits.pixels, 0.0
     for item in unpack_batch(data, max_frames=max_frames, max_frame_bytes=max_frame_bytes):
         if isinstance(item, Refused):
             yield item
-        elif sizes is not None and item.image_id not in sizes:
-            yield Refused(item.image_id, "unknown image id")
-        else:
+            continue
+        began_s = time.thread_time()
+        answer: tuple[int, NDArray[np.uint8]] | Refused
+        try:
+            left -= _check_size(item, sizes, largest, left)
             size = None if sizes is None else sizes[item.image_id]
-            try:
-                image = decode(item.blob, max_pixels=max_pixels, size=size)
-            except BadInput as error:
-                yield Refused(item.image_id, str(error))
-            else:
-                yield item.image_id, image
+            answer = item.image_id, decode(item.blob, max_pixels=max_pixels, size=size)
+        except BadInput as error:
+            answer = Refused(item.image_id, str(error))
+        spent_s += time.thread_time() - began_s
+        if spent_s > limits.seconds:
+            raise BadInput(f"decoding the batch took more than {limits.seconds:g} s")
+        yield answer
+
+
+def _check_size(
+    frame: EncodedFrame,
+    sizes: Mapping[int, tuple[int, int]] | None,
+    largest: Mapping[int, tuple[int, int]] | None,
+    left: int,
+) -> int:
+    """The pixels of a frame by its header. Raises :class:`BadInput` for one not to be decoded."""
+    for known in (sizes, largest):
+        if known is not None and frame.image_id not in known:
+            raise BadInput("unknown image id")
+    name, width, height = read_header(frame.blob)
+    if largest is not None:
+        most = largest[frame.image_id]
+        if max(width, height) > max(most) or min(width, height) > min(most):
+            raise BadInput(
+                f"{name} of {width} x {height} px; the frame was captured with "
+                f"{most[0]} x {most[1]}"
+            )
+    if width * height > left:
+        raise BadInput("the batch decodes to more pixels than are taken")
+    return width * height
 
 
 def _read_index(stream: BinaryIO, max_frames: int) -> list[tuple[int, int, int]]:

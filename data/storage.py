@@ -15,6 +15,7 @@ from pathlib import Path
 
 __all__ = [
     "append",
+    "at_home",
     "cache_folder",
     "locked",
     "private_folder",
@@ -130,6 +131,14 @@ def cache_folder() -> Path:
     own = Path(tempfile.mkdtemp(prefix="endedge-"))
     atexit.register(shutil.rmtree, own, ignore_errors=True)
     return own
+
+
+def at_home(name: str) -> str:
+    """``name`` with a leading ``~`` as the user's home; as it is where that is not known."""
+    try:
+        return str(Path(name).expanduser()) if name.startswith("~") else name
+    except RuntimeError:
+        return name
 
 
 def private_folder(folder: Path) -> None:

@@ -20,8 +20,8 @@ from ultralytics.nn.modules import (
 from ultralytics.nn.modules.block import C2PSA, Attention, PSABlock
 
 from endedge.data.errors import BadInput
+from endedge.distill.layers import layers
 from endedge.distill.model import DetectionModel
-from endedge.distill.structure import layers
 
 __all__ = ["Channels", "trace"]
 

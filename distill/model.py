@@ -23,6 +23,7 @@ from torch import nn
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
 from endedge.distill.adapter import InputAdapter, adapter_of, attach
+from endedge.distill.layers import layers, set_widths
 
 
 def _private_ultralytics() -> None:
@@ -224,8 +225,6 @@ def _load_pickle(path: Path) -> DetectionModel:
 def _fill(model: DetectionModel, state: dict[str, torch.Tensor]) -> None:
     """Load ``state`` into ``model``, narrowed to it first: a pruned detector has the description
     of the whole one, and the shapes of its tensors say what is left."""
-    from endedge.distill.structure import layers, set_widths  # which builds upon this module
-
     wanted = {}
     for layer in layers(model):
         conv = layer.conv

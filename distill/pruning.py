@@ -21,9 +21,9 @@ from torch import Tensor
 
 from endedge.data.errors import BadInput
 from endedge.distill.channels import Channels, trace
+from endedge.distill.layers import Layer, layers, set_widths
 from endedge.distill.model import DetectionModel, clone, count_parameters
 from endedge.distill.package.sensitivity import Sensitivity, gate_scores, measure
-from endedge.distill.structure import Layer, layers, set_widths
 
 __all__ = ["prune"]
 

@@ -3,11 +3,12 @@ be read without PyTorch."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from endedge.data.errors import BadInput
 
-__all__ = ["Recipe"]
+__all__ = ["Recipe", "check_loss"]
 
 
 @dataclass(frozen=True)
@@ -34,3 +35,14 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch < 1 or not self.lr > 0 or not 0 <= self.ema < 1:
             raise BadInput(f"recipe needs steps >= 0, batch >= 1, lr > 0, 0 <= ema < 1: {self}")
+
+
+def check_loss(loss: float, step: int, recipe: Recipe, rate: float) -> float:
+    """``loss`` if it is finite: a training that has diverged only spreads what is not a number.
+    ``rate`` is that of the step. Raises :class:`BadInput`."""
+    if not math.isfinite(loss):
+        raise BadInput(
+            f"training diverged: the loss is {loss} at step {step} of {recipe.steps}, at a rate of "
+            f"{rate:.2g}; lower the rate (lr: {recipe.lr:g})"
+        )
+    return loss

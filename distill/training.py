@@ -24,7 +24,7 @@ from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
 from endedge.distill.losses import Objective, Targets
 from endedge.distill.model import DetectionModel, clone, fold_norms
-from endedge.distill.recipe import Recipe
+from endedge.distill.recipe import Recipe, check_loss
 
 __all__ = ["Recipe", "gather", "interpolate", "order_of", "rate_at", "train"]
 
@@ -43,7 +43,8 @@ def train(
     ``objective(model)`` makes the loss, called with the raw predictions of each batch and
     its :class:`Targets`; ``on_step(step, loss)`` is told of progress. ``start`` is untouched.
     On a GPU the frames stay there and the network runs in bf16; losses, gradients and weights are
-    fp32 everywhere. Raises :class:`BadInput` without frames.
+    fp32 everywhere. Raises :class:`BadInput` without frames, and at the first loss that is not
+    finite.
     """
     if len(frames) == 0:
         raise BadInput("no frames to train on; give at least one")
@@ -67,15 +68,19 @@ def train(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, 10.0)
         optimizer.step()
+        rate = float(schedule.get_last_lr()[0])
         schedule.step()
         decay = min(recipe.ema, step / (step + 10.0))  # short at first: the start is no result
         torch._foreach_lerp_(average, [p.detach() for p in trained], 1 - decay)
+        value = check_loss(float(loss.detach()), step, recipe, rate)
         if on_step is not None:
-            on_step(step, float(loss.detach()))
+            on_step(step, value)
     for parameter, mean in zip(trained, average, strict=True):
         parameter.data.copy_(mean)
     result = clone(start)
     learned = model.model[: _trained_modules(model, recipe)].state_dict()
+    if not all(bool(tensor.isfinite().all()) for tensor in learned.values()):
+        check_loss(math.nan, recipe.steps, recipe, recipe.lr)  # by the last step of all
     result.model[: _trained_modules(model, recipe)].load_state_dict(learned)
     return result.requires_grad_(True).cpu().eval()
 

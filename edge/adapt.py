@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
 from endedge.distill.losses import Objective, labels
 from endedge.distill.model import DetectionModel, clone
@@ -176,9 +177,14 @@ def part_way(
     device: str = "cpu",
 ) -> Adapted:
     """The mixture of ``start`` and its trained ``end``, among ``shares`` of the way, with the
-    lowest loss on frames that no training saw."""
+    lowest loss on frames that no training saw. Raises :class:`BadInput` where one is not finite."""
     models = {share: interpolate(start, end, share) for share in shares}
     tried = {0.0: held_back_loss(start, held_back, device)}
     tried |= {s: held_back_loss(m, held_back, device) for s, m in models.items()}
+    if wrong := [share for share, loss in tried.items() if not math.isfinite(loss)]:
+        raise BadInput(
+            f"training diverged: the loss on held-back frames is {tried[wrong[0]]} at "
+            f"{wrong[0]:.0%} of the way; lower the rate"
+        )
     best = min(shares, key=lambda share: tried[share])
     return Adapted(models[best], best, tried)

@@ -125,19 +125,29 @@ class EdgeEnd:
 
     def receive(self, batch: bytes, annotated: Mapping[int, Frame]) -> Received:
         """Decode an upload. One bad frame, or one that is not ``annotated`` (frames by image id),
-        does not cost the others. Raises :class:`BadInput` for bytes that are no batch."""
+        does not cost the others. Raises :class:`BadInput` for bytes that are no batch.
+
+        What is not known, or larger than it was captured, is not decoded; what is decoded becomes a
+        square of the detector's side at once, so memory follows the number of frames, not what
+        their headers say.
+        """
         frames: list[Frame] = []
-        pictures: dict[int, Any] = {}
+        squares: list[Batch] = []
+        picture: dict[int, Any] = {}
         refused: list[str] = []
-        for item in decode_batch(batch):
+        captured = {i: (frame.width, frame.height) for i, frame in annotated.items()}
+
+        def stack(some: Sequence[Frame]) -> Batch:
+            return stack_frames(some, self.plan.side, lambda frame: picture[frame.image_id])
+
+        for item in decode_batch(batch, largest=captured):
             if isinstance(item, Refused):
                 refused.append(f"frame {item.image_id}: {item.reason}")
-            elif item[0] not in annotated:
-                refused.append(f"frame {item[0]} is unknown")
             else:
                 frames.append(annotated[item[0]])
-                pictures[item[0]] = item[1]
-        seen = stack_frames(frames, self.plan.side, lambda f: pictures[f.image_id])
+                picture = {item[0]: item[1]}
+                squares.append(stack(frames[-1:]))
+        seen = join(squares) if squares else stack([])
         return Received(tuple(frames), seen, tuple(refused))
 
     def label(

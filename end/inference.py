@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torchvision  # noqa: F401 (Ultralytics' NMS takes its kernel, 5 times faster, where it is loaded)
 from numpy.typing import NDArray
+from torch import Tensor
 from ultralytics.utils.nms import non_max_suppression
 
 from endedge.data.frames import Batch
 from endedge.distill.model import DetectionModel, clone
 
-__all__ = ["Detections", "detect"]
+__all__ = ["Detections", "Network", "detect", "detect_square", "suppressed"]
+
+Network = Callable[[Tensor], Tensor]
+"""Pictures (n, 3, h, w) float32 in [0, 1] → what the head says of them, (n, 4 + classes, anchors)
+or, of heads that suppress doubles themselves, (n, 300, 6)."""
 
 # The settings of COCO evaluation: keep low scores, for mAP integrates over all of them.
 _MIN_SCORE, _NMS_IOU, _MAX_DETECTIONS = 0.001, 0.7, 300
@@ -43,18 +48,32 @@ def detect(
 ) -> list[Detections]:
     """Run ``model`` over ``frames`` (letterboxed uint8) and return detections in frame px."""
     model = clone(model).to(device).eval().fuse(verbose=False)
+    windows = _by_window(frames, int(model.stride.max()), batch_size)
+    return _detected(lambda images: model(images)[0], frames, windows, min_score, device)
+
+
+@torch.inference_mode()
+def detect_square(
+    network: Network, frames: Batch, *, min_score: float = _MIN_SCORE
+) -> list[Detections]:
+    """The same with a network of fixed input, one whole square at a time, as exported models of
+    batch 1 take them."""
+    side = frames.images.shape[-1]
+    windows = (([i], (0, side, 0, side)) for i in range(len(frames)))
+    return _detected(network, frames, windows, min_score, "cpu")
+
+
+def _detected(
+    network: Network,
+    frames: Batch,
+    windows: Iterable[tuple[list[int], tuple[int, int, int, int]]],
+    min_score: float,
+    device: torch.device | str,
+) -> list[Detections]:
     found: dict[int, Detections] = {}
-    for at, (top, bottom, left, right) in _by_window(frames, int(model.stride.max()), batch_size):
+    for at, (top, bottom, left, right) in windows:
         images = frames.images[at, :, top:bottom, left:right].to(device).float() / 255
-        raw = model(images)[0]
-        kept = non_max_suppression(
-            raw,
-            conf_thres=min_score,
-            iou_thres=_NMS_IOU,
-            max_det=_MAX_DETECTIONS,
-            multi_label=True,
-            max_time_img=10.0,
-        )
+        kept = suppressed(network(images), min_score)
         for i, kept_rows in zip(at, kept, strict=True):
             rows = kept_rows.double().cpu().numpy()
             corners = rows[:, :4] + (left, top, left, top)
@@ -65,6 +84,20 @@ def detect(
                 rows[:, 5].astype(np.int64),
             )
     return [found[i] for i in range(len(frames))]
+
+
+def suppressed(raw: Tensor, min_score: float = _MIN_SCORE) -> list[Tensor]:
+    """What a network said of each picture of a batch → rows of x1, y1, x2, y2 (px of its input),
+    score, class, best first, without the doubles."""
+    kept: list[Tensor] = non_max_suppression(
+        raw,
+        conf_thres=min_score,
+        iou_thres=_NMS_IOU,
+        max_det=_MAX_DETECTIONS,
+        multi_label=True,
+        max_time_img=10.0,
+    )
+    return kept
 
 
 def _by_window(

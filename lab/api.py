@@ -21,9 +21,10 @@ from endedge.allocator import Curves, Points, Rules, Surface
 from endedge.data.errors import BadInput
 from endedge.lab import pipeline
 from endedge.lab.benchmark import benchmark
+from endedge.lab.benchmark.outcomes import Benchmark
 from endedge.lab.cli.progress import Progress
 from endedge.lab.config import Config, Link, load_config
-from endedge.lab.report.results import Benchmark, Results
+from endedge.lab.notebook import Results
 
 __all__ = ["bench", "load", "measure", "run"]
 

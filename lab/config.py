@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,12 +24,15 @@ from pydantic import (
 
 from endedge.allocator.problem import Link as AllocatorLink
 from endedge.configs import SHIPPED
+from endedge.data.annotations import read_text
 from endedge.data.codec import Codec
 from endedge.data.errors import BadInput
 from endedge.data.shift import Kind
+from endedge.data.storage import at_home
 from endedge.data.units import parse_quantity
 from endedge.distill.objectives import Responses
 from endedge.distill.recipe import Recipe
+from endedge.lab.strict_yaml import read_yaml
 
 __all__ = ["DEVICES", "Config", "load_config", "loop_of"]
 
@@ -46,6 +50,8 @@ def _quantity(unit: str, kind: type) -> BeforeValidator:
 Bytes = Annotated[Count, _quantity("B", int)]
 Hertz = Annotated[Positive, _quantity("Hz", float)]
 Seconds = Annotated[Positive, _quantity("s", float)]
+LabelledBy = Literal["truth", "teacher", "mixed"]
+File = Annotated[str, AfterValidator(at_home)]  # ~ is the user's home
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -62,15 +68,18 @@ class Camera(_Section):
 
 
 class Data(_Section):
-    """Frames. ``coco``: a folder with COCO annotations and images, relative to ``root``.
+    """Frames. ``coco``: a folder with COCO annotations and images, relative to ``root`` (of a
+    folder that `endedge import` made: that folder).
     ``generated``: scenes made on the spot (domain ``field``), ``pool`` and ``eval`` counts."""
 
     source: Literal["coco", "generated"] = "coco"
-    root: str = "."
+    root: File = "."
     pool_annotations: str = "annotations/instances_pool.json"
     pool_images: str = "images/pool"
     eval_annotations: str = "annotations/instances_eval.json"
     eval_images: str = "images/eval"
+    pool_labels: LabelledBy = "truth"  # who drew the boxes, as the annotations say it: a detector's
+    eval_labels: LabelledBy = "truth"  # own boxes measure agreement with it, not accuracy
     pool_frames: Count | None = None  # the first so many; None: all (generated: 256)
     eval_frames: Count | None = None
     image_side: Annotated[int, Field(ge=32, multiple_of=32)] = 320  # px, square
@@ -82,9 +91,9 @@ class Weights(_Section):
     """Detectors before adaptation: a path, a name inside ``root``, a file shipped with the
     package (``endedge:demo/student.safetensors``) or an Ultralytics name that can be downloaded."""
 
-    root: str | None = None
-    teacher: str
-    student: str
+    root: File | None = None
+    teacher: File
+    student: File
 
 
 class Training(_Section):
@@ -139,7 +148,7 @@ class HeldBack(_Section):
 class Uplink(_Section):
     """Upload sizes (frames) of the grid, the codec's operating points (``jpeg-q75-320``)."""
 
-    frames: tuple[Count, ...]
+    frames: tuple[Annotated[int, Field(ge=2)], ...]  # one to learn from, one to judge by
     codecs: tuple[str, ...] = ("jpeg-q75-320",)
 
     @field_validator("codecs")
@@ -222,8 +231,11 @@ class Edge(_Section):
 
 class Serve(_Section):
     """What one device may ask of `endedge serve`: bytes of a batch, of all its batches averaged
-    over time (a second), of a package; frames of a batch; rounds stored and not ended; and how
-    many devices there may be."""
+    over time (a second), of a package; frames of a batch; rounds stored and not ended; messages
+    and connections a second; and how many devices there may be. ``disk_bytes`` bounds the whole
+    folder (null: 90 % of what is free at the start), ``handshakes`` the peers that have not proved
+    who they are (of all, and of one address). An adaptation job has ``job_memory`` bytes (null:
+    half of the machine's) and ``job_s`` seconds."""
 
     upload_bytes: Bytes = 256 * 2**20
     upload_bytes_per_s: Positive | None = None  # None: as the link allows
@@ -231,6 +243,13 @@ class Serve(_Section):
     frames: Count = 100_000
     pending_rounds: Count = 2
     devices: Count = 1000
+    messages_per_s: Positive = 100.0
+    greetings_per_s: Positive = 1.0
+    disk_bytes: Bytes | None = None
+    handshakes: Count = 256
+    handshakes_per_address: Count = 128
+    job_memory: Bytes | None = None
+    job_s: Positive = 3600.0
 
 
 class Domain(_Section):
@@ -267,7 +286,7 @@ class Loop(_Section):
     select: str = "random"  # rule of end/selection.py
     redact: tuple[str, ...] = ("person",)  # classes blurred by policies that end in +redacted
     policies: tuple[str, ...] = ("adaptive", "equal", "data-only", "model-only", "no-update")
-    prior: str | None = None  # results folder of an earlier `endedge run`, for the adaptive policy
+    prior: File | None = None  # results folder of an earlier `endedge run`, for the adaptive policy
     half_life_rounds: Positive = 4.0  # of an observed round in the adaptive policy's fit
     lost: tuple[Count, ...] = ()
 
@@ -369,12 +388,11 @@ def load_config(where: str | Path, overrides: Sequence[str] = ()) -> Config:
     of range.
     """
     text, name = _read(Path(where))
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadInput(f"{name} is not YAML: {' '.join(str(error).split())}") from None
+    document = read_yaml(text, name)
     if not isinstance(document, dict):
         raise BadInput(f"{name} holds a {type(document).__name__}; a configuration is a mapping")
+    if (Path(where) / "annotations").is_dir() and isinstance(document.get("data", {}), dict):
+        document.setdefault("data", {}).setdefault("root", str(where))  # an imported folder
     for override in overrides:
         _apply(document, override)
     try:
@@ -391,10 +409,10 @@ def _read(path: Path) -> tuple[str, str]:
         if path.is_file():
             if path.stat().st_size > 2**20:
                 raise BadInput(f"{path} is larger than 1 MiB; not a configuration")
-            return path.read_text(encoding="utf-8"), str(path)
+            return read_text(path), str(path)
         if len(path.parts) == 1 and shipped.is_file():
             return shipped.read_text(encoding="utf-8"), path.name
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise BadInput(f"cannot read {path}: {error}") from None
     raise BadInput(f"configuration not found: {path}; give a YAML file or a shipped name ('demo')")
 
@@ -409,10 +427,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
         at = at.setdefault(parent, {})
         if not isinstance(at, dict):
             raise BadInput(f"override {override!r}: {parent} is not a section")
-    try:
-        at[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise BadInput(f"override {override!r}: the value is not YAML") from None
+    at[last] = read_yaml(value, f"override {override!r}: the value")
 
 
 def _first(error: ValidationError) -> str:

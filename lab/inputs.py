@@ -168,6 +168,16 @@ def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:
         raise BadInput(f"data.root is not a folder: {root}; give the folder of the COCO files")
     pool = load_coco(root / data.pool_annotations, root / data.pool_images)
     evaluation = load_coco(root / data.eval_annotations, root / data.eval_images)
+    for name, dataset, said in (
+        ("eval", evaluation, data.eval_labels),
+        ("pool", pool, data.pool_labels),
+    ):
+        if dataset.labels != said:
+            raise BadInput(
+                f"the {name} annotations say that their boxes are of {dataset.labels}, and "
+                f"data.{name}_labels says {said}; a detector's own boxes measure agreement with "
+                f"it, not accuracy: data.{name}_labels={dataset.labels} takes them as they are"
+            )
     pool, evaluation = _first(pool, data.pool_frames), _first(evaluation, data.eval_frames)
     check_pictures(pool, evaluation, max_side=MAX_SIDE)
     check_boxes(evaluation, data.eval_annotations)

@@ -28,13 +28,14 @@ from endedge.lab.benchmark.benchmark import (
     split_sweep,
 )
 from endedge.lab.benchmark.exact import Ladder, cells_of
+from endedge.lab.benchmark.outcomes import Benchmark
 from endedge.lab.benchmark.ranking import Standing, standings
 from endedge.lab.benchmark.robustness import FILES, Trial, held_out, injected_errors, scenarios
 from endedge.lab.config import Config, load_config
 from endedge.lab.inputs import World
 from endedge.lab.report.compare import write_comparison
 from endedge.lab.report.page import write_report
-from endedge.lab.report.results import Benchmark, Results
+from endedge.lab.report.results import Results
 from endedge.lab.store import Store
 from endedge.lab.sweep.adaptive import adaptive_sweep
 from endedge.lab.sweep.cell import Rounds

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from endedge.data.errors import BadInput
 from endedge.data.storage import locked
 
 __all__ = ["Busy", "Missing", "Node", "Peek", "Running", "Store", "digest"]
@@ -79,7 +80,8 @@ class Store:
         """The node of a known ``key``, if it is there and whole."""
         folder = self._nodes / key
         try:
-            document = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+            text = (folder / "record.json").read_text(encoding="utf-8")
+            document = json.loads(text, parse_constant=_not_finite)  # made again
             for name, expected in document["files"].items():
                 if not self._unchanged(folder / name, expected):
                     return None
@@ -136,7 +138,7 @@ class Store:
                     "seconds": seconds,
                     "cpu_seconds": cpu,
                 }
-                (scratch / "record.json").write_text(json.dumps(document, indent=1))
+                (scratch / "record.json").write_text(_finite_json(key, document))
                 shutil.rmtree(self._nodes / key, ignore_errors=True)  # a damaged one
                 os.replace(scratch, self._nodes / key)
             except BaseException:
@@ -184,6 +186,20 @@ class Store:
                 yield
             finally:
                 self._held.pop()
+
+
+def _finite_json(key: str, document: dict[str, Any]) -> str:
+    try:
+        return json.dumps(document, indent=1, allow_nan=False)
+    except ValueError:
+        raise BadInput(
+            f"{key}: a result is not a finite number, so nothing is kept; has the training "
+            "diverged? Lower its rate"
+        ) from None
+
+
+def _not_finite(name: str) -> Any:
+    raise ValueError(name)
 
 
 class Missing(Exception):  # noqa: N818 (an answer, not an error)

@@ -58,6 +58,7 @@ class Connection:
         self._bulk: Iterator[Data] | None = None
         self._wake = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
+        self.heartbeats = True  # off until the other side knows who speaks
         self.sent_bytes = 0
         self.received_bytes = 0
         writer.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
@@ -108,6 +109,8 @@ class Connection:
                             await self._wake.wait()
                         continue
                     except TimeoutError:
+                        if not self.heartbeats:
+                            continue
                         message = Ping()
                 frame = encode(message)
                 self._writer.write(frame)

@@ -27,6 +27,7 @@ __all__ = [
     "Busy",
     "Challenge",
     "Data",
+    "Deferred",
     "Enrol",
     "Failed",
     "Fetch",
@@ -45,6 +46,7 @@ __all__ = [
     "decode_header",
     "encode",
     "hello_statement",
+    "printable",
     "update_statement",
 ]
 
@@ -159,9 +161,18 @@ class Noted(Message):
 
 @dataclass(frozen=True)
 class Refused(Message):
-    """Last word before the edge closes."""
+    """Last word before the edge closes, for good: this device, as it is, will never be taken."""
 
     kind: ClassVar[int] = 9
+    reason: Text
+
+
+@dataclass(frozen=True)
+class Deferred(Message):
+    """Last word before the edge closes, for now: come back after ``retry_s``."""
+
+    kind: ClassVar[int] = 10
+    retry_s: F64
     reason: Text
 
 
@@ -288,6 +299,11 @@ def decode_header(header: bytes) -> tuple[type[Message], int]:
     above the bound.
     """
     magic, version, kind, length = _HEADER.unpack(header)
+    if magic[:1] == b"\x16":  # a TLS record of a handshake
+        raise BadInput(
+            "peer speaks TLS and this side does not: start the edge with --secure, or the device "
+            "without its bundle"
+        )
     if magic != _MAGIC:
         raise BadInput(f"peer does not speak this protocol: begins with {header[:8]!r}")
     if version != PROTOCOL_VERSION:
@@ -300,7 +316,10 @@ def decode_header(header: bytes) -> tuple[type[Message], int]:
 
 
 def decode_body(cls: type[Message], body: bytes) -> Message:
-    """The message in ``body``. Raises :class:`BadInput` unless every byte belongs to it."""
+    """The message in ``body``. Raises :class:`BadInput` unless every byte belongs to it.
+
+    Texts are made :func:`printable` here, once, so that none can steer a terminal or a log.
+    """
     values: list[Any] = []
     at = 0
 
@@ -318,7 +337,7 @@ def decode_body(cls: type[Message], body: bytes) -> Message:
                 raise BadInput(f"{cls.__name__}.{name} has {length} bytes; the bound is {bound}")
             raw = take(length)
             try:
-                values.append(raw.decode() if code == "text" else raw)
+                values.append(printable(raw.decode()) if code == "text" else raw)
             except UnicodeDecodeError:
                 raise BadInput(f"{cls.__name__}.{name} is not UTF-8") from None
         elif code == "fixed":
@@ -328,6 +347,12 @@ def decode_body(cls: type[Message], body: bytes) -> Message:
     if at != len(body):
         raise BadInput(f"{cls.__name__} has {len(body) - at} bytes too many")
     return cls(*values)
+
+
+def printable(text: str) -> str:
+    """``text`` with "?" for each character that is not one to be seen: controls, escape
+    sequences, line ends, and the marks that turn the direction of writing."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def check_device_id(device_id: str) -> str:

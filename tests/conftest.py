@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import runpy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 import yaml
 
 from endedge.configs import SHIPPED
+from endedge.data.coco import Dataset
 from endedge.distill.model import DetectionModel, build_detector
 
 
@@ -39,3 +42,11 @@ def shared() -> Path:
     if not (folder / "coco" / "annotations").is_dir() or not (folder / "weights").is_dir():
         pytest.skip("real frames and weights are not here: set ENDEDGE_SHARED to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def exports() -> dict[str, Callable[[Path, Dataset], None]]:
+    """By label tool: writes a data set into a folder as that tool exports it."""
+    tools: dict[str, Callable[[Path, Dataset], None]]
+    tools = runpy.run_path(str(Path(__file__).parent / "exports.py"))["TOOLS"]
+    return tools

@@ -71,6 +71,6 @@ def test_configuration_keys_in_the_documentation_exist() -> None:
         for key in re.findall(r"`([a-z_]+\.[a-z_]+)(?:=[^`]*)?`", page.read_text()):
             section = key.split(".")[0]
             if section in Config.model_fields and not key.endswith(
-                (".py", ".md", ".csv", ".json", ".svg")
+                (".py", ".md", ".csv", ".json", ".svg", ".yaml")
             ):
                 assert key in known, f"{page.name}: no such key {key}"

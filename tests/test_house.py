@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import ast
 import tomllib
+from collections.abc import Collection, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Imports point one way: each folder may use those before it. configs holds data only.
-ORDER = ["configs", "data", "link", "distill", "end", "edge", "lab"]
-FOLDERS = [*ORDER, "allocator"]
+# Imports point one way: what each folder may use besides itself. configs holds data only.
+BELOW: dict[str, set[str]] = {
+    "configs": set(),
+    "data": set(),
+    "link": {"data"},
+    "distill": {"data"},
+    "end": {"data", "link", "distill"},
+    "edge": {"data", "link", "distill", "end"},
+    "allocator": {"data"},
+    "lab": {"configs", "data", "link", "distill", "end", "edge", "allocator"},
+}
+FOLDERS = list(BELOW)
+ALLOCATOR_USES = {"endedge.data.units", "endedge.data.errors"}
+MOST_FLAT = 10  # modules of lab/ that are in none of its rooms
 
 
 def test_the_package_list_is_what_is_on_disk() -> None:
@@ -28,26 +41,105 @@ def test_type_checkers_see_the_same_folders() -> None:
     assert links == {name: ROOT / name for name in FOLDERS}
 
 
-def _imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        found |= {n for n in names if n.startswith("endedge")}
+# The import graph ------------------------------------------------------------------------------
+
+
+def _modules() -> dict[str, Path]:
+    found = {}
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found["endedge." + ".".join(parts).removesuffix(".__init__")] = path
     return found
+
+
+def _graph() -> dict[str, set[str]]:
+    """Who imports whom, by module: at the top, inside functions, for type checkers only."""
+    modules = _modules()
+    graph: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        graph[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inside = [f"{node.module}.{alias.name}" for alias in node.names]
+                used = {n if n in modules else node.module for n in inside}
+            elif isinstance(node, ast.Import):
+                used = {alias.name for alias in node.names}
+            else:
+                continue
+            graph[name] |= {n for n in used if n.split(".")[0] == "endedge"} - {name}
+    return graph
+
+
+def _room(module: str) -> str:
+    """``endedge.lab.report.page`` lives in ``endedge.lab.report``; a flat module is its own."""
+    parts = module.split(".")
+    return ".".join(parts[:3]) if len(parts) > 3 else module
+
+
+def _circle(graph: Mapping[str, Collection[str]]) -> list[str] | None:
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        return list(error.args[1])
+    return None
+
+
+GRAPH = _graph()
+
+
+def test_the_graph_is_drawn() -> None:
+    """It sees imports of every sort, or the tests below would hold nothing."""
+    assert "endedge.edge.edge" in GRAPH["endedge.lab.inputs"]  # at the top
+    assert "endedge.lab.pipeline" in GRAPH["endedge.lab.cli.main"]  # inside a function
+    assert "endedge.distill.losses" in GRAPH["endedge.distill.objectives"]  # for types
+    assert _circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) is not None
+    assert _circle({"a": {"b", "c"}, "b": {"c"}}) is None
+    assert all(used in GRAPH for uses in GRAPH.values() for used in uses)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_imports_point_one_way(folder: str) -> None:
-    for path in (ROOT / folder).rglob("*.py"):
-        for name in _imports(path):
-            there = name.split(".")[1]
-            if folder == "allocator":
-                assert there == "allocator" or name in (
-                    "endedge.data.units",
-                    "endedge.data.errors",
-                ), f"{path}: {name}"
-            elif there == "allocator":
-                assert folder in ("edge", "lab"), f"{path}: {name}"
-            else:
-                assert ORDER.index(there) <= ORDER.index(folder), f"{path}: {name}"
+    for name, uses in GRAPH.items():
+        if name.split(".")[1] != folder:
+            continue
+        for used in uses:
+            there = used.split(".")[1]
+            assert there == folder or there in BELOW[folder], f"{name} imports {used}"
+            if folder == "allocator" and there == "data":
+                assert used in ALLOCATOR_USES, f"{name} imports {used}"
+
+
+def test_no_circle_of_modules() -> None:
+    assert _circle(GRAPH) is None
+
+
+def test_no_circle_of_rooms() -> None:
+    rooms: dict[str, set[str]] = {}
+    for name, uses in GRAPH.items():
+        if name.count(".") > 1:  # a folder's __init__ shows what is inside
+            rooms.setdefault(_room(name), set()).update(
+                _room(u) for u in uses if u.count(".") > 1 and _room(u) != _room(name)
+            )
+    assert _circle(rooms) is None
+
+
+def test_few_modules_of_the_lab_are_in_no_room() -> None:
+    flat = [p.name for p in (ROOT / "lab").glob("*.py") if p.name != "__init__.py"]
+    assert len(flat) <= MOST_FLAT, flat
+
+
+def test_a_cell_is_followed_in_six_files() -> None:
+    """From the cell to the losses and the packer: what docs/contributing.md walks through."""
+    walk = [
+        "endedge.lab.sweep.cell",
+        "endedge.end.device",
+        "endedge.edge.edge",
+        "endedge.edge.adapt",
+        "endedge.distill.training",
+        "endedge.distill.package.format",
+    ]
+    seen = {walk[0]}
+    for name in walk[1:]:
+        assert any(name in GRAPH[before] for before in seen), f"{name} is not reached"
+        seen.add(name)

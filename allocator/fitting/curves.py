@@ -17,17 +17,16 @@ from numpy.typing import NDArray
 from endedge.allocator import display as show
 from endedge.allocator.accuracy.joint import Joint, Kind, joint_value
 from endedge.allocator.accuracy.monotone import Monotone
-from endedge.allocator.fitting.surface import OperatingPoint, Surface
+from endedge.allocator.fitting.surface import Surface
+from endedge.allocator.problem import Link, OperatingPoint, Range, Rules
+from endedge.allocator.solve.optimum import Allocation, allocate
 from endedge.data.errors import BadInput
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from endedge.allocator.problem import Rules
-    from endedge.allocator.solve.optimum import Allocation
-
-__all__ = ["Candidate", "Curves", "Range"]
+__all__ = ["Candidate", "Curves"]
 
 Floats = NDArray[np.float64]
 
@@ -35,18 +34,6 @@ FORMAT = "endedge-curves-1"
 _MAX_FILE_BYTES = 16 * 2**20
 _MAX_ITEMS = 100_000
 _NOT_CURVES = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
-
-
-@dataclass(frozen=True)
-class Range:
-    """A closed range of bytes, 0 <= low <= high."""
-
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.low <= self.high and math.isfinite(self.high)):
-            raise BadInput(f"byte range [{self.low}, {self.high}] needs 0 <= low <= high, finite")
 
 
 @dataclass(frozen=True)
@@ -148,9 +135,6 @@ class Curves:
         rules: Rules | None = None,
     ) -> Allocation:
         """The best split of a link: :func:`endedge.allocator.allocate` with these curves."""
-        from endedge.allocator.problem import Link, Rules
-        from endedge.allocator.solve.optimum import allocate
-
         link = Link(bandwidth_hz, period_s, up_bit_per_s_per_hz, down_bit_per_s_per_hz)
         return allocate(self, link, rules or Rules())
 
@@ -218,8 +202,11 @@ class Curves:
         """Write ``curves.json``, atomically."""
         path = Path(path)
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(self.to_json(), encoding="utf-8")
-        os.replace(partial, path)
+        try:
+            partial.write_text(self.to_json(), encoding="utf-8")
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)  # of a full disk
 
     @classmethod
     def load(cls, path: str | Path) -> Curves:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from endedge.allocator.accuracy.joint import COMPOSITIONS, Joint, Kind, joint_value
 from endedge.allocator.accuracy.shapes import DATA_SHAPES, MODEL_SHAPES
-from endedge.allocator.fitting.curves import Candidate, Curves, Range
+from endedge.allocator.fitting.curves import Candidate, Curves
 from endedge.allocator.fitting.grid import Grid
 from endedge.allocator.fitting.levenberg_marquardt import Problem, leverage, polish, screen
 from endedge.allocator.fitting.surface import Surface
+from endedge.allocator.problem import Range
 from endedge.data.errors import BadInput
 
 __all__ = ["all_kinds", "fit"]

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endedge.allocator import display as show
+from endedge.allocator.problem import OperatingPoint
 from endedge.data.errors import BadInput
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-__all__ = ["OperatingPoint", "Points", "Surface"]
+__all__ = ["Points", "Surface"]
 
 Floats = NDArray[np.float64]
 
@@ -117,8 +118,11 @@ class Surface:
         """Write ``surface.csv`` (columns in the order of the fields)."""
         path = Path(path)
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(self.to_csv(), encoding="utf-8")
-        partial.replace(path)
+        try:
+            partial.write_text(self.to_csv(), encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)  # of a full disk
 
     def sha256(self) -> str:
         """SHA-256 (hex) of :meth:`to_csv`: the provenance that curves carry."""
@@ -192,20 +196,6 @@ def _text(value: Any) -> str:
     if math.isnan(number):
         return ""
     return str(int(number)) if number == int(number) and abs(number) < 2**53 else repr(number)
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """What a decision executes: N frames in a codec up, a package of a budget down."""
-
-    frames: int
-    codec: str
-    upload_bytes: float
-    budget_bytes: float
-    update_bytes: float
-    bits: float
-    prune: float
-    mode: str
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import numpy as np
 
 from endedge.allocator.accuracy.joint import Joint, Kind
 from endedge.allocator.accuracy.monotone import Monotone
-from endedge.allocator.fitting.curves import Curves, Range
+from endedge.allocator.fitting.curves import Curves
 from endedge.allocator.fitting.surface import Surface
+from endedge.allocator.problem import Range
 
 __all__ = ["curves_of", "perturbed", "random_joint", "sample_surface"]
 

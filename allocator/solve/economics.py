@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from endedge.allocator.fitting.curves import Curves
+from endedge.allocator.accuracy.fitted import Fitted
 from endedge.allocator.problem import Budget, Link, Rules
 from endedge.allocator.solve.fleet_dual import Fleet, Market
 from endedge.data.errors import BadInput
@@ -83,7 +83,7 @@ def ledger(
 
 
 def worthwhile(
-    curves: Curves, link: Link, prices: Prices, rules: Rules | None = None
+    curves: Fitted, link: Link, prices: Prices, rules: Rules | None = None
 ) -> tuple[float, float, float]:
     """(bandwidth in Hz, U, M): beyond this bandwidth another bit costs more than it returns.
 

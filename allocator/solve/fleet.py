@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endedge.allocator.accuracy.joint import Joint
-from endedge.allocator.fitting.curves import Range
-from endedge.allocator.problem import Budget
+from endedge.allocator.problem import Budget, Range
 from endedge.allocator.solve.fleet_dual import Fleet, Market
 from endedge.allocator.solve.optimum import best_split
 from endedge.data.errors import BadInput

@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from endedge.allocator import display as show
+from endedge.allocator.accuracy.fitted import Fitted, Options
 from endedge.allocator.accuracy.joint import Joint
 from endedge.allocator.accuracy.shapes import TINY
-from endedge.allocator.fitting.curves import Curves
-from endedge.allocator.fitting.surface import OperatingPoint, Points
-from endedge.allocator.problem import Budget, Link, Rules, Split
+from endedge.allocator.problem import Budget, Link, OperatingPoint, Rules, Split
 from endedge.allocator.solve.branch_and_bound import best_anywhere, best_on_segment, worth
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Allocation:
     ``model saturated``, ``data saturated`` or ``saturated`` (everything fits).
     """
 
-    curves: Curves = field(repr=False)
+    curves: Fitted = field(repr=False)
     link: Link
     upload_bytes: float
     update_bytes: float
@@ -154,7 +153,7 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def allocate(curves: Curves, link: Link, rules: Rules = _PIPELINED) -> Allocation:
+def allocate(curves: Fitted, link: Link, rules: Rules = _PIPELINED) -> Allocation:
     """The best split of ``link`` for ``curves`` under ``rules``.
 
     Raises :class:`BadInput` only through its arguments; an infeasible period is an answer
@@ -165,7 +164,7 @@ def allocate(curves: Curves, link: Link, rules: Rules = _PIPELINED) -> Allocatio
 
 
 def describe(
-    curves: Curves, link: Link, budget: Budget, upload: float, update: float, value: float
+    curves: Fitted, link: Link, budget: Budget, upload: float, update: float, value: float
 ) -> Allocation:
     """All that is to say about U and M bytes whose objective is ``value``."""
     reason = budget.reason
@@ -208,7 +207,7 @@ def best_split(joint: Joint, budget: Budget) -> tuple[float, float, float]:
 
 
 def best_point(
-    points: Points, accuracy: NDArray[np.float64], budget: Budget
+    points: Options, accuracy: NDArray[np.float64], budget: Budget
 ) -> tuple[int | None, float]:
     """The best measured operating point (row) that fits, by ``accuracy`` (n,), and its
     objective: exact, by enumeration. None and the stale mAP when no point beats it.

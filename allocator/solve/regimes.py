@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from endedge.allocator.fitting.curves import Curves
+from endedge.allocator.accuracy.fitted import Fitted
 from endedge.allocator.problem import Link, Rules
 from endedge.allocator.solve.optimum import Allocation, allocate
 
@@ -15,7 +15,7 @@ __all__ = ["Span", "regime_spans", "regime_table", "sweep"]
 
 
 def sweep(
-    curves: Curves, link: Link, bandwidths_hz: Sequence[float], rules: Rules | None = None
+    curves: Fitted, link: Link, bandwidths_hz: Sequence[float], rules: Rules | None = None
 ) -> list[Allocation]:
     """``allocate`` at every bandwidth; ``link`` gives all the rest."""
     rules = rules or Rules()
@@ -32,7 +32,7 @@ class Span:
 
 
 def regime_spans(
-    curves: Curves, link: Link, bandwidths_hz: Sequence[float], rules: Rules | None = None
+    curves: Fitted, link: Link, bandwidths_hz: Sequence[float], rules: Rules | None = None
 ) -> list[Span]:
     """The regimes over rising ``bandwidths_hz``, their borders narrowed to 0.1 %.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from endedge.allocator.fitting.curves import Curves
+from endedge.allocator.accuracy.fitted import Fitted
 from endedge.allocator.problem import Budget, Link, Rules
 from endedge.allocator.solve.optimum import Allocation, best_split, describe
 from endedge.data.errors import BadInput
@@ -18,7 +18,7 @@ _ROOMS, _SHARES, _ZOOMS = 24, 96, 4
 
 
 def allocate_robust(
-    curves: Curves, link: Link, rules: Rules | None = None, quantile: float = 0.1
+    curves: Fitted, link: Link, rules: Rules | None = None, quantile: float = 0.1
 ) -> Allocation:
     """Like ``allocate``, maximising the ``quantile`` of the objective over the bootstrap
     curves; ``average_map`` is that quantile.
@@ -31,7 +31,7 @@ def allocate_robust(
     return describe(curves, link, budget, *best_quantile(curves, budget, quantile))
 
 
-def best_quantile(curves: Curves, budget: Budget, quantile: float) -> tuple[float, float, float]:
+def best_quantile(curves: Fitted, budget: Budget, quantile: float) -> tuple[float, float, float]:
     """(U, M, quantile of the objective); (0, 0, stale mAP) when no update beats it."""
     if not 0 < quantile < 1:
         raise BadInput(f"quantile {quantile} must lie between 0 and 1")

@@ -12,9 +12,10 @@ from typing import Any
 
 from endedge.data.errors import BadInput
 from endedge.distill.adapter import InputAdapter, adapter_of
+from endedge.distill.layers import set_widths, widths
 from endedge.distill.model import DetectionModel, spec_of
 from endedge.distill.package.spec_dictionary import SPEC_DICTIONARY
-from endedge.distill.structure import MAX_PARAMETERS, build_checked, set_widths, widths
+from endedge.distill.structure import MAX_PARAMETERS, build_checked
 
 __all__ = ["changed_adapter", "describe", "read_spec", "skeleton_of"]
 

@@ -20,6 +20,7 @@ import torch
 
 from endedge.data.errors import BadInput
 from endedge.distill.adapter import adapter_of, attach
+from endedge.distill.layers import Layer, layers
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, clone, count_parameters, model_hash, spec_of
 from endedge.distill.package.byte_budget import first_guess, fit_step
@@ -29,7 +30,7 @@ from endedge.distill.package.qat import train_integers
 from endedge.distill.package.quantization import Coded, Ints, Target, apply_coded, steps, targets
 from endedge.distill.package.rounding import Grid, level_grids, make_grid, quantize
 from endedge.distill.package.sensitivity import Sensitivity, measure, synthetic_frames
-from endedge.distill.structure import Layer, build_checked, layers
+from endedge.distill.structure import build_checked
 from endedge.distill.training import Recipe
 
 __all__ = ["PARAMETERS_PER_BYTE", "Packed", "Report", "Watch", "inspect", "pack", "unpack"]

@@ -19,11 +19,12 @@ from torch.nn.utils import parametrize
 
 from endedge.data.errors import BadInput
 from endedge.data.frames import unlabelled
+from endedge.distill.layers import layers
 from endedge.distill.losses import imitation
 from endedge.distill.model import DetectionModel, clone
 from endedge.distill.package.quantization import Coded
 from endedge.distill.package.quantization import steps as grid_steps
-from endedge.distill.structure import layers
+from endedge.distill.recipe import check_loss
 from endedge.distill.training import Recipe, gather, order_of, rate_at
 
 __all__ = ["AWARE_LR", "train_integers"]
@@ -84,9 +85,11 @@ def train_integers(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(latent, 10.0)
         optimizer.step()
+        rate = float(schedule.get_last_lr()[0])
         schedule.step()
+        value = check_loss(float(loss.detach()), i, recipe, rate)
         if on_step is not None:
-            on_step(i, float(loss.detach()))
+            on_step(i, value)
     found = [grid.integers(w.detach()) for grid, w in zip(grids, latent, strict=True)]
     return [
         replace(one, weights=q.reshape(one.weights.shape).to(torch.int32).numpy())

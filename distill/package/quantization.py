@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from endedge.data.errors import BadInput
+from endedge.distill.layers import Layer, layers
 from endedge.distill.model import DetectionModel
-from endedge.distill.structure import Layer, layers
 
 __all__ = [
     "STEP_RESOLUTION",

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endedge.data.errors import BadInput
+from endedge.distill.layers import layers
 from endedge.distill.model import DetectionModel, clone
 from endedge.distill.package.quantization import Floats
-from endedge.distill.structure import layers
 
 __all__ = ["Sensitivity", "gate_scores", "measure", "synthetic_frames"]
 

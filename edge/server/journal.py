@@ -4,24 +4,32 @@ The folder of a device holds ``state.json`` (replaced atomically), the upload in
 (``upload.json`` + ``upload.part``), whole batches ``ROUND.batch`` waiting for their job, and
 the newest package ``ROUND.eeu``. A file is named only when it is whole; at the start the
 names are compared with the state, so a crash between two steps is repaired, and nothing is
-counted twice.
+counted twice. Files of other names are nobody's business here; files of these names that cannot
+be read are :class:`Damaged`, and :mod:`endedge.edge.server.registry` keeps that device apart.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from endedge.data.errors import BadInput
-from endedge.data.storage import append, publish, sha256_of, sweep, write_atomic
-from endedge.link.messages import Offer
+from endedge.data.storage import append, private_folder, publish, sha256_of, sweep, write_atomic
+from endedge.link.messages import Offer, encode
 
-__all__ = ["DeviceRounds", "State"]
+__all__ = ["Damaged", "DeviceRounds", "State"]
+
+_NAME = re.compile(r"([0-9]{8,20})\.(batch|eeu|json)")
+
+
+class Damaged(BadInput):
+    """A file of a device's folder cannot be read; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +47,39 @@ class State:
     attempt_round: int = 0
     attempts: int = 0
 
+    def __post_init__(self) -> None:
+        counts = {k: v for k, v in asdict(self).items() if k != "map50_95"}
+        for name, value in counts.items():
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name} is {value!r}; give a number from 0 on")
+        if self.map50_95 is not None and not 0 <= float(self.map50_95) <= 1:
+            raise ValueError(f"map50_95 is {self.map50_95!r}; give null or 0 to 1")
+
 
 class DeviceRounds:
-    """The ledger of one device. OSError (a full disk) leaves it as it was."""
+    """The ledger of one device. OSError (a full disk) leaves it as it was.
+
+    Raises :class:`Damaged` for a folder whose files cannot be read. Not thread-safe: whoever
+    shares one holds a lock.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)  # what a camera saw is for its owner
         sweep(folder)
         self._part = folder / "upload.part"
         self._state_path = folder / "state.json"
         self.offer: Offer | None = None
         self.state = State()
+        self._digests: dict[int, tuple[int, bytes]] = {}
         if self._state_path.is_file():
             try:
                 self.state = State(**json.loads(self._state_path.read_text()))
-            except (ValueError, TypeError) as error:
-                raise BadInput(f"{self._state_path} is damaged: {error}") from None
+            except (ValueError, TypeError, OSError) as error:
+                raise Damaged(f"{self._state_path} is damaged: {error}") from None
         self._recover()
+        for round_index in self.pending():
+            self.budget_bytes(round_index)
 
     # Upload ----------------------------------------------------------------------------------
 
@@ -127,8 +150,16 @@ class DeviceRounds:
 
     def budget_bytes(self, round_index: int) -> int:
         """The byte budget that came with a stored batch."""
-        path = self._folder / f"{round_index:08d}.json"
-        return int(json.loads(path.read_text())["budget_bytes"])
+        return _from_json(self._folder / f"{round_index:08d}.json").budget_bytes
+
+    def promised_bytes(self) -> int:
+        """What this device may still add to the disk: the rest of the upload in progress, and the
+        packages of the batches that wait."""
+        ready = self.ready_round()
+        asked = [self.budget_bytes(k) for k in self.pending() if k != ready]
+        if self.offer is not None:
+            asked += [self.offer.size - self.received_bytes(), self.offer.budget_bytes]
+        return sum(asked)
 
     def count_attempt(self, round_index: int) -> int:
         """Note on disk that a job starts; returns how often it was started, this one included."""
@@ -141,12 +172,15 @@ class DeviceRounds:
 
     def save_package(self, round_index: int, package: bytes) -> None:
         """Keep a package to be fetched."""
+        self._digests.pop(round_index, None)
         write_atomic(self.package_path(round_index), package)
 
     def package(self, round_index: int) -> tuple[int, bytes]:
-        """Size and SHA-256 of a package."""
-        data = self.package_path(round_index).read_bytes()
-        return len(data), hashlib.sha256(data).digest()
+        """Size and SHA-256 of a package; read once, since a device may ask at each greeting."""
+        if round_index not in self._digests:
+            path = self.package_path(round_index)
+            self._digests = {round_index: (path.stat().st_size, sha256_of(path))}
+        return self._digests[round_index]
 
     def resolve(
         self, round_index: int, map50_95: float | None = None, *, applied: bool = False
@@ -180,12 +214,19 @@ class DeviceRounds:
         self._forget()
 
     def _forget(self) -> None:
-        for path in self._folder.glob("[0-9]*.*"):
-            if int(path.stem) <= self.state.resolved_round:
+        for round_index, _, path in self._files():
+            if round_index <= self.state.resolved_round:
                 path.unlink(missing_ok=True)
 
     def _rounds(self, kind: str) -> list[int]:
-        return sorted(int(path.stem) for path in self._folder.glob(f"[0-9]*.{kind}"))
+        return sorted(round_index for round_index, found, _ in self._files() if found == kind)
+
+    def _files(self) -> Iterator[tuple[int, str, Path]]:
+        """Our own files, by their exact names: a stray "1 copy.batch" is not one."""
+        for name in os.listdir(self._folder):
+            match = _NAME.fullmatch(name)
+            if match is not None:
+                yield int(match[1]), match[2], self._folder / name
 
     def _save(self, **changes: Any) -> None:
         state = replace(self.state, **changes)
@@ -198,5 +239,10 @@ def _to_json(offer: Offer) -> bytes:
 
 
 def _from_json(path: Path) -> Offer:
-    fields = json.loads(path.read_text())
-    return Offer(**(fields | {"sha256": bytes.fromhex(fields["sha256"])}))
+    try:
+        fields = json.loads(path.read_text())
+        offer = Offer(**(fields | {"sha256": bytes.fromhex(fields["sha256"])}))
+        encode(offer)  # each field within its bound
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise Damaged(f"{path} is damaged: {type(error).__name__}: {error}") from None
+    return offer

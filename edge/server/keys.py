@@ -1,6 +1,6 @@
 """Who is who: the edge's certificate and signing key, one-time tokens, enrolled devices.
 
-One command makes everything: ``python -m endedge.edge.server.keys FOLDER DEVICE...``.
+One command makes everything: ``endedge keys DIR DEVICE...``.
 A bundle is the file an operator carries to a device: the edge's certificate and public
 signing key (pinned, no certificate authority is asked), and a token that is good for
 enrolling one public key under one name. The edge keeps no secret of any device: tokens are
@@ -16,6 +16,7 @@ import ipaddress
 import json
 import os
 import secrets
+import shutil
 import ssl
 import sys
 from collections.abc import Sequence
@@ -31,11 +32,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.x509.oid import NameOID
 
 from endedge.data.errors import BadInput
-from endedge.data.storage import write_atomic
+from endedge.data.storage import private_folder, write_atomic
 from endedge.link.messages import check_device_id, hello_statement, update_statement
 
-__all__ = ["EdgeKeys", "create_keys", "issue_bundle", "load_keys"]
+__all__ = ["EdgeKeys", "create_keys", "issue_bundle", "load_keys", "open_keys"]
 
+_LOOPBACK = ("localhost", "127.0.0.1")
 _SIGNING, _TLS_KEY, _CERTIFICATE = "signing.key", "tls.key", "tls.pem"
 
 
@@ -65,10 +67,14 @@ class EdgeKeys:
 
     def check_hello(self, nonce: bytes, device_id: str, signature: bytes) -> None:
         """Raises :class:`BadInput` unless an enrolled device signed this nonce."""
-        path = self._device_path(device_id)
-        if not path.is_file():
+        if not self.enrolled(device_id):
             raise BadInput("device is not enrolled; it needs a token")
-        _check(bytes.fromhex(path.read_text()), nonce, self.public, device_id, signature)
+        known = self._device_path(device_id).read_text()
+        try:
+            device_key = bytes.fromhex(known)
+        except ValueError:
+            raise BadInput("the edge's record of this device is damaged; enrol it anew") from None
+        _check(device_key, nonce, self.public, device_id, signature)
 
     def enrol(
         self,
@@ -101,32 +107,76 @@ class EdgeKeys:
             write_atomic(path, device_key.hex().encode())
         return True
 
+    def enrolled(self, device_id: str) -> bool:
+        """Whether a public key is known under this name."""
+        return self._device_path(device_id).is_file()
+
+    def devices(self) -> list[str]:
+        """The names of all enrolled devices."""
+        return sorted(path.stem for path in (self.folder / "devices").glob("*.pub"))
+
+    def revoke(self, device_id: str) -> None:
+        """Forget the key of a device and its unused token: it gets in no more.
+
+        Raises :class:`BadInput` for a name that has neither.
+        """
+        known = (self._device_path(device_id), self.folder / "tokens" / device_id)
+        if not any(path.is_file() for path in known):
+            raise BadInput(f"no device {device_id} is enrolled or has a token")
+        for path in (*known, self.folder / "bundles" / f"{device_id}.json"):
+            path.unlink(missing_ok=True)
+
     def _device_path(self, device_id: str) -> Path:
         return self.folder / "devices" / f"{check_device_id(device_id)}.pub"
 
 
-def create_keys(folder: Path, hosts: Sequence[str] = ("localhost", "127.0.0.1")) -> EdgeKeys:
+def open_keys(folder: Path, hosts: Sequence[str] | None = None) -> EdgeKeys:
+    """The keys in ``folder``; the first time, when it is empty or not there, they are made, with
+    ``hosts`` (None: this machine's loopback) in the certificate.
+
+    Raises :class:`BadInput` when something is there and the signing key is not: devices pinned
+    it, and a new one would be another edge.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        return load_keys(folder)
+    return create_keys(folder, hosts or _LOOPBACK)
+
+
+def create_keys(folder: Path, hosts: Sequence[str] = _LOOPBACK) -> EdgeKeys:
     """Make the signing key and a self-signed certificate for ``hosts`` in ``folder``.
 
-    Raises :class:`BadInput` if there are keys already (they are never overwritten).
+    The folder appears whole or not at all. Raises :class:`BadInput` if there is anything in it
+    already (keys are never overwritten), or if it cannot be written.
     """
     if (folder / _SIGNING).exists():
         raise BadInput(f"{folder} holds keys already; remove it to start afresh")
     private = ec.generate_private_key(ec.SECP256R1())
-    write_atomic(folder / _CERTIFICATE, _certificate(private, hosts))
-    write_atomic(folder / _TLS_KEY, _pem(private), mode=0o600)
-    # The signing key last: its presence means that the folder is complete.
-    write_atomic(folder / _SIGNING, _pem(Ed25519PrivateKey.generate()), mode=0o600)
-    os.chmod(folder, 0o700)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        private_folder(partial)
+        write_atomic(partial / _CERTIFICATE, _certificate(private, hosts))
+        write_atomic(partial / _TLS_KEY, _pem(private), mode=0o600)
+        write_atomic(partial / _SIGNING, _pem(Ed25519PrivateKey.generate()), mode=0o600)
+        os.chmod(partial, 0o700)
+        os.replace(partial, folder)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise BadInput(f"cannot make keys in {folder}: {error}; give an empty folder") from None
     return load_keys(folder)
 
 
 def load_keys(folder: Path) -> EdgeKeys:
-    """The keys that :func:`create_keys` made. Raises :class:`BadInput` if there are none."""
+    """The keys that :func:`create_keys` made. Raises :class:`BadInput` unless all are there."""
     try:
         key = serialization.load_pem_private_key((folder / _SIGNING).read_bytes(), None)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"no keys in {folder}: {error}") from None
+        for name in (_TLS_KEY, _CERTIFICATE):
+            (folder / name).read_bytes()
+    except (OSError, ValueError, TypeError) as error:
+        raise BadInput(
+            f"no keys in {folder}: {error}; put back {_SIGNING}, {_TLS_KEY} and {_CERTIFICATE} "
+            "from a copy (devices pinned them), or remove the folder and enrol every device anew"
+        ) from None
     if not isinstance(key, Ed25519PrivateKey):
         raise BadInput(f"{folder / _SIGNING} is not an Ed25519 key")
     return EdgeKeys(folder, key)
@@ -215,12 +265,7 @@ def main() -> int:
     parser.add_argument("--host", action="append", help="name or address in the certificate")
     arguments = parser.parse_args()
     try:
-        made = (arguments.folder / _SIGNING).exists()
-        keys = (
-            load_keys(arguments.folder)
-            if made
-            else create_keys(arguments.folder, arguments.host or ["localhost", "127.0.0.1"])
-        )
+        keys = open_keys(arguments.folder, arguments.host)
         for device_id in arguments.devices:
             print(issue_bundle(keys, device_id))
     except BadInput as error:

@@ -1,55 +1,18 @@
-"""What an operator sees: an audit line per event, Prometheus metrics, one live table."""
+"""What an operator sees: a line or a table row per device, and Prometheus metrics."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import logging
-import logging.handlers
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["Audit", "DeviceRow", "metrics_text", "serve_metrics", "table"]
+from endedge.link.messages import printable
 
-_log = logging.getLogger("endedge.edge")
-_AUDIT_BYTES, _AUDIT_FILES = 16 * 2**20, 4  # a hostile peer cannot fill the disk with refusals
-
-
-class Audit:
-    """Appends one JSON line per event to a file that rotates; also counts the events."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = logging.handlers.RotatingFileHandler(
-            path, maxBytes=_AUDIT_BYTES, backupCount=_AUDIT_FILES - 1, encoding="utf-8"
-        )
-        self.counts: dict[str, int] = {}
-
-    def __call__(self, event: str, device_id: str = "", **fields: object) -> None:
-        """Note ``event``; fields must be numbers or texts. A full disk is not an error here."""
-        self.counts[event] = self.counts.get(event, 0) + 1
-        entry = {"time": round(time.time(), 3), "event": event, "device": device_id} | fields
-        line = json.dumps(entry, default=str)
-        record = logging.LogRecord("endedge.edge", logging.INFO, "", 0, line, None, None)
-        with contextlib.suppress(OSError):
-            self._file.acquire()
-            try:
-                if self._file.shouldRollover(record):
-                    self._file.doRollover()
-                if self._file.stream is not None:
-                    self._file.stream.write(line + "\n")
-                    self._file.stream.flush()
-            finally:
-                self._file.release()
-        _log.info(line)
-
-    def close(self) -> None:
-        self._file.close()
+__all__ = ["DeviceRow", "line", "metrics_text", "serve_metrics", "table"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +31,8 @@ class DeviceRow:
     applied_round: int
     missed: int
     map50_95: float | None
-    doing: str
+    doing: str  # link and job, with the reason where there is one
+    quarantined: bool = False
 
 
 _METRICS: tuple[tuple[str, str, str, Callable[[DeviceRow], float | None]], ...] = (
@@ -82,6 +46,7 @@ _METRICS: tuple[tuple[str, str, str, Callable[[DeviceRow], float | None]], ...] 
     ("compute_seconds_total", "counter", "seconds of adaptation", lambda row: row.compute_s),
     ("applied_round", "gauge", "last round in use on the device", lambda row: row.applied_round),
     ("missed_rounds_total", "counter", "rounds without an update", lambda row: row.missed),
+    ("quarantined", "gauge", "1 while its files are damaged", lambda row: row.quarantined),
     ("map50_95", "gauge", "last mAP50-95 the device reported", lambda row: row.map50_95),
 )
 
@@ -123,6 +88,14 @@ async def serve_metrics(port: int, text: Callable[[], str]) -> asyncio.Server:
     return await asyncio.start_server(answer, "127.0.0.1", port, limit=8192)
 
 
+def line(row: DeviceRow) -> str:
+    """One device in one line, without what a terminal would obey."""
+    score = "-" if row.map50_95 is None else f"{row.map50_95:.3f}"
+    return printable(
+        f"{row.device_id}: {row.doing}, round {row.applied_round}, missed {row.missed} mAP {score}"
+    )
+
+
 def table(rows: Sequence[DeviceRow], title: str) -> Table:
     """The live table of ``endedge serve``."""
     grid = Table(title=title)
@@ -152,6 +125,6 @@ def table(rows: Sequence[DeviceRow], title: str) -> Table:
             str(row.applied_round),
             str(row.missed),
             "-" if row.map50_95 is None else f"{row.map50_95:.3f}",
-            row.doing,
+            Text(printable(row.doing)),
         )
     return grid

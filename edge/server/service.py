@@ -1,40 +1,49 @@
 """The edge server: many devices, their uploads, fair adaptation jobs, signed packages.
 
-One event loop serves all sockets; adaptation jobs run in threads and are the only thing that
-may take long. Everything that must survive a kill is on disk before it is acknowledged
-(:mod:`endedge.edge.server.journal`). Memory is bounded whatever peers send: a frame is at most
-16 KiB, chunks go straight to disk, and a device that is to wait is simply not read from.
-``docs/protocol.md`` describes the dialogue.
+One event loop serves all sockets; the disk is touched in threads, adaptation jobs run in processes
+of their own (or in threads, where the caller trusts what it passes). Everything that must survive
+a kill is on disk before it is acknowledged (:mod:`endedge.edge.server.journal`). Memory is bounded
+whatever peers send: a frame is at most 16 KiB, chunks go straight to disk, and a device that is to
+wait is simply not read from. ``docs/protocol.md`` describes the dialogue, and what a hostile
+device can and cannot do.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
-import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from endedge.data.errors import BadInput
+from endedge.edge.server.audit import Audit
+from endedge.edge.server.door import Converse, Door, NotNow
 from endedge.edge.server.jobs import FairQueue
-from endedge.edge.server.journal import DeviceRounds
-from endedge.edge.server.keys import EdgeKeys, create_keys, load_keys
-from endedge.edge.server.monitor import Audit, DeviceRow, metrics_text, serve_metrics
-from endedge.edge.server.session import RETRY_S, Device, Limits
-from endedge.link.connection import READ_LIMIT_BYTES, Connection, is_loopback
-from endedge.link.messages import Challenge, Enrol, Hello, Missed, Refused
+from endedge.edge.server.journal import Damaged, DeviceRounds
+from endedge.edge.server.keys import EdgeKeys, open_keys
+from endedge.edge.server.limits import RETRY_S, DiskQuota, Limits
+from endedge.edge.server.monitor import DeviceRow, metrics_text, serve_metrics
+from endedge.edge.server.registry import Registry
+from endedge.edge.server.session import Device, House
+from endedge.edge.server.workers import Adapt, Job, JobError, JobProcess, Ticket
+from endedge.link.connection import Connection, is_loopback
+from endedge.link.messages import Enrol, Hello, Missed
 
 __all__ = ["Adapt", "EdgeService", "Job", "Limits", "ServeConfig"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 _MAX_ATTEMPTS = 3  # a batch that kills the server each time is given up
+_THREADS = 8  # for the disk
+_TIDY_S = 5.0
+_DAMAGED_S = 30.0  # when a quarantined device may ask again
 
 
 @dataclass(frozen=True)
@@ -62,65 +71,75 @@ class ServeConfig:
             raise BadInput("give 0 < heartbeat_s < idle_timeout_s and at least one worker")
 
 
-@dataclass(frozen=True)
-class Job:
-    """One adaptation: make an update for ``device_id`` of at most ``budget_bytes``.
+class EdgeService:
+    """``async with EdgeService(config, jobs) as edge: ...`` listens on ``edge.port``.
 
-    ``batch`` is what the device uploaded, byte for byte. ``base_round`` is the round whose
-    package the device runs now (0: the model it came with). After a crash the same job may
-    be run again, so it should depend on nothing but these fields.
+    ``jobs`` is a :class:`~endedge.edge.server.workers.JobProcess` for each worker, or one function
+    that runs in threads of this process (as trustworthy as what devices upload).
     """
 
-    device_id: str
-    round_index: int
-    base_round: int
-    batch: bytes
-    budget_bytes: int
-
-
-Adapt = Callable[[Job], bytes]
-
-
-class EdgeService:
-    """``async with EdgeService(config, adapt) as edge: ...`` listens on ``edge.port``."""
-
-    def __init__(self, config: ServeConfig, adapt: Adapt) -> None:
+    def __init__(self, config: ServeConfig, jobs: Adapt | Sequence[JobProcess]) -> None:
         self.config = config
-        self._adapt = adapt
-        self._devices: dict[str, Device] = {}
+        self._runners: list[Callable[[Ticket], bytes]] = (
+            [partial(_run_here, jobs)] * config.workers if callable(jobs) else list(jobs)
+        )
         self._queue = FairQueue()
         self._work = asyncio.Event()
-        self._handshakes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.metrics_port = 0
 
     async def __aenter__(self) -> EdgeService:
         config = self.config
-        keys = config.folder / "keys"
-        self.keys: EdgeKeys = (
-            load_keys(keys) if (keys / "signing.key").exists() else create_keys(keys)
-        )
-        self._tls = self.keys.tls() if config.secure else None
+        self.keys: EdgeKeys = open_keys(config.folder / "keys")
         self.audit = Audit(config.folder / "audit.jsonl")
-        for folder in sorted((config.folder / "devices").glob("*/")):
-            self._schedule(self._device(folder.name))
         self._metrics: asyncio.Server | None = None
-        port = config.port
+        self._threads = ThreadPoolExecutor(_THREADS, "disk")
         try:
-            self._listener = socket.create_server((config.host, port), backlog=256)
-            self._listener.setblocking(False)
+            self._devices = Registry(
+                config.folder / "devices", self.keys, self.audit, self._new_device
+            )
+            house = House(
+                config.limits,
+                self.keys,
+                self.audit,
+                self._threads,
+                self._schedule,
+                DiskQuota(config.folder, config.limits.disk_bytes),
+                self._devices.promised_bytes,
+            )
+            self._house = house
+            for device in self._devices.load():
+                await self._schedule(device)
+            self._listener = _listen(config.host, config.port)
             self.port = self._listener.getsockname()[1]
             if config.metrics_port is not None:
-                port = config.metrics_port
-                self._metrics = await serve_metrics(port, self.metrics)
+                try:
+                    self._metrics = await serve_metrics(config.metrics_port, self.metrics)
+                except OSError as error:
+                    self._listener.close()
+                    raise BadInput(
+                        f"cannot listen on 127.0.0.1, port {config.metrics_port}: {error}"
+                    ) from None
                 self.metrics_port = self._metrics.sockets[0].getsockname()[1]
-        except OSError as error:
+        except BaseException:
             self.audit.close()
-            raise BadInput(f"cannot listen on {config.host}, port {port}: {error}") from None
-        self._spawn(self._accept())
-        for _ in range(config.workers):
-            self._spawn(self._worker())
+            self._threads.shutdown()
+            raise
+        door = Door(
+            self._listener,
+            self.keys,
+            self.audit,
+            config.limits,
+            secure=config.secure,
+            heartbeat_s=config.heartbeat_s,
+            idle_timeout_s=config.idle_timeout_s,
+            admit=self._admit,
+        )
+        self._spawn(self._supervised(door.run))
+        for runner in self._runners:
+            self._spawn(self._supervised(partial(self._worker, runner)))
+        self._spawn(self._supervised(self._tidy))
         self.audit("started", port=self.port, secure=config.secure)
         return self
 
@@ -131,12 +150,16 @@ class EdgeService:
             task.cancel()
         await asyncio.wait(self._tasks)
         self._listener.close()
+        for runner in self._runners:
+            if isinstance(runner, JobProcess):
+                runner.close()
+        self._threads.shutdown()
         self.audit("stopped")
         self.audit.close()
 
     def rows(self) -> list[DeviceRow]:
         """Every known device, for the live table and the metrics."""
-        return [device.row(name in self._queue) for name, device in sorted(self._devices.items())]
+        return self._devices.rows()
 
     def jobs_running(self) -> int:
         """Adaptation jobs queued or running."""
@@ -146,110 +169,86 @@ class EdgeService:
         """Prometheus text."""
         return metrics_text(self.rows(), self.audit.counts)
 
-    # Connections -----------------------------------------------------------------------------
+    # Devices ---------------------------------------------------------------------------------
 
-    async def _accept(self) -> None:
+    def _new_device(self, device_id: str, rounds: DeviceRounds) -> Device:
+        return Device(device_id, rounds, self._house)
+
+    async def _admit(self, message: Enrol | Hello, nonce: bytes) -> tuple[str, Converse]:
+        """Check who it is; its name, and what converses with it."""
+        name, most = message.device_id, self.config.limits.devices
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                knocking, peer = await loop.sock_accept(self._listener)
-            except OSError as error:  # no descriptors left: those who are in go on
-                self.audit("accept_error", why=str(error))
-                await asyncio.sleep(RETRY_S)
-                continue
-            if self._handshakes >= self.config.limits.handshakes:
-                knocking.close()
-                self.audit("turned_away", peer=str(peer))
-            else:
-                self._handshakes += 1
-                serving = self._spawn(self._serve(knocking, str(peer)))
-                # also when the service stops before the task has begun
-                serving.add_done_callback(partial(_hang_up, knocking))
-
-    async def _serve(self, knocking: socket.socket, peer: str) -> None:
-        connection: Connection | None = None
-        name, last = "", None
-        try:
-            try:
-                async with asyncio.timeout(self.config.limits.handshake_s):
-                    connection = await self._open(knocking)
-                    device = await self._authenticate(connection)
-            finally:
-                self._handshakes -= 1
-            name = device.device_id
-            self.audit("connected", name, peer=peer)
-            await device.converse(connection)
-        except BadInput as error:
-            self.audit("refused", name, peer=peer, why=str(error))
-            last = Refused(str(error).encode()[:200].decode(errors="ignore"))
-        except (OSError, TimeoutError) as error:
-            self.audit("disconnected", name, peer=peer, why=str(error) or type(error).__name__)
-        finally:
-            if connection is not None:
-                await connection.close(last)
-
-    async def _open(self, knocking: socket.socket) -> Connection:
-        reader = asyncio.StreamReader(limit=READ_LIMIT_BYTES)
-        protocol = asyncio.StreamReaderProtocol(reader)
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_accepted_socket(lambda: protocol, knocking, ssl=self._tls)
-        connection = Connection(
-            reader,
-            asyncio.StreamWriter(transport, protocol, reader, loop),
-            heartbeat_s=self.config.heartbeat_s,
-            idle_timeout_s=self.config.idle_timeout_s,
-        )
-        connection.start()
-        return connection
-
-    async def _authenticate(self, connection: Connection) -> Device:
-        nonce = secrets.token_bytes(32)
-        connection.post(Challenge(nonce, self.keys.public))
-        message = await connection.receive()
         if isinstance(message, Enrol):
-            name = message.device_id
-            if name not in self._devices and len(self._devices) >= self.config.limits.devices:
-                raise BadInput(f"this edge takes {self.config.limits.devices} devices")
+            if name not in self._devices and len(self._devices) >= most:
+                raise NotNow(f"this edge takes {most} devices", _DAMAGED_S)
             token = message.token if self.config.secure else None
-            if self.keys.enrol(nonce, name, message.device_key, message.signature, token):
-                self.audit("enrolled", name)
-                self._forget(name)  # another key: another device, which starts at round 1
-        elif isinstance(message, Hello):
-            name = message.device_id
-            self.keys.check_hello(nonce, name, message.signature)
-        else:
-            raise BadInput(f"expected Hello or Enrol, got {type(message).__name__}")
-        return self._device(name)
-
-    def _device(self, device_id: str) -> Device:
-        if device_id not in self._devices:
-            rounds = DeviceRounds(self.config.folder / "devices" / device_id)
-            self._devices[device_id] = Device(
-                device_id, rounds, self.config.limits, self.keys, self.audit, self._schedule
+            enrol = partial(
+                self.keys.enrol, nonce, name, message.device_key, message.signature, token
             )
-        return self._devices[device_id]
+            if await loop.run_in_executor(self._threads, enrol):
+                self.audit("enrolled", name)
+                self._devices.forget(name)  # another key: another device, which starts at round 1
+        else:
+            self.keys.check_hello(nonce, name, message.signature)
+        known, device = self._devices.get(name), self._devices.find(name)
+        if device is not None and device is not known:
+            with self._quarantining(device):  # mended by the operator: its batches may wait
+                await self._schedule(device)
+        if device is None:
+            why = "its files on the edge are damaged, which the operator has to mend"
+            raise NotNow(why, _DAMAGED_S)
+        if (wait_s := device.greetings.wait_s(1.0)) > 0:
+            raise NotNow("too many connections of this device", wait_s)
+        return name, partial(self._converse, device)
 
-    def _forget(self, device_id: str) -> None:
-        old = self._devices.pop(device_id, None)
-        if old is not None and old.connection is not None:
-            old.connection.abort()
-        shutil.rmtree(self.config.folder / "devices" / device_id, ignore_errors=True)
+    async def _converse(self, device: Device, connection: Connection) -> None:
+        with self._quarantining(device):
+            await device.converse(connection)
+
+    @contextlib.contextmanager
+    def _quarantining(self, device: Device) -> Any:
+        """Whatever goes wrong with a device's files, or in our handling of it, is that device's."""
+        try:
+            yield
+        except OSError:  # a connection that was cut, a disk that is full: it passes
+            raise
+        except Exception as error:
+            if isinstance(error, BadInput) and not isinstance(error, Damaged):
+                raise
+            named = "" if isinstance(error, Damaged) else f"{type(error).__name__}: "
+            if self._devices.get(device.device_id) is device:
+                self._devices.quarantine(device.device_id, f"{named}{error}")
+            raise NotNow("its files on the edge are damaged", _DAMAGED_S) from None
 
     # Jobs ------------------------------------------------------------------------------------
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
-    def _schedule(self, device: Device) -> None:
-        round_index = device.rounds.next_job()
+    async def _supervised(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run for ever what the server cannot be without."""
+        while True:
+            try:
+                await work()
+            except Exception as error:
+                self.audit("error", why=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(RETRY_S)
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(_TIDY_S)
+            self.audit.tidy()
+
+    async def _schedule(self, device: Device) -> None:
+        round_index = await device.on_disk(device.rounds.next_job)
         if round_index is not None and device.device_id not in self._queue:
             self._queue.add(device.device_id, round_index)
+            device.job_state = f"round {round_index} waits for compute"
             self._work.set()
 
-    async def _worker(self) -> None:
+    async def _worker(self, run: Callable[[Ticket], bytes]) -> None:
         while True:
             taken = self._queue.take()
             if taken is None:
@@ -257,66 +256,99 @@ class EdgeService:
                 await self._work.wait()
                 continue
             name, round_index = taken
-            device = self._device(name)
-            if device.rounds.next_job() == round_index:  # not if it enrolled anew meanwhile
-                began_s = time.monotonic()
-                why = await self._run(device, round_index)
+            began_s = time.monotonic()
+            device = self._devices.get(name)
+            if device is not None:
+                await self._guarded(device, self._play(device, round_index, run))
+                device.job_state = ""
                 device.compute_s += time.monotonic() - began_s
-                self._queue.done(name, time.monotonic() - began_s)
-                if self._devices.get(name) is device:
-                    await self._conclude(device, round_index, why)
-            else:
-                self._queue.done(name, 0.0)
-            self._schedule(self._device(name))
+            self._queue.done(name, time.monotonic() - began_s)
+            if (now := self._devices.get(name)) is not None:
+                await self._guarded(now, self._schedule(now))
 
-    async def _conclude(self, device: Device, round_index: int, why: str | None) -> None:
+    async def _guarded(self, device: Device, work: Coroutine[Any, Any, None]) -> None:
+        """What a worker does for one device must not end the worker."""
+        try:
+            with self._quarantining(device):
+                await work
+        except NotNow:
+            pass  # quarantined, and noted
+        except OSError as error:
+            self.audit("disk_error", device.device_id, why=str(error))
+            await asyncio.sleep(RETRY_S)
+
+    async def _play(self, device: Device, round_index: int, run: Callable[[Ticket], bytes]) -> None:
+        if await device.on_disk(device.rounds.next_job) != round_index:
+            return  # it enrolled anew meanwhile
+        why = await self._run(device, round_index, run)
+        if self._devices.get(device.device_id) is not device:
+            return
         if why is None:
             self.audit("adapted", device.device_id, round=round_index)
-            device.announce()
+            await device.announce()
         else:
-            await self._written(device, round_index, lambda: device.rounds.resolve(round_index))
+            await self._written(device, round_index, device.rounds.resolve, round_index)
             self.audit("missed", device.device_id, round=round_index, why=why)
-            device.post(Missed(round_index, why[:100]))
+            device.post(Missed(round_index, why.encode()[:200].decode(errors="ignore")))
 
-    async def _run(self, device: Device, round_index: int) -> str | None:
+    async def _run(
+        self, device: Device, round_index: int, run: Callable[[Ticket], bytes]
+    ) -> str | None:
         """Run one job; None once its package is on disk, else why there will be none."""
-        rounds = device.rounds
-        attempt = await self._written(
-            device, round_index, lambda: rounds.count_attempt(round_index)
-        )
+        rounds, name = device.rounds, device.device_id
+        attempt = await self._written(device, round_index, rounds.count_attempt, round_index)
         if attempt > _MAX_ATTEMPTS:
             return f"the server died {_MAX_ATTEMPTS} times while adapting to this batch"
+        budget = await device.on_disk(rounds.budget_bytes, round_index)
+        path = rounds.batch_path(round_index)
+        ticket = Ticket(name, round_index, rounds.state.applied_round, path, budget)
+        self.audit("adapting", name, round=round_index)
+        device.job_state = f"adapting to round {round_index} since {time.strftime('%H:%M:%S')}"
         try:
-            job = Job(
-                device.device_id,
-                round_index,
-                rounds.state.applied_round,
-                rounds.batch_path(round_index).read_bytes(),
-                rounds.budget_bytes(round_index),
-            )
-            self.audit("adapting", device.device_id, round=round_index)
-            package = await _in_thread(self._adapt, job)
+            package = await _in_thread(run, ticket)
         except Exception as error:  # the job is the lead's code: whatever it raises, we go on
-            return f"{type(error).__name__}: {error}".splitlines()[0]
-        if not 0 < len(package) <= job.budget_bytes:
-            return f"package of {len(package)} bytes for a budget of {job.budget_bytes}"
-        if self._devices.get(device.device_id) is device:  # not if it enrolled anew meanwhile
-            await self._written(
-                device, round_index, lambda: rounds.save_package(round_index, package)
-            )
+            return f"{error}".splitlines()[0] if str(error) else type(error).__name__
+        if not 0 < len(package) <= budget:
+            return f"package of {len(package)} bytes for a budget of {budget}"
+        if self._devices.get(name) is device:  # not if it enrolled anew meanwhile
+            await self._written(device, round_index, rounds.save_package, round_index, package)
         return None
 
-    async def _written(self, device: Device, round_index: int, write: Callable[[], T]) -> T:
+    async def _written(
+        self,
+        device: Device,
+        round_index: int,
+        write: Callable[P, T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         """What ``write`` returns; while the disk is full, wait and try again: the work is kept."""
         while True:
             try:
-                return write()
+                return await device.on_disk(write, *args, **kwargs)
             except OSError as error:
                 self.audit("disk_error", device.device_id, round=round_index, why=str(error))
                 await asyncio.sleep(RETRY_S)
 
 
-async def _in_thread(adapt: Adapt, job: Job) -> bytes:
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=256)
+    except OSError as error:
+        raise BadInput(f"cannot listen on {host}, port {port}: {error}") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _run_here(adapt: Adapt, ticket: Ticket) -> bytes:
+    try:
+        return adapt(ticket.job())
+    except Exception as error:
+        raise JobError(f"{type(error).__name__}: {error}") from error
+
+
+async def _in_thread(run: Callable[[Ticket], bytes], ticket: Ticket) -> bytes:
     """Run a job in a daemon thread, which a stopping server need not wait for."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[bytes] = loop.create_future()
@@ -328,18 +360,14 @@ async def _in_thread(adapt: Adapt, job: Job) -> bytes:
             else:
                 future.set_result(result or b"")
 
-    def run() -> None:
+    def work() -> None:
         result, failure = None, None
         try:
-            result = adapt(job)
+            result = run(ticket)
         except Exception as error:
             failure = error
         with contextlib.suppress(RuntimeError):  # the loop has gone
             loop.call_soon_threadsafe(settle, result, failure)
 
-    threading.Thread(target=run, daemon=True, name=f"adapt {job.device_id}").start()
+    threading.Thread(target=work, daemon=True, name=f"adapt {ticket.device_id}").start()
     return await future
-
-
-def _hang_up(knocking: socket.socket, _: object) -> None:
-    knocking.close()

@@ -2,7 +2,9 @@
 
 What a device says is compared with its limits and with its ledger on disk before anything
 happens; what it may not say ends the connection with :class:`BadInput`. It reaches nothing
-but its own rounds. ``docs/protocol.md`` describes the dialogue.
+but its own rounds. Every message has a price, so a device that talks for nothing is read more
+slowly; every touch of the disk happens in a thread, one at a time for each device.
+``docs/protocol.md`` describes the dialogue.
 """
 
 from __future__ import annotations
@@ -11,15 +13,20 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 from endedge.data.errors import BadInput
+from endedge.edge.server.audit import Audit
 from endedge.edge.server.journal import DeviceRounds
 from endedge.edge.server.keys import EdgeKeys
-from endedge.edge.server.monitor import Audit, DeviceRow
+from endedge.edge.server.limits import RETRY_S, DiskQuota, Limits, Pace
+from endedge.edge.server.monitor import DeviceRow
 from endedge.link.connection import Connection, file_chunks
 from endedge.link.messages import (
+    CHUNK_BYTES,
     Accept,
     Applied,
     Busy,
@@ -36,52 +43,74 @@ from endedge.link.messages import (
     Welcome,
 )
 
-__all__ = ["RETRY_S", "Device", "Limits"]
+__all__ = ["Device", "House"]
 
-RETRY_S = 2.0
+P = ParamSpec("P")
+T = TypeVar("T")
 _MAX_CORRUPT = 3
+_BURST_S = 2.0  # of messages that may come at once
+_GREETINGS = 30.0  # connections that may come at once: a bad link cuts often
+# What a message costs: an offer writes two files and waits for the disk, a heartbeat nothing.
+_PRICE: dict[type[Message], float] = {Offer: 10.0, Fetch: 5.0, Applied: 5.0, Failed: 5.0}
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What one device may ask of the edge, and how many peers may knock at once."""
+class House:
+    """What all devices share: limits, keys, the log, threads for the disk; ``schedule`` is called
+    when a job may start, ``promised_bytes()`` is what all devices may still add to the disk."""
 
-    upload_bytes: int = 256 * 2**20  # one batch
-    upload_bytes_per_s: float = math.inf  # averaged; beyond it the device is read more slowly
-    frames: int = 100_000  # one batch
-    update_bytes: int = 256 * 2**20  # one package
-    pending_rounds: int = 2  # stored and not yet ended
-    devices: int = 1000
-    handshakes: int = 64  # peers that have not proved who they are
-    handshake_s: float = 10.0
+    limits: Limits
+    keys: EdgeKeys
+    audit: Audit
+    threads: Executor
+    schedule: Callable[[Device], Awaitable[None]]
+    quota: DiskQuota
+    promised_bytes: Callable[[], int]
 
 
 class Device:
-    """One known device while the server runs; ``schedule`` is called when a job may start."""
+    """One known device while the server runs."""
 
-    def __init__(
-        self,
-        device_id: str,
-        rounds: DeviceRounds,
-        limits: Limits,
-        keys: EdgeKeys,
-        audit: Audit,
-        schedule: Callable[[Device], None],
-    ) -> None:
+    def __init__(self, device_id: str, rounds: DeviceRounds, house: House) -> None:
         self.device_id = device_id
         self.rounds = rounds
-        self._limits = limits
-        self._keys = keys
-        self._audit = audit
-        self._schedule = schedule
+        self._house = house
+        self._limits, self._audit = house.limits, house.audit
+        self._lock = asyncio.Lock()
+        self._pace = Pace(self._limits.messages_per_s, _BURST_S * self._limits.messages_per_s)
+        self.greetings = Pace(self._limits.greetings_per_s, _GREETINGS)
+        self.promised_bytes = rounds.promised_bytes()
         self.connection: Connection | None = None
-        self.doing = "away"
+        self.link_state = "away"
+        self.job_state = ""
         self.compute_s = 0.0
         self._received_bytes = self._sent_bytes = 0  # of connections that have ended
         self._paced_until_s = 0.0
         self._upload_open = False  # Data is expected
         self._asked_offset = -1
         self._corrupt = 0
+
+    async def on_disk(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """``step(...)`` in a thread, alone with this device's files. Once begun it ends, also
+        when the caller is cancelled."""
+
+        def run() -> T:
+            try:
+                return step(*args, **kwargs)
+            finally:
+                with contextlib.suppress(OSError, BadInput):
+                    self.promised_bytes = self.rounds.promised_bytes()
+
+        return await self._alone(run)
+
+    async def _alone(self, step: Callable[[], T]) -> T:
+        async with self._lock:
+            work = asyncio.get_running_loop().run_in_executor(self._house.threads, step)
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                await asyncio.wait([work])
+                raise
 
     def post(self, message: Message) -> None:
         """Say something if the device is connected."""
@@ -93,8 +122,9 @@ class Device:
         """Serve an authenticated connection until it ends, by an exception or by a newer one."""
         if self.connection is not None:
             self.connection.abort()  # the one before was cut and nobody has noticed
-        self.connection, self._upload_open, self.doing = connection, False, "connected"
+        self.connection, self._upload_open, self.link_state = connection, False, "connected"
         state, limits = self.rounds.state, self._limits
+        why = ""
         try:
             self.post(
                 Welcome(
@@ -105,24 +135,36 @@ class Device:
                     limits.update_bytes,
                 )
             )
-            self.announce()
+            await self.announce()
             while self.connection is connection:
                 await self._handle(await connection.receive())
+        except BadInput as error:
+            why = f" (refused: {error})"
+            raise
+        except (OSError, TimeoutError) as error:
+            why = f" ({error or 'silent for too long'})"
+            raise
         finally:
             self._received_bytes += connection.received_bytes
             self._sent_bytes += connection.sent_bytes
             if self.connection is connection:
-                self.connection, self.doing = None, "away"
+                self.connection, self.link_state = None, f"away{why}"
 
-    def announce(self) -> None:
+    async def announce(self) -> None:
         """Tell the device of the package that waits for it, if there is one."""
-        round_index = self.rounds.ready_round()
-        if round_index is not None and self.connection is not None:
-            size, digest = self.rounds.package(round_index)
-            signature = self._keys.sign_update(self.device_id, round_index, size, digest)
-            self.post(Ready(round_index, size, digest, signature))
 
-    def row(self, queued: bool) -> DeviceRow:
+        def ready() -> Ready | None:
+            round_index = self.rounds.ready_round()
+            if round_index is None:
+                return None
+            size, digest = self.rounds.package(round_index)
+            signature = self._house.keys.sign_update(self.device_id, round_index, size, digest)
+            return Ready(round_index, size, digest, signature)
+
+        if self.connection is not None and (found := await self.on_disk(ready)) is not None:
+            self.post(found)
+
+    def row(self) -> DeviceRow:
         """What the operator sees."""
         state, link = self.rounds.state, self.connection
         return DeviceRow(
@@ -133,28 +175,33 @@ class Device:
             batches=state.batches,
             frames=state.frames,
             upload_bytes=state.upload_bytes,
-            jobs=int(queued),
+            jobs=int(bool(self.job_state)),
             compute_s=self.compute_s,
             applied_round=state.applied_round,
             missed=state.missed,
             map50_95=state.map50_95,
-            doing=self.doing,
+            doing=f"{self.link_state}{'; ' if self.job_state else ''}{self.job_state}",
         )
 
     async def _handle(self, message: Message) -> None:
+        price = _PRICE.get(type(message), 1.0)
         match message:
             case Data():
-                await self._on_data(message)
+                if await self._on_data(message):  # new bytes pay for themselves: they are a batch
+                    price -= len(message.payload) / CHUNK_BYTES
             case Offer():
                 await self._on_offer(message)
             case Fetch():
-                self._on_fetch(message)
+                await self._on_fetch(message)
             case Applied() | Failed():
-                self._on_result(message)
+                await self._on_result(message)
             case Ping():
-                self._ask_again()
+                await self._ask_again()
             case _:
                 raise BadInput(f"unexpected {type(message).__name__}")
+        if (wait_s := self._pace.spend(price)) > 0:
+            self._audit("slowed_down", self.device_id, message=type(message).__name__)
+            await asyncio.sleep(wait_s)
 
     async def _on_offer(self, offer: Offer) -> None:
         limits, rounds = self._limits, self.rounds
@@ -165,39 +212,61 @@ class Device:
         ):
             if not 1 <= value <= most:
                 raise BadInput(f"offer of {value} {name}; this edge takes 1 to {most}")
+        if not self._house.keys.enrolled(self.device_id):
+            raise BadInput("this device is not enrolled any more")
         self._upload_open = False
-        if offer.round_index <= rounds.state.stored_round:
-            self._audit("duplicate_offer", self.device_id, round=offer.round_index)
-            self.post(Stored(offer.round_index))
-        elif len(rounds.pending()) >= limits.pending_rounds:
-            self.post(Busy(offer.round_index, RETRY_S, "earlier rounds are still waiting"))
-        else:
-            try:
-                offset = rounds.begin(offer)
-            except OSError as error:
-                self._disk_error(offer.round_index, error)
-                return
-            if offset:
-                self._audit("resumed", self.device_id, round=offer.round_index, offset=offset)
-            self._upload_open, self._asked_offset = True, offset
-            self.doing = f"uploading round {offer.round_index}"
-            if offset == offer.size:
-                await self._finish_upload(offer)
-            else:
-                self.post(Accept(offer.round_index, offset))
+        more, promised = offer.size + offer.budget_bytes, self._house.promised_bytes()
 
-    async def _on_data(self, data: Data) -> None:
-        offer = self.rounds.offer
-        if not self._upload_open or offer is None or data.round_index != offer.round_index:
-            if data.round_index > self.rounds.state.stored_round and offer is None:
-                raise BadInput("data of a batch that was not offered")
-            return  # sent before it heard that the upload is over or has to wait
+        def begin() -> Message | int:
+            """What to answer, or the byte to go on from."""
+            if offer.round_index <= rounds.state.stored_round:
+                return Stored(offer.round_index)
+            if len(rounds.pending()) >= limits.pending_rounds:
+                return Busy(offer.round_index, RETRY_S, "earlier rounds are still waiting")
+            if offer != rounds.offer and not self._house.quota.has_room(promised + more):
+                return Busy(offer.round_index, RETRY_S, "the edge's disk quota is full")
+            return rounds.begin(offer)
+
         try:
-            fresh = self.rounds.append(data.offset, data.payload)
+            answer = await self.on_disk(begin)
         except OSError as error:
             self._disk_error(offer.round_index, error)
             return
-        have = self.rounds.received_bytes()
+        if isinstance(answer, Message):
+            if isinstance(answer, Stored):
+                self._audit("duplicate_offer", self.device_id, round=offer.round_index)
+            elif isinstance(answer, Busy):
+                self._audit("busy", self.device_id, round=offer.round_index, why=answer.reason)
+            self.post(answer)
+            return
+        if answer:
+            self._audit("resumed", self.device_id, round=offer.round_index, offset=answer)
+        self._upload_open, self._asked_offset = True, answer
+        self.link_state = f"uploading round {offer.round_index}"
+        if answer == offer.size:
+            await self._finish_upload(offer)
+        else:
+            self.post(Accept(offer.round_index, answer))
+
+    async def _on_data(self, data: Data) -> bool:
+        """Keep a chunk; whether it brought new bytes."""
+        rounds, offer = self.rounds, self.rounds.offer
+        if not self._upload_open or offer is None or data.round_index != offer.round_index:
+            if data.round_index > rounds.state.stored_round and offer is None:
+                raise BadInput("data of a batch that was not offered")
+            return False  # sent before it heard that the upload is over or has to wait
+
+        def keep() -> tuple[int, int]:
+            if rounds.offer != offer:
+                return 0, offer.size  # a newer connection has been faster
+            return rounds.append(data.offset, data.payload), rounds.received_bytes()
+
+        try:
+            fresh, have = await self._alone(keep)
+        except OSError as error:
+            self._disk_error(offer.round_index, error)
+            return False
+        self.promised_bytes -= fresh
         if not fresh:
             self._audit("duplicate_data" if data.offset < have else "gap", self.device_id)
             if data.offset > have != self._asked_offset:  # ask once for each gap
@@ -205,17 +274,18 @@ class Device:
                 self.post(Accept(offer.round_index, have))
         elif have == offer.size:
             await self._finish_upload(offer)
-        await self._pace(len(data.payload))
+        await self._pace_bytes(len(data.payload))
+        return fresh > 0
 
-    def _ask_again(self) -> None:
+    async def _ask_again(self) -> None:
         """A device with nothing to say has sent all it was asked for: what an upload still
         lacks came out of order and was dropped."""
         offer = self.rounds.offer
         if self._upload_open and offer is not None:
-            self._asked_offset = self.rounds.received_bytes()
+            self._asked_offset = await self.on_disk(self.rounds.received_bytes)
             self.post(Accept(offer.round_index, self._asked_offset))
 
-    async def _pace(self, n_bytes: int) -> None:
+    async def _pace_bytes(self, n_bytes: int) -> None:
         now_s = time.monotonic()
         rate = self._limits.upload_bytes_per_s
         self._paced_until_s = max(self._paced_until_s, now_s) + n_bytes / rate
@@ -223,13 +293,19 @@ class Device:
             await asyncio.sleep(self._paced_until_s - now_s)
 
     async def _finish_upload(self, offer: Offer) -> None:
-        digest = await asyncio.to_thread(self.rounds.digest)
+        def finish() -> bool | None:
+            if self.rounds.offer != offer:
+                return None  # a newer connection has been faster
+            return self.rounds.finish(self.rounds.digest())
+
         try:
-            whole = self.rounds.finish(digest)
+            whole = await self.on_disk(finish)
         except OSError as error:
             self._disk_error(offer.round_index, error)
             return
-        self.doing = "connected"
+        if whole is None:
+            return
+        self.link_state = "connected"
         if whole:
             self._upload_open, self._corrupt = False, 0
             self._audit(
@@ -240,7 +316,7 @@ class Device:
                 frames=offer.frames,
             )
             self.post(Stored(offer.round_index))
-            self._schedule(self)
+            await self._house.schedule(self)
         else:
             self._corrupt += 1
             self._audit("corrupt_upload", self.device_id, round=offer.round_index)
@@ -256,40 +332,48 @@ class Device:
         self._upload_open = False
         self.post(Busy(round_index, RETRY_S, "the edge cannot write to its disk"))
 
-    def _on_fetch(self, fetch: Fetch) -> None:
-        if fetch.round_index != self.rounds.ready_round():
+    async def _on_fetch(self, fetch: Fetch) -> None:
+        path = self.rounds.package_path(fetch.round_index)
+
+        def size() -> int | None:
+            return path.stat().st_size if fetch.round_index == self.rounds.ready_round() else None
+
+        have = await self.on_disk(size)
+        if have is None:
             self.post(Missed(fetch.round_index, "there is no such package any more"))
             return
-        path = self.rounds.package_path(fetch.round_index)
-        if fetch.offset > path.stat().st_size:
+        if fetch.offset > have:
             raise BadInput(f"fetch from byte {fetch.offset} of a shorter package")
-        self.doing = f"downloading round {fetch.round_index}"
-        assert self.connection is not None
-        self.connection.stream(file_chunks(path, fetch.round_index, fetch.offset))
+        self.link_state = f"downloading round {fetch.round_index}"
+        if self.connection is not None:
+            self.connection.stream(file_chunks(path, fetch.round_index, fetch.offset))
 
-    def _on_result(self, message: Applied | Failed) -> None:
-        rounds = self.rounds
-        if message.round_index <= rounds.state.resolved_round:
-            self.post(Noted(message.round_index))  # said again: it could not know it was heard
-            return
-        if message.round_index != rounds.ready_round():
-            raise BadInput(f"result of round {message.round_index}, which has no package")
-        self.doing = "connected"
-        if isinstance(message, Applied):
-            value = message.map50_95
-            if not (math.isnan(value) or 0 <= value <= 1):
-                raise BadInput(f"mAP {value} is not in [0, 1]")
-            known = None if math.isnan(value) else value
-            rounds.resolve(message.round_index, known, applied=True)
-            self._audit(
-                "applied",
-                self.device_id,
-                round=message.round_index,
-                map50_95=known,
-                model=message.model_sha256.hex(),
-            )
-        else:
-            rounds.resolve(message.round_index)
-            self._audit("missed", self.device_id, round=message.round_index, why=message.reason)
-        self.post(Noted(message.round_index))
-        self._schedule(self)
+    async def _on_result(self, message: Applied | Failed) -> None:
+        rounds, round_index = self.rounds, message.round_index
+        value = message.map50_95 if isinstance(message, Applied) else math.nan
+        if not (math.isnan(value) or 0 <= value <= 1):
+            raise BadInput(f"mAP {value} is not in [0, 1]")
+        known = None if math.isnan(value) else value
+
+        def note() -> bool:
+            if round_index <= rounds.state.resolved_round:
+                return False  # said again: it could not know it was heard
+            if round_index != rounds.ready_round():
+                raise BadInput(f"result of round {round_index}, which has no package")
+            rounds.resolve(round_index, known, applied=isinstance(message, Applied))
+            return True
+
+        if await self.on_disk(note):
+            self.link_state = "connected"
+            if isinstance(message, Applied):
+                self._audit(
+                    "applied",
+                    self.device_id,
+                    round=round_index,
+                    map50_95=known,
+                    model=message.model_sha256.hex(),
+                )
+            else:
+                self._audit("missed", self.device_id, round=round_index, why=message.reason)
+            await self._house.schedule(self)
+        self.post(Noted(round_index))

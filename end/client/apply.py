@@ -131,6 +131,7 @@ class ModelStore:
         for path in self._folder.glob(f"*model-*{self._suffix}"):
             if path != self.model:
                 path.unlink()
-        for path in (self._folder / "incoming").glob("*.part"):
-            if int(path.name.split("-")[0]) <= self.round_index:
+        for path in (self._folder / "incoming").glob("*-*.part"):
+            first = path.name.split("-")[0]
+            if first.isdigit() and int(first) <= self.round_index:
                 path.unlink()

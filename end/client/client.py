@@ -14,25 +14,26 @@ import logging
 import math
 import random
 import ssl
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from endedge.data.errors import BadInput
-from endedge.data.storage import append
+from endedge.data.storage import append, private_folder
 from endedge.end.client.apply import Install, ModelStore
+from endedge.end.client.config import DeviceConfig
 from endedge.end.client.identity import Identity
+from endedge.end.client.outcomes import Outcome, Outcomes
 from endedge.end.client.spool import Spool
-from endedge.link.channel import DuplexLink
-from endedge.link.connection import READ_LIMIT_BYTES, Connection, file_chunks, is_loopback
+from endedge.link.connection import READ_LIMIT_BYTES, Connection, file_chunks
 from endedge.link.messages import (
     Accept,
     Applied,
     Busy,
     Challenge,
     Data,
+    Deferred,
     Failed,
     Fetch,
     Message,
@@ -43,42 +44,14 @@ from endedge.link.messages import (
     Refused,
     Stored,
     Welcome,
-    check_device_id,
 )
 from endedge.link.shaper import LinkProxy
 
 __all__ = ["Capture", "Device", "DeviceConfig", "Evaluate", "Outcome"]
 
 _log = logging.getLogger("endedge.device")
-_KEPT_OUTCOMES = 100
+_LATEST_S = 60.0  # whatever an edge says: it is asked again after this
 Evaluate = Callable[[Path], float]
-
-
-@dataclass(frozen=True)
-class DeviceConfig:
-    """One device. ``bundle`` is the file its edge's operator issued (TLS and enrolment);
-    without it only an edge on loopback is accepted, and its key is pinned on first use.
-    ``link`` makes the connection as thin as the model says (see :mod:`endedge.link.shaper`).
-    """
-
-    device_id: str
-    edge_host: str
-    edge_port: int
-    folder: Path
-    bundle: Path | None = None
-    link: DuplexLink | None = None
-    heartbeat_s: float = 5.0
-    idle_timeout_s: float = 30.0
-    retry_s: float = 0.5  # doubled after each failure, up to 64 times, with jitter
-    spool_bytes: int = 1 << 30
-    update_bytes: int = 256 * 2**20
-
-    def __post_init__(self) -> None:
-        check_device_id(self.device_id)
-        if self.bundle is None and not is_loopback(self.edge_host):
-            raise BadInput(f"edge {self.edge_host} is not loopback: that needs a 'bundle'")
-        if not (0 < self.heartbeat_s < self.idle_timeout_s and self.retry_s > 0):
-            raise BadInput("give 0 < heartbeat_s < idle_timeout_s and retry_s above 0")
 
 
 @dataclass(frozen=True)
@@ -90,15 +63,12 @@ class Capture:
     budget_bytes: int
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How one round ended on the device."""
+class _LaterError(ConnectionError):
+    """The edge asks to come back."""
 
-    round_index: int
-    status: Literal["applied", "missed"]
-    reason: str
-    seconds: float  # from submission
-    map50_95: float  # NaN if not measured
+    def __init__(self, said: Deferred) -> None:
+        super().__init__(said.reason)
+        self.retry_s = min(max(said.retry_s, 0.0), _LATEST_S) if said.retry_s == said.retry_s else 0
 
 
 class Device:
@@ -115,21 +85,20 @@ class Device:
         self.config = config
         self._install = install
         self._evaluate = evaluate
-        config.folder.mkdir(parents=True, exist_ok=True)
+        private_folder(config.folder)  # frames that wait, and the device's key
         self.spool = Spool(config.folder / "spool", config.spool_bytes)
         self.store = ModelStore(config.folder / "models")
         self.identity = Identity(config.device_id, config.folder, config.bundle)
         self._map = (0, math.nan)  # round, mAP
-        self._submitted_s: dict[int, float] = {}
-        self._outcomes: dict[int, asyncio.Future[Outcome]] = {}
+        self._outcomes = Outcomes()
         self._connection: Connection | None = None
         self._ready: Ready | None = None
         self._asked_offset = -1
         self._welcome: Welcome | None = None
         self._offered_round = 0
-        self._ended_round = 0  # by what the edge said; later ones are open
         self._noted = asyncio.Event()  # the edge knows how the last round ended
-        self._failures = 0
+        self._failures = 0  # tries in a row that did not end in a greeting
+        self._challenged = False  # by the edge, on the present connection
 
     async def __aenter__(self) -> Device:
         self._proxy: LinkProxy | None = None
@@ -154,19 +123,19 @@ class Device:
         Raises :class:`BadInput` if the spool is full.
         """
         round_index = self.spool.add(capture.batch, capture.frames, capture.budget_bytes)
-        self._submitted_s[round_index] = time.monotonic()
-        self._future(round_index)
+        self._outcomes.submitted(round_index)
         self._offer()
         return round_index
 
     async def outcome(self, round_index: int) -> Outcome:
         """Wait until a round is applied or missed. Raises :class:`BadInput` if the edge refuses
-        this device for good (not enrolled, wrong token, another edge)."""
-        future = self._future(round_index)
+        this device for good (not enrolled, wrong token, another edge); whatever may pass is waited
+        for."""
+        future = self._outcomes.future(round_index)
         if round_index == self.store.round_index:
-            self._end(round_index, "applied")
-        elif round_index <= max(self.store.round_index, self._ended_round):
-            self._end(round_index, "missed", "ended while this device was away")
+            self._outcomes.end(round_index, "applied")
+        elif round_index <= max(self.store.round_index, self._outcomes.ended_round):
+            self._outcomes.end(round_index, "missed", "ended while this device was away")
         await self._while_staying(future)
         return future.result()
 
@@ -188,14 +157,33 @@ class Device:
 
     async def _stay_connected(self) -> None:
         dice = random.Random(self.config.device_id)  # devices must not come back in step
+        edge = f"{self.config.edge_host}:{self.config.edge_port}"
         while True:
+            _log.info("connecting to the edge at %s", edge)
+            self._challenged, least_s = False, 0.0
             try:
                 await self._session()
-            except (OSError, TimeoutError) as error:  # cut, refused for now, disk full
-                _log.info("connection ended: %s", str(error) or type(error).__name__)
+            except _LaterError as error:
+                why, least_s = str(error), error.retry_s
+            except (OSError, TimeoutError) as error:  # cut, not there yet, disk full
+                why = self._explained(error)
             wait_s = self.config.retry_s * 2 ** min(self._failures, 6) * dice.uniform(0.5, 1.0)
+            wait_s = max(wait_s, least_s)
             self._failures += 1
+            said = "connection ended to" if self._challenged else "cannot reach"
+            _log.warning("%s the edge at %s (%s); next try in %.1f s", said, edge, why, wait_s)
             await asyncio.sleep(wait_s)
+
+    def _explained(self, error: Exception) -> str:
+        """What may lie behind an error on the way to a greeting."""
+        why = str(error) or "no answer in time"
+        if self._challenged:
+            return why
+        if isinstance(error, ssl.SSLError):
+            return f"{why}; TLS was tried: is the edge started with --secure?"
+        if self.identity.tls is None and not isinstance(error, ConnectionRefusedError):
+            return f"{why}; no TLS was tried: does the edge ask for it (then give a bundle)?"
+        return why
 
     async def _session(self) -> None:
         host, port = self._address
@@ -213,6 +201,7 @@ class Device:
             idle_timeout_s=self.config.idle_timeout_s,
         )
         try:
+            connection.heartbeats = False  # the edge does not know yet who would say them
             connection.start()
             await self._handshake(connection)
             self._connection, self._ready, self._offered_round = connection, None, 0
@@ -229,12 +218,18 @@ class Device:
 
     async def _handshake(self, connection: Connection) -> None:
         challenge = await connection.receive()
+        if isinstance(challenge, Deferred):
+            raise _LaterError(challenge)
         if not isinstance(challenge, Challenge):
             raise BadInput(f"the edge began with {type(challenge).__name__}")
+        self._challenged = True
         connection.post(self.identity.answer(challenge))
+        connection.heartbeats = True
         welcome = await connection.receive()
         while isinstance(welcome, Ping):
             welcome = await connection.receive()
+        if isinstance(welcome, Deferred):
+            raise _LaterError(welcome)
         if isinstance(welcome, Refused):
             raise BadInput(f"the edge refuses this device: {welcome.reason}")
         if not isinstance(welcome, Welcome):
@@ -246,8 +241,9 @@ class Device:
             )
         self.identity.welcomed(challenge)
         self._welcome, self._failures = welcome, 0
+        _log.info("the edge knows this device; round %d was stored last", welcome.stored_round)
         self.spool.remove(welcome.stored_round)
-        self._missed_up_to(welcome.resolved_round, "ended while this device was away")
+        self._outcomes.missed_up_to(welcome.resolved_round, "ended while this device was away")
         if welcome.resolved_round >= self.store.round_index:
             self._noted.set()
 
@@ -265,7 +261,7 @@ class Device:
                 break
             why = f"batch bytes, frames, update bytes {wanted}; the edge takes 1 to {most}"
             self.spool.remove(offer.round_index)
-            self._end(offer.round_index, "missed", why)
+            self._outcomes.end(offer.round_index, "missed", why)
         if offer is not None and offer.round_index != self._offered_round:
             self._offered_round = offer.round_index
             with contextlib.suppress(ConnectionError):  # the reader will notice
@@ -278,27 +274,42 @@ class Device:
             case Accept():
                 path = self.spool.path(message.round_index)
                 if path.is_file():
+                    _log.info(
+                        "round %d: sending, from byte %d of %d",
+                        message.round_index,
+                        message.offset,
+                        path.stat().st_size,
+                    )
                     connection.stream(file_chunks(path, message.round_index, message.offset))
             case Stored():
                 connection.stream(None)
+                _log.info("round %d: the edge has it; waiting for its update", message.round_index)
                 self.spool.remove(message.round_index)
                 self._offer()
             case Busy():
                 connection.stream(None)
                 self._offered_round = 0
-                retry_s = min(max(message.retry_s, 0.05), 60.0)
+                retry_s = min(max(message.retry_s, 0.05), _LATEST_S)
+                _log.info(
+                    "round %d: the edge is busy (%s); offered again in %.1f s",
+                    message.round_index,
+                    message.reason,
+                    retry_s,
+                )
                 asyncio.get_running_loop().call_later(retry_s, self._offer)
             case Ready():
                 await self._on_ready(connection, message)
             case Data():
                 await self._on_data(connection, message)
             case Missed():
-                self._missed_up_to(message.round_index, message.reason)
+                self._outcomes.missed_up_to(message.round_index, message.reason)
             case Noted():
-                if message.round_index >= max(self.store.round_index, self._ended_round):
+                if message.round_index >= max(self.store.round_index, self._outcomes.ended_round):
                     self._noted.set()
             case Ping():
                 self._ask_again(connection)
+            case Deferred():
+                raise _LaterError(message)
             case _:
                 why = f"{type(message).__name__} {getattr(message, 'reason', '')}"
                 raise BadInput(why)
@@ -322,6 +333,7 @@ class Device:
         if have >= ready.size:
             await self._apply(connection, ready)
         else:
+            _log.info("round %d: fetching %d bytes", ready.round_index, ready.size - have)
             connection.post(Fetch(ready.round_index, have))
 
     async def _on_data(self, connection: Connection, data: Data) -> None:
@@ -352,6 +364,7 @@ class Device:
 
     async def _apply(self, connection: Connection, ready: Ready) -> None:
         self._ready = None
+        _log.info("round %d: applying the update", ready.round_index)
         try:
             await asyncio.to_thread(self.store.apply, ready, self._install)
         except BadInput as error:
@@ -364,8 +377,8 @@ class Device:
         if self._map[0] != round_index and self._evaluate is not None and model is not None:
             self._map = (round_index, await asyncio.to_thread(self._evaluate, model))
         value = self._map[1] if self._map[0] == round_index else math.nan
-        self._missed_up_to(round_index - 1, "overtaken")
-        self._end(round_index, "applied", "", value)
+        self._outcomes.missed_up_to(round_index - 1, "overtaken")
+        self._outcomes.end(round_index, "applied", "", value)
         self._noted.clear()
         connection.post(Applied(round_index, self.store.model_sha256, value))
 
@@ -376,29 +389,4 @@ class Device:
         self._noted.clear()
         connection.post(Failed(round_index, why.encode()[:200].decode(errors="ignore")))
         if round_index > self.store.round_index:
-            self._end(round_index, "missed", why)
-
-    def _missed_up_to(self, round_index: int, why: str) -> None:
-        self._ended_round = max(self._ended_round, round_index)
-        for waiting in list(self._outcomes):
-            if waiting <= round_index:
-                self._end(waiting, "missed", why)
-
-    def _future(self, round_index: int) -> asyncio.Future[Outcome]:
-        if round_index not in self._outcomes:
-            self._outcomes[round_index] = asyncio.get_running_loop().create_future()
-        return self._outcomes[round_index]
-
-    def _end(
-        self,
-        round_index: int,
-        status: Literal["applied", "missed"],
-        why: str = "",
-        value: float = math.nan,
-    ) -> None:
-        future = self._future(round_index)
-        if not future.done():
-            now_s = time.monotonic()
-            seconds = now_s - self._submitted_s.pop(round_index, now_s)
-            future.set_result(Outcome(round_index, status, why, seconds, value))
-        self._outcomes.pop(round_index - _KEPT_OUTCOMES, None)
+            self._outcomes.end(round_index, "missed", why)

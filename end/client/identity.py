@@ -25,12 +25,12 @@ class Identity:
         if not self._key_path.is_file():
             key = Ed25519PrivateKey.generate().private_bytes_raw()
             write_atomic(self._key_path, key.hex().encode(), mode=0o600)
-        self._key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(self._key_path.read_text()))
+        self._key = Ed25519PrivateKey.from_private_bytes(_hex_of(self._key_path))
         self.tls: ssl.SSLContext | None = None
         self._token = ""
         self.edge_key: bytes | None = None
         if self._edge_path.is_file():
-            self.edge_key = bytes.fromhex(self._edge_path.read_text())
+            self.edge_key = _hex_of(self._edge_path)
         self.enrolled = self.edge_key is not None
         if bundle is not None:
             self._read_bundle(bundle)
@@ -65,3 +65,14 @@ class Identity:
         if not self.enrolled:
             write_atomic(self._edge_path, challenge.edge_key.hex().encode())
             self.edge_key, self.enrolled = challenge.edge_key, True
+
+
+def _hex_of(path: Path) -> bytes:
+    """The 32 bytes of a key."""
+    try:
+        key = bytes.fromhex(path.read_text())
+    except (ValueError, OSError) as error:
+        raise BadInput(f"{path} is damaged: {error}; put it back from a copy") from None
+    if len(key) != 32:
+        raise BadInput(f"{path} is damaged: {len(key)} bytes, not 32; put it back from a copy")
+    return key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from endedge.data.storage import sweep, write_atomic
 from endedge.link.messages import Offer
 
 __all__ = ["Spool"]
+
+_NAME = re.compile(r"([0-9]{8,20})\.(batch|json)")
 
 
 class Spool:
@@ -23,10 +26,13 @@ class Spool:
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
         self._last_path = folder / "last_round"
-        self.last_round = int(self._last_path.read_text()) if self._last_path.is_file() else 0
+        try:
+            self.last_round = int(self._last_path.read_text()) if self._last_path.is_file() else 0
+        except (ValueError, OSError) as error:
+            raise BadInput(f"{self._last_path} is damaged: {error}") from None
         self.last_round = max([self.last_round, *self.rounds()])  # killed before it was noted
-        for path in folder.glob("[0-9]*.json"):  # written, but its batch never was
-            if not path.with_suffix(".batch").is_file():
+        for path in folder.glob("*.json"):  # written, but its batch never was
+            if _NAME.fullmatch(path.name) and not path.with_suffix(".batch").is_file():
                 path.unlink()
 
     def add(self, batch: bytes, frames: int, budget_bytes: int) -> int:
@@ -60,15 +66,20 @@ class Spool:
 
     def rounds(self) -> list[int]:
         """Rounds that wait, oldest first."""
-        return sorted(int(path.stem) for path in self._folder.glob("[0-9]*.batch"))
+        names = (_NAME.fullmatch(path.name) for path in self._folder.glob("*.batch"))
+        return sorted(int(match[1]) for match in names if match)
 
     def first(self) -> Offer | None:
-        """The offer of the oldest batch that waits."""
+        """The offer of the oldest batch that waits. Raises :class:`BadInput` if it is damaged."""
         waiting = self.rounds()
         if not waiting:
             return None
-        fields = json.loads(self.path(waiting[0]).with_suffix(".json").read_text())
-        return Offer(**(fields | {"sha256": bytes.fromhex(fields["sha256"])}))
+        path = self.path(waiting[0]).with_suffix(".json")
+        try:
+            fields = json.loads(path.read_text())
+            return Offer(**(fields | {"sha256": bytes.fromhex(fields["sha256"])}))
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise BadInput(f"{path} is damaged: {error}; remove it and its batch") from None
 
     def remove(self, up_to_round: int) -> None:
         """Forget batches that the edge holds, or will never take."""

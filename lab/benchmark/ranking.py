@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from endedge.lab.benchmark.headroom import Contrast
-from endedge.lab.report.results import HINDSIGHT, STATIC, Benchmark, Spread, spread
+from endedge.lab.benchmark.outcomes import HINDSIGHT, STATIC, Benchmark, Spread, spread
 
 __all__ = [
     "Duel",

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from endedge.lab.cli import exporting, importing, predicting, timing
+
 __all__ = ["Action", "build_parser", "meant"]
 
 Action = Callable[[argparse.Namespace], None]
@@ -48,6 +50,37 @@ def meant(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Reads a whole number within a range, as the configuration checks its own."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least or (most is not None and value > most):
+            to = f"to {most}" if most is not None else "or more"
+            raise argparse.ArgumentTypeError(f"{text!r}; give a whole number, {least} {to}")
+        return value
+
+    return read
+
+
+_PORT = _whole(0, 65535)
+_SIDE = _whole(32, 8192)  # px
+_SEED = _whole(0, 2**32 - 1)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; give a number above 0, at most 1")
+    return value
+
+
 def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     """The parser of all verbs; ``actions`` has one for each, found in ``arguments.do``."""
     parser = _Parser(prog="endedge", description="An end-edge testbed over one thin link.")
@@ -73,6 +106,8 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
             "--out", required=True, metavar="DIR", help="results folder; an unfinished one goes on"
         )
 
+    importing.declare(verb)
+
     def own_policies(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--policy",
@@ -92,7 +127,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         if name == "measure":
             sub.add_argument(
                 "--adaptive",
-                type=float,
+                type=_share,
                 metavar="WIDTH",
                 help="only the cells that the allocation needs: stop when its regret is below "
                 "WIDTH mAP (0.01: one point) with 90 %% probability",
@@ -119,8 +154,8 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     ):
         sub = verb(name, says, f"endedge {name} demo --frames 64 --out runs/one")
         configured(sub)
-        sub.add_argument("--frames", type=int, required=True, help="frames uploaded")
-        sub.add_argument("--seed", type=int, default=0, help="which frames, and the training's")
+        sub.add_argument("--frames", type=_whole(2), required=True, help="frames uploaded")
+        sub.add_argument("--seed", type=_SEED, default=0, help="which frames, and the training's")
         sub.add_argument("--json", action="store_true", help="print JSON")
     sub = verb("fit", "fit the curves of a results folder", "endedge fit runs/demo")
     sub.add_argument("dir", metavar="DIR", help="results folder")
@@ -196,16 +231,18 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         help="shares of the parameters to choose from, e.g. 1,0.7: below 1 the model is pruned and "
         "distilled from the whole one on --frames, which takes minutes (default 1)",
     )
-    sub.add_argument("--steps", type=int, default=200, help="of that distillation (default 200)")
+    sub.add_argument(
+        "--steps", type=_whole(0), default=200, help="of that distillation (default 200)"
+    )
     sub.add_argument(
         "--aware",
-        type=int,
+        type=_whole(0),
         default=0,
         metavar="STEPS",
         help="train the rounded weights on --frames, too: for small budgets, about 2 s a step for "
         "YOLOv8n (default 0)",
     )
-    sub.add_argument("--imgsz", type=int, default=320, help="px (default 320)")
+    sub.add_argument("--imgsz", type=_SIDE, default=320, help="px (default 320)")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = verb("inspect", "what is in a package", "endedge inspect update.eeu")
@@ -221,21 +258,28 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("--annotations", required=True, metavar="JSON")
     sub.add_argument("--images", required=True, metavar="DIR")
     sub.add_argument("--base", help="the base model of a delta package")
-    sub.add_argument("--imgsz", type=int, default=320, help="px, a multiple of 32 (default 320)")
+    sub.add_argument("--imgsz", type=_SIDE, default=320, help="px, a multiple of 32 (default 320)")
     sub.add_argument("--shift", default="none", help="camera: none, infrared, night, fog, …")
-    sub.add_argument("--severity", type=int, default=3, help="of the shift, 1 to 5 (default 3)")
+    sub.add_argument(
+        "--severity", type=_whole(1, 5), default=3, help="of the shift, 1 to 5 (default 3)"
+    )
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda")
     sub.add_argument("--json", action="store_true", help="print JSON")
+
+    exporting.declare(verb)
+    predicting.declare(verb)
+    timing.declare(verb)
 
     sub = verb("serve", "the edge server", "endedge serve demo --out runs/edge --port 7070")
     sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
     sub.add_argument("--out", required=True, metavar="DIR", help="the server's state")
     sub.add_argument("--host", default="127.0.0.1", help="anything but loopback needs --secure")
-    sub.add_argument("--port", type=int, default=7070)
+    sub.add_argument("--port", type=_PORT, default=7070)
     sub.add_argument("--secure", action="store_true", help="TLS 1.3 and enrolment by token")
-    sub.add_argument("--metrics-port", type=int, help="Prometheus metrics on this port")
-    sub.add_argument("--jobs", type=int, default=1, help="adaptations at a time (default 1)")
+    sub.add_argument("--metrics-port", type=_PORT, help="Prometheus metrics on this port")
+    sub.add_argument("--jobs", type=_whole(1), default=1, help="adaptations at a time (default 1)")
+    _verbose(sub, "every event, not only warnings; -vv what was repeated, too")
 
     sub = verb(
         "device",
@@ -248,12 +292,29 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("--id", default="device", help="name of this device (default device)")
     sub.add_argument("--out", required=True, metavar="DIR", help="the device's state")
     sub.add_argument("--bundle", help="file that the edge's operator issued (needed for TLS)")
-    sub.add_argument("--rounds", type=int, default=1)
-    sub.add_argument("--frames", type=int, default=64, help="new frames a round (default 64)")
+    sub.add_argument("--rounds", type=_whole(1), default=1)
+    sub.add_argument("--frames", type=_whole(1), default=64, help="new frames a round (default 64)")
     sub.add_argument("--budget", default="100kB", help="bytes of an update (default 100kB)")
-    sub.add_argument("--seed", type=int, default=0, help="order of the frames")
-    sub.add_argument("--day", type=int, help="of a loop's days, from 0: its frames and its rounds")
+    sub.add_argument("--seed", type=_SEED, default=0, help="order of the frames")
+    sub.add_argument(
+        "--day", type=_whole(0), help="of a loop's days, from 0: its frames and its rounds"
+    )
     sub.add_argument("--policy", default="equal", help="that splits a day's air (default equal)")
+    _verbose(sub, "everything that is logged")
+
+    sub = verb(
+        "keys",
+        "an edge's keys; who may connect to it",
+        "endedge keys runs/edge cam1 cam2 --host edge.example",
+    )
+    sub.add_argument("folder", metavar="DIR", help="the server's state: --out of `endedge serve`")
+    sub.add_argument("names", nargs="*", metavar="DEVICE", help="issue a bundle with a fresh token")
+    sub.add_argument(
+        "--host", action="append", metavar="NAME", help="in a new certificate; may be repeated"
+    )
+    sub.add_argument(
+        "--revoke", action="append", default=[], metavar="DEVICE", help="let it in no more"
+    )
 
     sub = verb("doctor", "check this installation and run a small round", "endedge doctor --json")
     sub.add_argument("--out", default=".", metavar="DIR", help="where results would go")
@@ -279,6 +340,10 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     return parser
 
 
+def _verbose(sub: argparse.ArgumentParser, what: str) -> None:
+    sub.add_argument("-v", "--verbose", action="count", default=0, help=what)
+
+
 def _data(jobs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
     sub = verb(
         "generate",
@@ -290,7 +355,7 @@ def _data(jobs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--domain", default="field", help="source or field")
     sub.add_argument("--split", default="pool")
     sub.add_argument("-n", type=int, default=256)
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=_SEED, default=0)
     sub.add_argument("--size", type=int, default=128, help="px")
 
     sub = verb(
@@ -308,7 +373,7 @@ def _data(jobs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
         help="so many frames, or exactly the image ids listed in FILE",
     )
     sub.add_argument("--out", required=True, metavar="DIR", help="becomes data.root")
-    sub.add_argument("--seed", type=int, default=0, help="which frames (default 0)")
+    sub.add_argument("--seed", type=_SEED, default=0, help="which frames (default 0)")
     sub.add_argument("--link", action="store_true", help="link to the frames, do not copy")
 
     sub = verb(

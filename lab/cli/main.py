@@ -2,12 +2,13 @@
 
 Bad input is one line on stderr and exit status 2; work of which a part failed says which
 (status 1); an interrupted job says how to go on (status 130); anything else unexpected is a
-bug and keeps its traceback.
+bug and keeps its traceback. A disk or a port that fails is one line and status 2, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -15,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from endedge.data.errors import BadInput, Unfinished
+from endedge.data.storage import at_home
 from endedge.data.units import parse_quantity
+from endedge.lab.cli import exporting, importing, predicting, timing
 from endedge.lab.cli import package as tools
 from endedge.lab.cli.arguments import Action, build_parser
+from endedge.lab.cli.logs import log_to_stderr
 
 __all__ = ["main"]
 
@@ -26,6 +30,9 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal of ASCII gets ? and no traceback
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     parser = build_parser(_ACTIONS)
     arguments, rest = parser.parse_known_args(argv)
     # argparse cannot take key=value after an option; here they may stand anywhere, and a word
@@ -35,8 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
     else:
         arguments.overrides += rest
+    for name, value in vars(arguments).items():
+        if isinstance(value, str):
+            setattr(arguments, name, at_home(value))
+        elif isinstance(value, list):
+            setattr(arguments, name, [at_home(v) if isinstance(v, str) else v for v in value])
     try:
         arguments.do(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk behind it shows here
     except BadInput as error:
         print(f"endedge {arguments.verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -54,6 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         sys.stderr.close()
         return 141
+    except OSError as error:  # a disk that is full or read-only, a port that is taken
+        where = f"{error.filename}: " if error.filename is not None else ""
+        says = " ".join(str(error.strerror or error).split())
+        print(f"endedge {arguments.verb}: {where}{says}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -230,6 +249,7 @@ def _completion(a: argparse.Namespace) -> None:
 
 
 def _serve(a: argparse.Namespace) -> None:
+    log_to_stderr(a.verbose)
     from endedge.edge.server.service import ServeConfig
     from endedge.lab.loop.sockets import serve
 
@@ -250,6 +270,7 @@ def _device(a: argparse.Namespace) -> None:
     from endedge.end.client.client import DeviceConfig, Outcome
     from endedge.lab.loop.sockets import day, device
 
+    log_to_stderr(a.verbose + 1)  # it runs where nobody sees more of it
     host, colon, port = a.edge.rpartition(":")
     if not colon or not port.isdigit():
         raise BadInput(f"--edge {a.edge} is not HOST:PORT, e.g. 127.0.0.1:7070")
@@ -277,7 +298,21 @@ def _device(a: argparse.Namespace) -> None:
     )
 
 
+def _keys(a: argparse.Namespace) -> None:
+    from endedge.edge.server.keys import issue_bundle, open_keys
+
+    keys = open_keys(Path(a.folder) / "keys", a.host)
+    for name in a.revoke:
+        keys.revoke(name)
+    for name in a.names:
+        print(issue_bundle(keys, name))
+    if not a.names:
+        for name in keys.devices():
+            print(f"{name}: enrolled")
+
+
 _ACTIONS: dict[str, Action] = {
+    "import": importing.import_source,
     "run": _run,
     "measure": _measure,
     "loop": _loop,
@@ -290,6 +325,9 @@ _ACTIONS: dict[str, Action] = {
     "pack": tools.pack_file,
     "inspect": tools.inspect_file,
     "eval": tools.evaluate_file,
+    "export": exporting.export_file,
+    "predict": predicting.predict_source,
+    "latency": timing.time_model,
     "data generate": _generate,
     "data subset": _subset,
     "data download": _download,
@@ -297,6 +335,7 @@ _ACTIONS: dict[str, Action] = {
     "completion": _completion,
     "serve": _serve,
     "device": _device,
+    "keys": _keys,
     "train": _job,
     "distill": _job,
 }

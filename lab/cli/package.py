@@ -14,12 +14,21 @@ from typing import Any
 from endedge.data.errors import BadInput
 from endedge.data.units import parse_quantity
 
-__all__ = ["evaluate_file", "inspect_file", "pack_file", "show"]
+__all__ = [
+    "calibration_frames",
+    "detector",
+    "evaluate_file",
+    "inspect_file",
+    "one_thread",
+    "pack_file",
+    "read_bytes",
+    "show",
+]
 
 
 def pack_file(a: argparse.Namespace) -> None:
     """``endedge pack``."""
-    _one_thread()
+    one_thread()
     from endedge.data.frames import unlabelled
     from endedge.data.storage import write_atomic
     from endedge.distill.losses import divergence
@@ -31,9 +40,9 @@ def pack_file(a: argparse.Namespace) -> None:
     from endedge.distill.training import Recipe
     from endedge.lab.cli.progress import Progress
 
-    model = _detector(a.checkpoint)
-    base = _detector(a.base) if a.base else None
-    frames = _calibration(Path(a.frames), a.imgsz) if a.frames else None
+    model = detector(a.checkpoint)
+    base = detector(a.base) if a.base else None
+    frames = calibration_frames(Path(a.frames), a.imgsz) if a.frames else None
     budget = int(parse_quantity(a.budget, "B"))
     candidates = [model]
     with Progress() as progress:
@@ -89,18 +98,22 @@ def inspect_file(a: argparse.Namespace) -> None:
     """``endedge inspect``."""
     from endedge.distill.package.format import inspect
 
-    show(inspect(_bytes(Path(a.package))), a.json)
+    show(inspect(read_bytes(Path(a.package))), a.json)
 
 
 def evaluate_file(a: argparse.Namespace) -> None:
     """``endedge eval``: of a checkpoint or of a package, as the device decodes it."""
-    _one_thread()
+    one_thread()
+    import torch
+
     from endedge.data.classes import match_classes
     from endedge.data.coco import check_boxes, check_pictures, load_coco
     from endedge.data.frames import stack_frames
     from endedge.data.shift import Shift
     from endedge.distill.package.format import unpack
+    from endedge.end.latency import latency
     from endedge.end.metric import evaluate
+    from endedge.end.runtime import torch_network
     from endedge.lab.inputs import check_side, pick_device
 
     device, camera = pick_device(a.device), Shift(a.shift, a.severity, 0)
@@ -108,11 +121,11 @@ def evaluate_file(a: argparse.Namespace) -> None:
     path = Path(a.model)
     update_bytes = None
     if path.suffix == ".eeu":
-        data = _bytes(path)
+        data = read_bytes(path)
         update_bytes = len(data)
-        model = unpack(data, base=_detector(a.base) if a.base else None)
+        model = unpack(data, base=detector(a.base) if a.base else None)
     else:
-        model = _detector(a.model)
+        model = detector(a.model)
     check_side(model, a.imgsz, "--imgsz", a.model)
     names = tuple(model.names.values())
     truth = match_classes(truth, names, what=a.annotations, detector=a.model)
@@ -120,12 +133,22 @@ def evaluate_file(a: argparse.Namespace) -> None:
     check_pictures(truth)
     frames = stack_frames(truth.frames, a.imgsz, lambda f: camera.apply(f.read(), f.image_id))
     score = evaluate(model, frames, truth, device)
+    threads = torch.get_num_threads()
+    timed = latency(
+        torch_network(model), frames.images[:32], runtime="torch", threads=threads, seconds=1.0
+    )
     show(
         {
             "map": score.map,
             "map50": score.map50,
             "images": score.images,
             "update_bytes": update_bytes,
+            "labels": truth.labels,
+            "latency_s": timed.median_s,
+            "latency_low_s": timed.low_s,
+            "latency_high_s": timed.high_s,
+            "threads": threads,
+            "runtime": timed.runtime,
         },
         a.json,
     )
@@ -134,13 +157,13 @@ def evaluate_file(a: argparse.Namespace) -> None:
 # Helpers ------------------------------------------------------------------------------------
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
     """Unless the user says otherwise: several threads stall each other on a shared machine.
     Before NumPy and PyTorch are loaded, which read this once."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def _detector(name: str) -> Any:
+def detector(name: str) -> Any:
     """A detector by its path, or one that ships with the package (``endedge:demo/…``)."""
     from endedge.distill.model import load_detector
     from endedge.lab.inputs import find_weights
@@ -148,7 +171,7 @@ def _detector(name: str) -> Any:
     return load_detector(find_weights(name, None))
 
 
-def _bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     try:
         if path.stat().st_size > 2**31:
             raise BadInput(f"{path} is larger than 2 GiB; not an update package")
@@ -157,7 +180,7 @@ def _bytes(path: Path) -> bytes:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
 
 
-def _calibration(folder: Path, side: int) -> Any:
+def calibration_frames(folder: Path, side: int) -> Any:
     import torch
 
     from endedge.data.coco import read_image

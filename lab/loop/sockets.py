@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from endedge.data.errors import BadInput
 from endedge.distill.model import load_detector, save_detector
 from endedge.edge.server.main import serve_main
 from endedge.edge.server.service import Job, Limits, ServeConfig
+from endedge.edge.server.workers import JobLimits, JobProcess
 from endedge.end.client.client import Capture, DeviceConfig, Outcome
 from endedge.end.client.main import device_main
 from endedge.end.device import DeviceEnd
@@ -36,13 +38,28 @@ Say = Callable[[Outcome], None]
 
 
 def serve(config: Config, service: ServeConfig) -> None:
-    """Run the edge until it is stopped. Labels come from the pool's annotations, by image id."""
-    torch.set_num_threads(1)
-    world = World.of(config, service.folder)
+    """Run the edge until it is stopped. Labels come from the pool's annotations, by image id.
+
+    Adaptations run in processes of their own, within ``serve.job_memory`` and ``serve.job_s``.
+    """
     asked = config.serve.model_dump()
     asked["upload_bytes_per_s"] = asked["upload_bytes_per_s"] or math.inf
+    job = JobLimits(asked.pop("job_memory"), asked.pop("job_s"))
     service = replace(service, limits=replace(Limits(), **asked))
-    serve_main(service, lambda job: adapt(world, service.folder / "models", job))
+    work = AdaptationWork(config, service.folder)
+    serve_main(service, [JobProcess(work, job) for _ in range(service.workers)])
+
+
+@dataclass(frozen=True)
+class AdaptationWork:
+    """What a process for jobs loads once: ``()`` gives the function that answers them."""
+
+    config: Config
+    folder: Path
+
+    def __call__(self) -> Callable[[Job], bytes]:
+        torch.set_num_threads(1)
+        return partial(adapt, World.of(self.config, self.folder), self.folder / "models")
 
 
 def adapt(world: World, models: Path, job: Job) -> bytes:

@@ -12,10 +12,10 @@ import numpy as np
 
 from endedge.allocator.policies import from_file
 from endedge.data.storage import write_atomic
+from endedge.lab.benchmark.outcomes import spread
 from endedge.lab.config import Config, loop_of
 from endedge.lab.loop.loop import run
 from endedge.lab.report.paper_figures import drawn
-from endedge.lab.report.results import spread
 from endedge.lab.report.style import (
     BLACK,
     BLUE,

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from endedge.lab.benchmark.headroom import Contrast
-from endedge.lab.report.results import HINDSIGHT, STATIC, Floats, Results, Spread, Step, spread
+from endedge.lab.benchmark.outcomes import HINDSIGHT, STATIC, Floats, Spread, spread
+from endedge.lab.report.results import Results, Step
 
 __all__ = [
     "Headline",

@@ -22,13 +22,14 @@ import plotly.offline
 from endedge.allocator import Joint
 from endedge.data.storage import write_atomic
 from endedge.data.units import hz_for_bytes
+from endedge.lab.benchmark.outcomes import spread
 from endedge.lab.config import Config
 from endedge.lab.report import captions as findings
 from endedge.lab.report import page_figures as figures
 from endedge.lab.report import tables
 from endedge.lab.report.captions import percent, points, quantity, share_of
 from endedge.lab.report.examples import gallery
-from endedge.lab.report.results import Results, judged_name, spread
+from endedge.lab.report.results import Results, judged_name
 from endedge.lab.report.tables import interval, text
 
 __all__ = ["card", "figure", "page", "shell", "write_report"]

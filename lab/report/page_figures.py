@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from endedge.allocator.display import Axis, cells_along, rivals
+from endedge.lab.benchmark.outcomes import Floats, Spread, spread
 from endedge.lab.report.captions import quantity
-from endedge.lab.report.results import Floats, Results, Spread, judged_name, spread
+from endedge.lab.report.results import Results, judged_name
 from endedge.lab.report.style import (
     BANDWIDTH,
     BLACK,

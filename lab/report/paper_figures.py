@@ -16,9 +16,10 @@ import numpy as np
 from endedge.allocator import display as show
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
+from endedge.lab.benchmark.outcomes import HINDSIGHT, spread
 from endedge.lab.config import load_config
 from endedge.lab.report import captions as findings
-from endedge.lab.report.results import HINDSIGHT, Results, judged_name, spread
+from endedge.lab.report.results import Results, judged_name
 from endedge.lab.report.style import (
     BANDWIDTH,
     BLACK,

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from endedge.lab.benchmark.outcomes import HINDSIGHT, Floats, Spread, spread
 from endedge.lab.benchmark.ranking import winners
 from endedge.lab.benchmark.robustness import Means, mean_by
 from endedge.lab.report.captions import points, quantity
-from endedge.lab.report.results import HINDSIGHT, Floats, Results, Spread, judged_name, spread
+from endedge.lab.report.results import Results, judged_name
 
 __all__ = [
     "costs",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from endedge.data.coco import Frame
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, stack_frames
-from endedge.distill.losses import labels
+from endedge.distill.losses import Objective, Targets, labels
 from endedge.distill.model import DetectionModel, model_hash
 from endedge.distill.training import Recipe, gather, interpolate, train
 
@@ -108,3 +109,41 @@ def test_a_mirrored_frame_has_mirrored_boxes(frames: Batch) -> None:
 def test_bad_recipes(wrong: dict[str, float]) -> None:
     with pytest.raises(BadInput, match="recipe needs"):
         Recipe(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_training_that_diverges_stops_at_once(
+    tiny: DetectionModel, frames: Batch, poison: float
+) -> None:
+    heard: list[int] = []
+
+    def objective(model: DetectionModel) -> Objective:
+        inner = labels(model)
+
+        def loss(predictions: dict[str, Any], targets: Targets) -> torch.Tensor:
+            value: torch.Tensor = inner(predictions, targets)
+            return value * poison if len(heard) == 2 else value
+
+        return loss
+
+    recipe = Recipe(steps=9, batch=2, lr=0.25)
+    with pytest.raises(BadInput, match=r"is (nan|inf) at step 3 of 9, at a rate of 0\.2"):
+        train(tiny, frames, objective, recipe, on_step=lambda step, _: heard.append(step))
+    assert heard == [1, 2]
+
+
+def test_weights_that_the_last_step_broke_are_no_result(
+    tiny: DetectionModel, frames: Batch
+) -> None:
+    def objective(model: DetectionModel) -> Objective:
+        inner, first = labels(model), next(model.parameters())
+
+        def loss(predictions: dict[str, Any], targets: Targets) -> torch.Tensor:
+            value: torch.Tensor = inner(predictions, targets)
+            nothing: torch.Tensor = (first * 0).abs().sum().sqrt()  # 0, of a slope that is none
+            return value.add(nothing)
+
+        return loss
+
+    with pytest.raises(BadInput, match="training diverged"):
+        train(tiny, frames, objective, Recipe(steps=1, batch=2, lr=1e-3))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
 from endedge.lab.store import Busy, Missing, Peek, Store, digest
 
@@ -167,3 +168,15 @@ def test_litter_of_a_killed_process_is_removed_with_its_node(tmp_path: Path) -> 
     (litter / "half").write_bytes(b"x")
     Store(tmp_path).node("stage", {}, _make)
     assert not litter.exists()
+
+
+def test_nothing_that_is_not_finite_is_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(BadInput, match="is not a finite number"):
+        store.node("s", {"a": 1}, lambda folder: {"losses": {"1": float("nan")}})
+    assert not list((tmp_path / "nodes").iterdir())
+    made = store.node("s", {"a": 1}, lambda folder: {"map": 0.5})
+    record = made.folder / "record.json"
+    record.write_text(record.read_text().replace("0.5", "NaN"))  # of an older version
+    assert store.find("s", {"a": 1}) is None
+    assert store.node("s", {"a": 1}, lambda folder: {"map": 0.25}).record == {"map": 0.25}

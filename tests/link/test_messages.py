@@ -16,7 +16,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "I": st.integers(0, 2**32 - 1),
     "Q": st.integers(0, 2**64 - 1),
     "d": st.floats(allow_nan=False),
-    "text": st.text(max_size=50),
+    "text": st.text(max_size=50).map(m.printable),
     "bytes": st.binary(max_size=500),
 }
 
@@ -120,3 +120,17 @@ def test_statements_tell_every_part_apart() -> None:
         m.hello_statement(bytes(32), bytes(32), "cam"),
     ]
     assert base not in others
+
+
+@given(st.text(max_size=60))
+def test_texts_steer_no_terminal(text: str) -> None:
+    said = decode(m.encode(m.Deferred(1.0, text[:50])))
+    assert isinstance(said, m.Deferred)
+    assert said.reason.isprintable()
+    assert m.printable(said.reason) == said.reason
+    assert len(said.reason) == len(text[:50])
+
+
+def test_a_peer_that_begins_with_tls_is_named() -> None:
+    with pytest.raises(BadInput, match="--secure"):
+        m.decode_header(b"\x16\x03\x01\x02\x00\x01\x00\x01")

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from endedge.data.errors import BadInput
+from endedge.distill.layers import layers
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, build_detector, clone, count_parameters
 from endedge.distill.package.choose import pack_best
 from endedge.distill.package.format import pack
 from endedge.distill.pruning import prune
-from endedge.distill.structure import layers
 
 FRAMES = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
 SPEC: dict[str, Any] = {

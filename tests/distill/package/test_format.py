@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from endedge.data.errors import BadInput
+from endedge.distill.layers import layers
 from endedge.distill.model import DetectionModel, build_detector, clone, model_hash
 from endedge.distill.package import format as package
 from endedge.distill.package.format import Packed, inspect, unpack
-from endedge.distill.structure import check_spec, layers
+from endedge.distill.structure import check_spec
 
 SPEC: dict[str, Any] = {
     "names": {i: f"thing {i}" for i in range(3)},

@@ -11,7 +11,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from endedge.data.errors import BadInput
-from endedge.edge.server.keys import EdgeKeys, create_keys, issue_bundle, load_keys, main
+from endedge.edge.server.keys import (
+    EdgeKeys,
+    create_keys,
+    issue_bundle,
+    load_keys,
+    main,
+    open_keys,
+)
+from endedge.lab.cli.main import main as endedge
 from endedge.link.messages import hello_statement, update_statement
 
 NONCE = bytes(32)
@@ -99,3 +107,48 @@ def test_one_command_makes_keys_and_bundles(
     out, err = capsys.readouterr()
     assert [Path(line).stem for line in out.splitlines()] == ["cam-1", "cam-2", "cam-3"]
     assert "device id" in err
+
+
+def test_a_folder_with_something_in_it_gets_no_new_identity(keys: EdgeKeys) -> None:
+    assert open_keys(keys.folder).public == keys.public
+    for name in ("signing.key", "tls.key", "tls.pem"):
+        kept = (keys.folder / name).read_bytes()
+        (keys.folder / name).unlink()
+        with pytest.raises(BadInput, match="put back"):
+            open_keys(keys.folder)
+        (keys.folder / name).write_bytes(kept)
+    empty = keys.folder.parent / "empty"
+    empty.mkdir()
+    assert open_keys(empty).public != keys.public
+    assert stat.S_IMODE(empty.stat().st_mode) == 0o700
+
+
+def test_a_revoked_device_gets_in_no_more(keys: EdgeKeys) -> None:
+    device = Ed25519PrivateKey.generate()
+    public = device.public_key().public_bytes_raw()
+    token = token_of(keys, "cam")
+    assert keys.enrol(NONCE, "cam", public, hello(device, keys, "cam"), token)
+    assert keys.devices() == ["cam"]
+    keys.revoke("cam")
+    assert keys.devices() == []
+    with pytest.raises(BadInput, match="not enrolled"):
+        keys.check_hello(NONCE, "cam", hello(device, keys, "cam"))
+    with pytest.raises(BadInput, match="token"):
+        keys.enrol(NONCE, "cam", public, hello(device, keys, "cam"), token)
+    with pytest.raises(BadInput, match="no device cam"):
+        keys.revoke("cam")
+    (keys.folder / "devices" / "bad.pub").write_text("zz")
+    with pytest.raises(BadInput, match="damaged"):
+        keys.check_hello(NONCE, "bad", hello(device, keys, "bad"))
+
+
+def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edge = str(tmp_path / "edge")
+    assert endedge(["keys", edge, "cam-1", "cam-2", "--host", "edge.example"]) == 0
+    bundles = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in bundles] == ["cam-1.json", "cam-2.json"]
+    assert json.loads(bundles[0].read_text())["device_id"] == "cam-1"
+    assert endedge(["keys", edge, "--revoke", "cam-2"]) == 0
+    assert not bundles[1].is_file()
+    assert endedge(["keys", edge, "--revoke", "cam-9"]) == 2
+    assert "no device cam-9" in capsys.readouterr().err

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from endedge.data.errors import BadInput
+from endedge.lab.benchmark.outcomes import Benchmark, spread
 from endedge.lab.benchmark.ranking import clear, duels, summary, winners
-from endedge.lab.report.results import Benchmark, spread
 
 NAMES = ("fitted", "best-static", "equal", "oracle")
 

@@ -21,11 +21,12 @@ from endedge.allocator.accuracy.shapes import DATA_SHAPES, MODEL_SHAPES
 from endedge.allocator.fitting.synthetic import curves_of, random_joint
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.benchmark import rows_csv
+from endedge.lab.benchmark.outcomes import spread
 from endedge.lab.benchmark.robustness import Trial
 from endedge.lab.config import load_config
 from endedge.lab.report import captions as findings
 from endedge.lab.report.page import _joint, write_report
-from endedge.lab.report.results import Results, spread
+from endedge.lab.report.results import Results
 
 ASSETS = Path(__file__).parents[3] / "lab" / "report" / "assets"
 

@@ -1,0 +1,1 @@
+"""Frames of somebody else's tools, read leniently and counted, into the COCO layout used here."""

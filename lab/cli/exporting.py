@@ -1,0 +1,82 @@
+"""``endedge export``: a detector for the engine that a device has."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from endedge.data.errors import BadInput
+from endedge.lab.cli.held import declare_frames, one_held, seen
+from endedge.lab.cli.package import one_thread, show
+
+__all__ = ["declare", "export_file"]
+
+_FORMATS = ("pt", "torchscript", "onnx", "openvino", "ncnn")
+
+
+def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    """The verb's arguments."""
+    sub = verb(
+        "export",
+        "a checkpoint, a package or what a device holds, for an inference engine; compared with "
+        "ours before it is kept",
+        "endedge export update.eeu --base yolov8n.pt --format onnx -o update.onnx\n"
+        "  endedge export runs/cam1 --format openvino -o cam1_openvino_model --int8 --frames DIR",
+    )
+    sub.add_argument("model", help=".pt, .safetensors, .eeu, or the folder of a device")
+    sub.add_argument("--base", help="the base model of a delta package")
+    sub.add_argument(
+        "--format",
+        required=True,
+        choices=_FORMATS,
+        metavar="FORMAT",
+        help="pt (Ultralytics), torchscript, onnx, openvino, ncnn",
+    )
+    sub.add_argument(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="file, or folder for openvino and ncnn (default: named after the model, here)",
+    )
+    sub.add_argument(
+        "--int8", action="store_true", help="openvino: 8-bit integers, ranges from the frames"
+    )
+    declare_frames(sub, "to compare on")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+
+def export_file(a: argparse.Namespace) -> None:
+    """``endedge export``."""
+    one_thread()
+    from endedge.end.export import agreement, export, suffix_of
+
+    model = one_held(a.model, a.base)
+    out = Path(a.output or f"{Path(a.model).resolve().stem}{suffix_of(a.format)}")
+    view = seen(model, a)
+    if a.int8 and a.format != "openvino":
+        raise BadInput(f"--int8 is for --format openvino, not {a.format}")
+    if a.int8 and not (a.frames or a.annotations):
+        raise BadInput("--int8 needs frames of the device's camera for its ranges: --frames DIR")
+    found = export(
+        model,
+        a.format,
+        out,
+        a.imgsz,
+        lambda network: agreement(model, network, view.frames, view.truth, exact=not a.int8),
+        calibrate=view.frames.images[:300] if a.int8 else None,
+    )
+    if not a.json:
+        print(f"{out}: {found}" + ("" if a.frames or a.annotations else f" ({view.what})"))
+        return
+    files = [out] if out.is_file() else [p for p in out.rglob("*") if p.is_file()]
+    show(
+        {
+            "file": str(out),
+            "format": a.format,
+            "bytes": sum(p.stat().st_size for p in files),
+            "imgsz": a.imgsz,
+            **vars(found),
+        },
+        True,
+    )

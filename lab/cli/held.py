@@ -1,0 +1,92 @@
+"""Detectors as the command line names them, and the frames that a verb looks at them with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from endedge.data.errors import BadInput
+
+__all__ = ["Seen", "declare_frames", "one_held", "seen"]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Letterboxed frames (a :class:`~endedge.data.frames.Batch`), their labels where there are
+    any (a :class:`~endedge.data.coco.Dataset`), and what they are in words."""
+
+    frames: Any
+    truth: Any
+    what: str
+
+
+def one_held(name: str, base: str | None) -> Any:
+    """The detector in a checkpoint, in a package (a delta needs ``base``), or in use on a device
+    (the folder of ``endedge device --out``).
+
+    Raises :class:`BadInput` for what is none of these, and a device without an update.
+    """
+    from endedge.distill.package.format import unpack
+    from endedge.lab.cli.package import detector, read_bytes
+
+    path = Path(name)
+    if path.is_dir():
+        return detector(str(_in_use(path)))
+    if path.suffix == ".eeu":
+        return unpack(read_bytes(path), base=detector(base) if base else None)
+    return detector(name)
+
+
+def _in_use(folder: Path) -> Path:
+    """The model file that a device's state names, looked at without touching that state."""
+    place = folder / "models" if (folder / "models" / "current.json").is_file() else folder
+    current = place / "current.json"
+    if not current.is_file():
+        raise BadInput(
+            f"{folder} is no device's folder with an update in use (no models/current.json); "
+            "until the first one a device runs the student of its configuration"
+        )
+    try:
+        file = json.loads(current.read_text())["file"]
+        model = place / Path(str(file)).name
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{current} is damaged: {error}") from None
+    return model
+
+
+def seen(model: Any, a: Any) -> Seen:
+    """The frames of ``--annotations`` and ``--images``, of ``--frames``, or made-up ones, at
+    ``--imgsz``. Raises :class:`BadInput` for one without the other, and other classes."""
+    from endedge.data.classes import match_classes
+    from endedge.data.coco import check_boxes, check_pictures, load_coco
+    from endedge.data.frames import stack_frames, unlabelled
+    from endedge.distill.package.sensitivity import synthetic_frames
+    from endedge.lab.cli.package import calibration_frames
+    from endedge.lab.inputs import check_side
+
+    check_side(model, a.imgsz, "--imgsz", a.model)
+    if bool(a.annotations) != bool(a.images):
+        raise BadInput("--annotations and --images belong together")
+    if a.annotations:
+        truth = load_coco(a.annotations, a.images)
+        names = tuple(model.names.values())
+        truth = match_classes(truth, names, what=a.annotations, detector=a.model)
+        check_boxes(truth, a.annotations)
+        check_pictures(truth)
+        frames = stack_frames(truth.frames, a.imgsz, lambda f: f.read())
+        by = "" if truth.labels == "truth" else f" (labels: {truth.labels})"
+        return Seen(frames, truth, f"{len(truth)} labelled frames{by}")
+    if a.frames:
+        pictures = calibration_frames(Path(a.frames), a.imgsz)
+        return Seen(unlabelled(pictures), None, f"{len(pictures)} frames")
+    return Seen(unlabelled(synthetic_frames(16, a.imgsz)), None, "16 made-up frames (noise)")
+
+
+def declare_frames(sub: Any, what: str) -> None:
+    """The arguments that :func:`seen` reads."""
+    sub.add_argument("--imgsz", type=int, default=320, help="px, a multiple of 32 (default 320)")
+    sub.add_argument("--annotations", metavar="JSON", help=f"labelled frames {what}: mAP, too")
+    sub.add_argument("--images", metavar="DIR", help="their pictures")
+    sub.add_argument("--frames", metavar="DIR", help=f"unlabelled frames {what}")

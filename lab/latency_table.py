@@ -1,0 +1,131 @@
+"""``latency.csv`` of a results folder: what a frame costs in an engine, and what is detected."""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from endedge.data.errors import BadInput
+from endedge.data.storage import write_atomic
+from endedge.end.latency import Latency
+from endedge.end.metric import Score
+
+__all__ = ["Row", "add_rows", "checked_folder", "read_rows"]
+
+_FILE = "latency.csv"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model in one engine on one machine. Times in s a frame of ``imgsz`` px, batch 1;
+    ``map`` and ``map50`` of the engine's own outputs on ``frames``, nothing where unlabelled."""
+
+    model: str
+    runtime: str
+    imgsz: int
+    threads: int
+    latency_s: float
+    low_s: float
+    high_s: float
+    network_s: float
+    runs: int
+    map: float | None
+    map50: float | None
+    frames: str
+    machine: str
+
+    @classmethod
+    def of(cls, model: str, imgsz: int, timed: Latency, score: Score | None, frames: str) -> Row:
+        """From a timing on this machine and, where frames are labelled, a score."""
+        return cls(
+            model,
+            timed.runtime,
+            imgsz,
+            timed.threads,
+            timed.median_s,
+            timed.low_s,
+            timed.high_s,
+            timed.network_s,
+            timed.runs,
+            score.map if score else None,
+            score.map50 if score else None,
+            frames,
+            _machine(),
+        )
+
+    def __str__(self) -> str:
+        said = (
+            f"{self.runtime:14} {self.latency_s * 1000:7.1f} ms a frame "
+            f"({self.low_s * 1000:.1f} to {self.high_s * 1000:.1f}), {1 / self.latency_s:.1f} "
+            f"frames/s, {self.threads} thread{'s' * (self.threads > 1)}, {self.imgsz} px"
+        )
+        return said if self.map is None else f"{said}; mAP {self.map:.4f} on {self.frames}"
+
+
+def checked_folder(folder: Path) -> Path:
+    """Raises :class:`BadInput` unless ``folder`` is a results folder."""
+    if not (folder / "config.yaml").is_file():
+        raise BadInput(f"--into {folder} is not a results folder (no config.yaml)")
+    return folder
+
+
+def add_rows(folder: Path, rows: Sequence[Row]) -> None:
+    """Put ``rows`` at the end of the folder's ``latency.csv``; one of the same model, engine,
+    size, threads and machine is replaced."""
+    key = ("model", "runtime", "imgsz", "threads", "machine")
+    named = {tuple(str(getattr(r, k)) for k in key): r for r in [*read_rows(folder), *rows]}
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = [f.name for f in fields(Row)]
+    writer.writerow(names)
+    for row in named.values():
+        writer.writerow(_shown(getattr(row, name)) for name in names)
+    write_atomic(folder / _FILE, out.getvalue().encode())
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """The rows of ``folder``, none where there is no file. Raises :class:`BadInput`."""
+    path = folder / _FILE
+    if not path.is_file():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [
+                Row(
+                    r["model"],
+                    r["runtime"],
+                    int(r["imgsz"]),
+                    int(r["threads"]),
+                    float(r["latency_s"]),
+                    float(r["low_s"]),
+                    float(r["high_s"]),
+                    float(r["network_s"]),
+                    int(r["runs"]),
+                    float(r["map"]) if r["map"] else None,
+                    float(r["map50"]) if r["map50"] else None,
+                    r["frames"],
+                    r["machine"],
+                )
+                for r in csv.DictReader(file)
+            ]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{path} is damaged ({error!r}); remove it and time again") from None
+
+
+def _shown(value: object) -> object:
+    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else value
+
+
+def _machine() -> str:
+    """The processor's name, as Linux tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
