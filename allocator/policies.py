@@ -200,7 +200,7 @@ def from_file(file: Path) -> list[str]:
         runpy.run_path(str(file))
     except BadInput:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit() would end the benchmark as a success
         raise BadInput(f"{file} does not run: {type(error).__name__}: {error}") from None
     if not (new := [name for name in _BUILT_IN if name not in before]):
         raise BadInput(f'{file} registers no policy; decorate one with @register("its-name")')
@@ -217,7 +217,10 @@ def decide(name: str, known: Known) -> Split:
     if not hindsight(name):
         blind = np.full(len(known.points), np.nan)
         known = replace(known, points=replace(known.points, map=blind, map_error=blind))
-    split = policy(known)
+    try:
+        split = policy(known)
+    except SystemExit as error:
+        raise BadInput(f"policy {name!r} ends the program: sys.exit({error})") from None
     if not isinstance(split, Split) or not known.budget.allows(split):
         raise BadInput(f"policy {name!r} answered {split}, which the link cannot carry")
     return split

@@ -22,7 +22,8 @@ import torch
 
 from endedge.data.errors import BadInput
 from endedge.distill.model import build_detector, model_hash
-from endedge.distill.package.format import PARAMETERS_PER_BYTE, inspect, pack, unpack
+from endedge.distill.package.format import PARAMETERS_PER_BYTE, inspect, unpack
+from endedge.distill.package.packing import pack
 
 _SPEC = {
     "names": {0: "a", 1: "b"},

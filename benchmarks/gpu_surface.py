@@ -5,7 +5,7 @@
 
 One `endedge run` for each shift. After ``--minutes`` the running one is interrupted; what is
 measured is kept, and the same command goes on (exit status 3 until all is done). Where there is no
-network: `pip install --no-index --find-links WHEELS ultralytics pycocotools constriction`,
+network: `pip install --no-index --find-links WHEELS ultralytics pycocotools numba`,
 these wheels carried there. Prints what is done, seconds of each stage and how long workers were
 busy; `--tables DIR` copies surface, fits, benchmark and figures (no frames, no weights).
 """

@@ -44,7 +44,8 @@ from endedge.data.storage import write_atomic
 from endedge.distill.layers import layers
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, clone, load_detector
-from endedge.distill.package.format import pack, unpack
+from endedge.distill.package.format import unpack
+from endedge.distill.package.packing import pack
 from endedge.distill.package.qat import AWARE_LR
 from endedge.distill.training import Recipe
 from endedge.end.metric import evaluate

@@ -30,7 +30,8 @@ import torch
 
 from benchmarks.throughput import export, ultralytics
 from endedge.data.storage import write_atomic
-from endedge.distill.package.format import pack, unpack
+from endedge.distill.package.format import unpack
+from endedge.distill.package.packing import pack
 from endedge.edge.adapt import part_way
 from endedge.end.metric import evaluate
 from endedge.lab.cli.progress import Progress

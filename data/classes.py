@@ -76,5 +76,5 @@ def _near(name: str, known: Sequence[str]) -> str:
     folded = {k.casefold(): k for k in known}
     near = difflib.get_close_matches(name.casefold(), folded, n=1)
     if near:
-        return f"; is it {folded[near[0]]!r} there? Names must be the same"
+        return f"; is it {folded[near[0]]!r} there? names have to be the same"
     return f"; that has {', '.join(known[:5])}{', …' if len(known) > 5 else ''}"

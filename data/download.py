@@ -22,11 +22,17 @@ from urllib.parse import urlsplit
 from endedge.data.errors import BadInput
 from endedge.data.storage import publish
 
-__all__ = ["COCO_VAL", "WEIGHTS_URL", "Archive", "fetch", "fetch_coco_val"]
+__all__ = ["COCO_VAL", "WEIGHTS_URL", "Archive", "fetch", "fetch_coco_val", "fetch_weights"]
 
 OnBytes = Callable[[int, int], None]  # (bytes there, bytes in all; 0: not known)
 
 WEIGHTS_URL = "https://github.com/ultralytics/assets/releases/download/v8.4.0/"
+_PINNED_URL = "https://github.com/ultralytics/assets/releases/download/v8.2.0/"
+_PINNED = {  # SHA-256 of the files of that release; later ones saved yolov8n.pt anew
+    "yolov8n.pt": "31e20dde3def09e2cf938c7be6fe23d9150bbbe503982af13345706515f2ef95",
+    "yolov8s.pt": "1f47a78bf100391c2a140b7ac73a1caae18c32779be7d310658112f7ac9aa78a",
+    "yolov8m.pt": "5d4a90cdc7a21786cc59cd19778e9eafff836df9e2da32524737c7ee6efe4fe5",
+}
 _PIECE = 1 << 20
 _TIMEOUT_S = 30.0
 
@@ -100,6 +106,25 @@ def fetch(
     except OSError as error:
         raise BadInput(f"cannot write {to}: {error.strerror or error}") from None
     return to
+
+
+def fetch_weights(
+    name: str,
+    to: Path,
+    *,
+    checksum: str = "",
+    mirror: str | None = None,
+    on_bytes: OnBytes | None = None,
+    tries: int = 5,
+) -> tuple[Path, bool]:
+    """Ultralytics' release file ``name`` as the file ``to``, and whether its bytes were compared
+    with a ``checksum``: the one given, or the SHA-256 that is known here for YOLOv8 n, s and m.
+    ``mirror`` is another server of the same names. Raises :class:`BadInput` as :func:`fetch`."""
+    known = f"sha256:{_PINNED[name]}" if name in _PINNED else ""
+    server = mirror or (_PINNED_URL if known else WEIGHTS_URL)
+    wanted = checksum or known
+    url = f"{server.rstrip('/')}/{name}"
+    return fetch(url, to, checksum=wanted, on_bytes=on_bytes, tries=tries), bool(wanted)
 
 
 def fetch_coco_val(

@@ -1,4 +1,6 @@
-"""The shape of a detector as the packer and the pruner see it: its convolutions, their widths."""
+"""The shape of a detector as seen by the packer and the pruner: its convolutions and their
+widths.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,11 @@ from torch import nn
 
 from endedge.data.errors import BadInput
 
-__all__ = ["Layer", "layers", "set_widths", "widths"]
+__all__ = ["MAX_CHANNELS", "MAX_PARAMETERS", "Layer", "layers", "set_widths", "widths"]
 
-Network = TypeVar("Network", bound=nn.Module)
+MAX_PARAMETERS = 100_000_000  #: most parameters a described detector may have
+MAX_CHANNELS = 4096  #: of one convolution
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -45,42 +49,55 @@ def widths(model: nn.Module) -> dict[str, tuple[int, int]]:
     return {x.name: (x.conv.out_channels, x.conv.in_channels) for x in layers(model)}
 
 
-def set_widths(model: Network, wanted: Mapping[str, tuple[int, int]]) -> Network:
+def set_widths(model: _Module, wanted: Mapping[str, tuple[int, int]]) -> _Module:
     """Give convolutions other channel counts, in place; changed tensors are zero.
 
-    Depthwise convolutions stay depthwise. Raises :class:`BadInput` for unknown names and
-    for counts outside 1..the present width (pruning only ever narrows).
+    Depthwise convolutions stay depthwise. Pruning narrows; Ultralytics widens: a detector
+    fine-tuned from 80 classes to three keeps the class branch of the 80. Raises
+    :class:`BadInput`, before anything is made, for unknown names, for counts outside
+    1..``MAX_CHANNELS`` and for more parameters than ``MAX_PARAMETERS``.
     """
     known = {x.name: x for x in layers(model)}
+    changed = []
+    weights = 0
     for name, (n_out, n_in) in wanted.items():
-        layer = known.get(name)
-        if layer is None:
+        if name not in known:
             raise BadInput(f"no convolution {name!r} in this detector")
-        conv = layer.conv
-        if (n_out, n_in) == (conv.out_channels, conv.in_channels):
-            continue
-        if not (1 <= n_out <= conv.out_channels and 1 <= n_in <= conv.in_channels):
-            raise BadInput(
-                f"width of {name} is {n_out} x {n_in}; it must lie within "
-                f"1..{conv.out_channels} x 1..{conv.in_channels}"
-            )
+        conv = known[name].conv
         depthwise = conv.groups == conv.in_channels and conv.groups > 1
-        if conv.groups > 1 and (not depthwise or n_out != n_in):
+        if not (1 <= n_out <= MAX_CHANNELS and 1 <= n_in <= MAX_CHANNELS):
+            raise BadInput(
+                f"width of {name} is {n_out} x {n_in}; it must lie within 1..{MAX_CHANNELS}"
+            )
+        same = (n_out, n_in) == (conv.out_channels, conv.in_channels)
+        if not same and conv.groups > 1 and (not depthwise or n_out != n_in):
             raise BadInput(f"width of grouped convolution {name} cannot be {n_out} x {n_in}")
-        if depthwise:
-            conv.groups = n_in
-        conv.out_channels, conv.in_channels = n_out, n_in
-        conv.weight = nn.Parameter(torch.zeros(n_out, n_in // conv.groups, *conv.kernel_size))
-        if conv.bias is not None:
-            conv.bias = nn.Parameter(torch.zeros(n_out))
-        if layer.bn is not None and layer.bn.num_features != n_out:
-            layer.bn.num_features = n_out
-            layer.bn.weight = nn.Parameter(torch.ones(n_out))
-            layer.bn.bias = nn.Parameter(torch.zeros(n_out))
-            layer.bn.running_mean = torch.zeros(n_out)
-            layer.bn.running_var = torch.ones(n_out)
+        inputs = 1 if depthwise else n_in // conv.groups
+        weights += n_out * inputs * conv.kernel_size[0] * conv.kernel_size[1]
+        if not same:
+            changed.append((known[name], n_out, n_in))
+    if weights > MAX_PARAMETERS:
+        raise BadInput(f"widths of {weights:,} weights; at most {MAX_PARAMETERS:,} are allowed")
+    for layer, n_out, n_in in changed:
+        _set_width(layer, n_out, n_in)
     for module in model.modules():  # C2f, C3k2, C2PSA remember their hidden width
         cv1 = getattr(module, "cv1", None)
         if isinstance(getattr(module, "c", None), int) and cv1 is not None and hasattr(cv1, "conv"):
             module.c = cv1.conv.out_channels // 2
     return model
+
+
+def _set_width(layer: Layer, n_out: int, n_in: int) -> None:
+    conv = layer.conv
+    if conv.groups > 1:
+        conv.groups = n_in
+    conv.out_channels, conv.in_channels = n_out, n_in
+    conv.weight = nn.Parameter(torch.zeros(n_out, n_in // conv.groups, *conv.kernel_size))
+    if conv.bias is not None:
+        conv.bias = nn.Parameter(torch.zeros(n_out))
+    if layer.bn is not None and layer.bn.num_features != n_out:
+        layer.bn.num_features = n_out
+        layer.bn.weight = nn.Parameter(torch.ones(n_out))
+        layer.bn.bias = nn.Parameter(torch.zeros(n_out))
+        layer.bn.running_mean = torch.zeros(n_out)
+        layer.bn.running_var = torch.ones(n_out)

@@ -22,6 +22,7 @@ __all__ = [
     "Objective",
     "Targets",
     "TeacherCache",
+    "box_distance",
     "distillation",
     "divergence",
     "divergence_nats",
@@ -30,6 +31,7 @@ __all__ = [
     "labels",
     "localization_kl",
     "score_bce",
+    "scores_and_boxes",
     "weighted_l2",
 ]
 
@@ -96,6 +98,28 @@ def localization_kl(student: Tensor, teacher: Tensor, weight: Tensor, temperatur
     return (kl.mean(1) * weight).sum() / weight.sum().clamp(min=1.0) * temperature**2
 
 
+def box_distance(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
+    """How far the student's boxes are from the teacher's, anchors weighted by ``weight`` (n, a).
+
+    :func:`localization_kl` where both give distributions over the same bins. Detectors without
+    distributions (YOLO26: one bin) and pairs with unlike ones are compared by the distances that
+    they mean, in cells: smooth L1, mean over the four sides.
+    """
+    if student.shape[1] == teacher.shape[1] > 4:
+        return localization_kl(student, teacher, weight, 1.0)
+    error = F.smooth_l1_loss(_distances(student), _distances(teacher), reduction="none").mean(1)
+    return (error * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def _distances(boxes: Tensor) -> Tensor:
+    """(n, 4·bins, a) logits → the distances expected, (n, 4, a) in cells."""
+    sides = boxes.reshape(len(boxes), 4, -1, boxes.shape[2])
+    if sides.shape[2] == 1:
+        return sides.squeeze(2)
+    bins = torch.arange(sides.shape[2], dtype=sides.dtype, device=sides.device)
+    return (sides.softmax(2) * bins[:, None]).sum(2)
+
+
 def distillation(
     teacher_outputs: Callable[[Targets], tuple[Tensor, ...]],
     *,
@@ -103,20 +127,26 @@ def distillation(
     score_gain: float = 1.0,
     box_gain: float = 1.0,
 ) -> Callable[[DetectionModel], Objective]:
-    """Labels plus the teacher's scores and distance distributions at every anchor.
+    """Labels plus the teacher's scores and boxes at every anchor.
 
-    ``teacher_outputs(targets)`` gives ``(scores, boxes)`` logits for the batch. Anchors count
-    for localization by the teacher's best class score there, so background does not.
+    ``teacher_outputs(targets)`` gives ``(scores, boxes)`` for the batch, twice where the teacher
+    is end-to-end. Heads are paired in the order of :func:`heads` and count alike; a one-to-one
+    head whose partner has none learns from the labels. Anchors count for localization by the
+    teacher's best class score there, so background does not.
     """
 
     def make(model: DetectionModel) -> Objective:
         from_labels = labels(model)
 
         def loss(predictions: Predictions, targets: Targets) -> Tensor:
-            scores, boxes = teacher_outputs(targets)
-            weight = scores.sigmoid().amax(1)
-            total = score_gain * score_bce(predictions["scores"], scores)
-            total = total + box_gain * localization_kl(predictions["boxes"], boxes, weight, 1.0)
+            outputs = teacher_outputs(targets)
+            pairs = list(zip(heads(predictions), outputs[::2], outputs[1::2], strict=False))
+            total = torch.zeros((), device=outputs[0].device)
+            for own, scores, boxes in pairs:
+                weight = scores.sigmoid().amax(1)
+                term = score_gain * score_bce(own["scores"], scores)
+                term = term + box_gain * box_distance(own["boxes"], boxes, weight)
+                total = total + term / len(pairs)
             if label_gain > 0:
                 total = total + label_gain * from_labels(predictions, targets)
             return total
@@ -128,8 +158,9 @@ def distillation(
 
 def heads(raw: Predictions) -> list[Predictions]:
     """The parts of ``raw`` that hold scores and boxes, the one that counts at inference first: one
-    for most detectors, one-to-one and one-to-many for end-to-end ones (YOLO26)."""
-    return [raw[name] for name in ("one2one", "one2many") if raw.get(name)] or [raw]
+    for most detectors, one-to-many and one-to-one for end-to-end ones (YOLOv10, YOLO26), which
+    Ultralytics, and so the device here, reads through the first and non-maximum suppression."""
+    return [raw[name] for name in ("one2many", "one2one") if raw.get(name)] or [raw]
 
 
 def divergence_nats(scores: Tensor, boxes: Tensor, own_scores: Tensor, own_boxes: Tensor) -> Tensor:
@@ -175,10 +206,7 @@ def imitation(whole: DetectionModel, device: str = "cpu") -> Callable[[Detection
     Unlike :func:`score_bce` it does not fade where two models almost agree, which is nearly
     everywhere: a pruned YOLOv8n comes back with this and gets worse with the other."""
 
-    def outputs(raw: Predictions) -> tuple[Tensor, ...]:
-        return tuple(t.half() for h in heads(raw) for t in (h["scores"], h["boxes"]))
-
-    cache = TeacherCache(whole, device, outputs)
+    cache = TeacherCache(whole, device)
 
     def make(model: DetectionModel) -> Objective:
         def loss(predictions: Predictions, targets: Targets) -> Tensor:
@@ -194,9 +222,14 @@ def imitation(whole: DetectionModel, device: str = "cpu") -> Callable[[Detection
     return make
 
 
+def scores_and_boxes(raw: Predictions) -> tuple[Tensor, ...]:
+    """``(scores, boxes)`` of every head of ``raw`` in fp16, in the order of :func:`heads`."""
+    return tuple(t.half() for head in heads(raw) for t in (head["scores"], head["boxes"]))
+
+
 class TeacherCache:
-    """The teacher's outputs for (frame, flipped), computed once and kept: ``(scores, boxes)`` as
-    fp16, or whatever ``keep`` takes from the raw predictions.
+    """The teacher's outputs for (frame, flipped), computed once and kept:
+    :func:`scores_and_boxes`, or whatever ``keep`` takes from the raw predictions.
 
     A training on few frames meets each of them many times; the teacher is the larger model,
     so asking it once a view is most of what distillation costs.
@@ -206,10 +239,7 @@ class TeacherCache:
         self,
         teacher: DetectionModel,
         device: str = "cpu",
-        keep: Callable[[Predictions], tuple[Tensor, ...]] = lambda raw: (
-            raw["scores"].half(),
-            raw["boxes"].half(),
-        ),
+        keep: Callable[[Predictions], tuple[Tensor, ...]] = scores_and_boxes,
     ) -> None:
         self._keep = keep
         self._teacher = clone(teacher).to(device).eval()
@@ -243,14 +273,17 @@ class FeatureL2(nn.Module):
     ) -> None:
         super().__init__()
         self._labels = labels(model)
-        self._teacher = TeacherCache(teacher, device, lambda raw: (raw["scores"], *raw["feats"]))
+        self._teacher = TeacherCache(
+            teacher, device, lambda raw: (heads(raw)[0]["scores"], *heads(raw)[0]["feats"])
+        )
         self._gain = gain
         with torch.no_grad():
             probe = torch.zeros(1, 3, 64, 64, device=device)
             pairs = [
                 (s.shape[1], t.shape[1])
                 for s, t in zip(
-                    *(m.eval()(probe)[1]["feats"] for m in (model, teacher.to(device))), strict=True
+                    *(heads(m.eval()(probe)[1])[0]["feats"] for m in (model, teacher.to(device))),
+                    strict=True,
                 )
             ]
         self.projections = nn.ModuleList(
@@ -262,7 +295,9 @@ class FeatureL2(nn.Module):
         scores, *maps = self._teacher(targets)
         best = scores.sigmoid().amax(1)
         total, start = self._labels(predictions, targets), 0
-        for project, ours, theirs in zip(self.projections, predictions["feats"], maps, strict=True):
+        for project, ours, theirs in zip(
+            self.projections, heads(predictions)[0]["feats"], maps, strict=True
+        ):
             anchors = theirs.shape[-2] * theirs.shape[-1]
             weight = best[:, start : start + anchors]
             start += anchors

@@ -2,9 +2,9 @@
 
 A *detector* here is Ultralytics' ``DetectionModel`` (an ``nn.Module`` with ``.yaml``,
 ``.names`` and ``.stride``). On disk ours are safetensors files: tensors plus one JSON
-string of metadata, so reading one runs no code. Ultralytics' own ``.pt`` checkpoints are
-pickles; they are read with PyTorch's restricted unpickler and an allow-list that holds
-nothing but layers of ``torch.nn`` and ``ultralytics.nn``.
+string of metadata. Ultralytics' own ``.pt`` checkpoints are pickles, read by
+:mod:`endedge.distill.checkpoint`. From either come a description and tensors, and
+:func:`build_detector` is the one gate between a description and layers.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +22,10 @@ from torch import nn
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
 from endedge.distill.adapter import InputAdapter, adapter_of, attach
-from endedge.distill.layers import layers, set_widths
-
-
-def _private_ultralytics() -> None:
-    """Keep Ultralytics offline and away from the user's own settings (before its import)."""
-    os.environ.setdefault("YOLO_OFFLINE", "1")
-    os.environ.setdefault("YOLO_AUTOINSTALL", "0")
-    os.environ.setdefault("YOLO_VERBOSE", "False")
-    if "YOLO_CONFIG_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "endedge"
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            cache = Path(tempfile.gettempdir()) / "endedge"
-            cache.mkdir(parents=True, exist_ok=True)
-        os.environ["YOLO_CONFIG_DIR"] = str(cache)
-
-
-_private_ultralytics()
-_threads = torch.get_num_threads()
-from ultralytics.nn.modules import Conv  # noqa: E402
-from ultralytics.nn.tasks import DetectionModel  # noqa: E402
-from ultralytics.utils import DEFAULT_CFG  # noqa: E402
-from ultralytics.utils.torch_utils import fuse_conv_and_bn  # noqa: E402
-
-torch.set_num_threads(_threads)  # importing Ultralytics resets it
+from endedge.distill.checkpoint import read_checkpoint
+from endedge.distill.description import PROBE_SIDE, Plan, plan_of, resolved, using
+from endedge.distill.layers import MAX_PARAMETERS, set_widths
+from endedge.distill.network import DEFAULT_CFG, Conv, DetectionModel, fuse_conv_and_bn
 
 __all__ = [
     "DetectionModel",
@@ -64,33 +41,70 @@ __all__ = [
 
 _FORMAT = "endedge-detector-1"
 _MAX_CHECKPOINT_BYTES = 2 * 2**30
+_MAX_SPEC_CHARACTERS = 2**20
 
 
-def build_detector(spec: dict[str, Any]) -> DetectionModel:
+def build_detector(
+    spec: dict[str, Any],
+    widths: Mapping[str, tuple[int, int]] | None = None,
+    *,
+    max_parameters: int = MAX_PARAMETERS,
+) -> DetectionModel:
     """A detector with random weights from ``spec`` = ``{"yaml": <Ultralytics model dict>,
     "names": {0: "person", ...}}`` and, where it has an input adapter, ``"adapter"`` (see
-    distill/adapter.py). Raises :class:`BadInput` when Ultralytics cannot parse it.
+    distill/adapter.py); convolutions named in ``widths`` (output, input channels) have those,
+    and zeros.
+
+    ``spec`` may come from anywhere: it is checked, and laid out without memory, before a layer
+    is made (see :mod:`endedge.distill.description`); no forward pass is run. Raises
+    :class:`BadInput` for a description that is not allowed, cannot be built, or needs more than
+    ``max_parameters``.
     """
-    names = {int(k): str(v) for k, v in spec["names"].items()}
-    config = copy.deepcopy(spec["yaml"])
-    config["nc"] = len(names)
+    plan = plan_of(spec, widths)
+    if plan.parameters > max_parameters:
+        raise BadInput(f"model description: more than {max_parameters:,} parameters")
+    names = {int(k): v for k, v in spec["names"].items()}
+    config = {**copy.deepcopy(spec["yaml"]), "channels": 3, "nc": len(names)}
     try:
-        model = DetectionModel(config, ch=3, nc=len(names), verbose=False)
+        with using(config.get("activation")):
+            model = _planned(plan, resolved(spec), len(names))
     except Exception as error:
         raise BadInput(f"model description cannot be built: {error}") from None
-    model.names = names
+    model.names = dict(sorted(names.items()))
+    model.yaml = config
     model.args = DEFAULT_CFG  # the loss reads its gains (box, cls, dfl) here
     if "adapter" in spec:
         attach(model, InputAdapter.of(spec["adapter"]))
+    return set_widths(model, widths or {})
+
+
+def _planned(plan: Plan, config: dict[str, Any], classes: int) -> DetectionModel:
+    """Ultralytics' own construction, but for the forward pass by which it finds the strides of
+    the head: they are known, and a pass costs whatever the description makes it cost."""
+
+    class Unrun(DetectionModel):  # type: ignore[misc]
+        def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+            assert x.shape[-1] == PROBE_SIDE
+            return {"feats": [torch.empty(1, 1, height, 1) for height in plan.heights]}
+
+    model = Unrun(config, ch=3, nc=classes, verbose=False)
+    model.__class__ = DetectionModel
     return model
 
 
 def spec_of(model: DetectionModel) -> dict[str, Any]:
     """The JSON-able description from which :func:`build_detector` makes the same layers."""
-    config = {k: v for k, v in model.yaml.items() if k in _YAML_KEYS}
-    spec = {"yaml": json.loads(json.dumps(config)), "names": dict(model.names)}
+    spec = _described(model.yaml, model.names)
+    spec = {"yaml": json.loads(json.dumps(spec["yaml"])), "names": dict(spec["names"])}
     adapter = adapter_of(model)
     return spec if adapter is None else {**spec, "adapter": adapter.description}
+
+
+def _described(config: Any, names: Any) -> dict[str, Any]:
+    """What of an Ultralytics model dict matters to its layers."""
+    if not isinstance(config, dict):
+        raise BadInput("its model description is not a mapping")
+    return {"yaml": {k: v for k, v in config.items() if k in _YAML_KEYS}, "names": names}
 
 
 _YAML_KEYS = (
@@ -158,7 +172,8 @@ def load_detector(path: str | Path) -> DetectionModel:
     """Load ``.safetensors`` (ours) or ``.pt`` (Ultralytics) as an fp32 detector on the CPU.
 
     Raises :class:`BadInput` for a missing, oversized or corrupt file, for a checkpoint that
-    is not a detector, and for a pickle that names anything but network layers.
+    is not a detector, for a pickle that names anything but network layers, and for weights
+    that are not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -176,75 +191,52 @@ def _load_safetensors(path: Path) -> DetectionModel:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise BadInput(f"corrupt weights {path}: {error}") from None
     if metadata.get("format") != _FORMAT:
         raise BadInput(f"{path} is not an endedge detector (no '{_FORMAT}' in its metadata)")
+    text = metadata.get("spec", "")
+    if len(text) > _MAX_SPEC_CHARACTERS:
+        raise BadInput(f"corrupt weights {path}: its description is too long")
     try:
-        model = build_detector(json.loads(metadata["spec"]))
-        _fill(model, {k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+        return _filled(json.loads(text), state)
     except BadInput as error:
         raise BadInput(f"corrupt weights {path}: {error}") from None
-    except (KeyError, TypeError, AttributeError, RuntimeError, json.JSONDecodeError) as error:
-        raise BadInput(f"corrupt weights {path}: {str(error).splitlines()[0]}") from None
-    return model
+    except (ValueError, RecursionError):
+        raise BadInput(f"corrupt weights {path}: its description is no JSON") from None
 
 
 def _load_pickle(path: Path) -> DetectionModel:
-    from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
-
+    found, state = read_checkpoint(path)
     try:
-        allowed: list[Any] = [
-            (_layer_class(path, name), name)  # under the name the file uses: old ones moved
-            for name in get_unsafe_globals_in_checkpoint(str(path))
-        ]
-        with safe_globals(allowed):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except BadInput:
-        raise
-    except Exception as error:
-        raise BadInput(f"cannot read weights {path}: {str(error).splitlines()[0]}") from None
-    model = (
-        (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, dict) else None
-    )
-    if not isinstance(model, DetectionModel):
-        raise BadInput(
-            f"{path} is not a detector: it holds {type(model).__name__}, "
-            "not an Ultralytics DetectionModel"
-        )
-    fresh = build_detector(spec_of(model))  # layers of this version, weights of that file
-    try:
-        _fill(fresh, model.float().state_dict())
-    except (BadInput, KeyError, RuntimeError) as error:
-        raise BadInput(
-            f"{path} does not fit its own description: {str(error).splitlines()[0]}"
-        ) from None
-    return fresh
+        return _filled(_described(found["yaml"], found["names"]), state)
+    except BadInput as error:
+        raise BadInput(f"{path} does not fit: {error}") from None
 
 
-def _fill(model: DetectionModel, state: dict[str, torch.Tensor]) -> None:
-    """Load ``state`` into ``model``, narrowed to it first: a pruned detector has the description
-    of the whole one, and the shapes of its tensors say what is left."""
+def _filled(spec: Any, state: Mapping[str, torch.Tensor]) -> DetectionModel:
+    """The detector of ``spec`` that has the tensors of ``state``. The shapes come from them: a
+    pruned detector has the description of the whole one, and one that Ultralytics fine-tuned
+    keeps the class branch of the classes it had before."""
     wanted = {}
-    for layer in layers(model):
-        conv = layer.conv
-        n_out, n_in = state[f"{layer.name}.weight"].shape[:2]
-        if conv.groups > 1:  # depthwise: as many inputs go as outputs
-            n_in = conv.in_channels - conv.out_channels + n_out
-        wanted[layer.name] = (n_out, n_in)
-    set_widths(model, wanted)
-    model.load_state_dict(state)
-
-
-def _layer_class(path: Path, name: str) -> Any:
-    """The class behind a global of a checkpoint, if it is a plain layer; else BadInput."""
-    import importlib
-
-    module, _, attribute = name.rpartition(".")
-    if (module.split(".")[0] == "torch" and module.startswith("torch.nn")) or module.startswith(
-        "ultralytics.nn"
-    ):
-        found = getattr(importlib.import_module(module), attribute, None)
-        if isinstance(found, type) and issubclass(found, nn.Module):
-            return found
-    raise BadInput(f"refused to open {path}: it names {name}, which is not a network layer")
+    for name, width in plan_of(spec).widths.items():
+        weight = state.get(f"{name}.weight")
+        if weight is None or weight.ndim != 4:
+            raise BadInput(f"there is no weight for {name}, which its description has")
+        n_out, n_in = weight.shape[:2]
+        if (n_out, n_in) != width and n_in == 1 and width[0] == width[1]:
+            n_in = n_out  # depthwise: as many inputs as outputs
+        if (n_out, n_in) != width:
+            wanted[name] = (n_out, n_in)
+    model = build_detector(spec, wanted)
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BadInput(f"{name[:80]} holds numbers that are not finite")
+    try:
+        model.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+        )
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BadInput(f"its tensors are not those of its description: {reason}") from None
+    return model

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ __all__ = [
     "held_back_losses",
     "part_way",
     "split_upload",
+    "weigh",
 ]
 
 OnStep = Callable[[int, float], None]
@@ -121,9 +123,14 @@ def compare(
 ) -> Verdict:
     """What frames that no training saw say about ``after`` in place of ``before``."""
     old, new = (held_back_losses(model, frames, device) for model in (before, after))
-    spread = float((old - new).std(ddof=1)) if len(frames) > 1 else 0.0
-    error = spread / math.sqrt(len(frames))
-    return Verdict(float(old.mean()), float(new.mean()), error, len(frames), least)
+    return weigh(old, new, least)
+
+
+def weigh(old: NDArray[np.float64], new: NDArray[np.float64], least: int) -> Verdict:
+    """What the losses (n,) of two models on the same held-back frames say."""
+    spread = float((old - new).std(ddof=1)) if len(old) > 1 else 0.0
+    error = spread / math.sqrt(len(old))
+    return Verdict(float(old.mean()), float(new.mean()), error, len(old), least)
 
 
 def held_back_loss(model: DetectionModel, frames: Batch, device: str = "cpu") -> float:
@@ -147,13 +154,18 @@ def held_back_losses(
             at = list(range(begin, min(begin + 16, len(frames))))
             raw = model(gather(frames, at, [False] * len(at), device).images)[1]
             for row, frame in enumerate(at):
-                one = {
-                    "boxes": raw["boxes"][row : row + 1],
-                    "scores": raw["scores"][row : row + 1],
-                    "feats": [maps[row : row + 1] for maps in raw["feats"]],
-                }
-                found[frame] = float(loss_of(one, gather(frames, [frame], [False], device)))
+                target = gather(frames, [frame], [False], device)
+                found[frame] = float(loss_of(_row(raw, row), target))
     return found
+
+
+def _row(raw: Any, row: int) -> Any:
+    """The predictions for one picture of a batch, nested as they are."""
+    if isinstance(raw, dict):
+        return {name: _row(value, row) for name, value in raw.items()}
+    if isinstance(raw, torch.Tensor):
+        return raw[row : row + 1]
+    return [_row(value, row) for value in raw]
 
 
 def _adapt(

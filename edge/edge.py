@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from endedge.data.coco import Frame
@@ -19,8 +21,8 @@ from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, join, stack_frames
 from endedge.distill.model import DetectionModel
 from endedge.distill.objectives import Loss
-from endedge.distill.package.choose import pack_best
-from endedge.distill.package.format import Packed, pack, unpack
+from endedge.distill.package.choose import Contest, pack_best, prepare_contest
+from endedge.distill.package.packing import Packed, pack
 from endedge.distill.recovery import pruned_and_recovered
 from endedge.distill.training import Recipe
 from endedge.edge import labels as edge_labels
@@ -30,9 +32,10 @@ from endedge.edge.adapt import (
     Upload,
     Verdict,
     adapt_teacher,
-    compare,
     distil_student,
+    held_back_losses,
     split_upload,
+    weigh,
 )
 from endedge.end.inference import detect
 
@@ -242,6 +245,21 @@ class EdgeEnd:
 
     # Package -------------------------------------------------------------------------------
 
+    def prepare(
+        self, students: Sequence[DetectionModel], base: DetectionModel, known: Upload
+    ) -> Contest:
+        """All that packages of ``students`` need, whatever their budgets, for a device that holds
+        ``base``: the student that comes through a budget closest to the first will be sent."""
+        mode, several = self.plan.mode, len(students) > 1
+        return prepare_contest(
+            students,
+            base=None if mode == "full" else base,
+            frames=known.trained.images[:_CALIBRATION_FRAMES],
+            unseen=known.held_back.images,
+            seed=self.seed,
+            mode="auto" if several else mode,
+        )
+
     def pack(
         self,
         students: Sequence[DetectionModel],
@@ -254,35 +272,28 @@ class EdgeEnd:
         """The package for a device that holds ``base`` (see :func:`pack_for` where that is not
         ``certain``): of the student that comes through in the budget closest to the first.
         Raises :class:`BadInput` for a budget too small."""
-        frames, mode = known.trained.images[:_CALIBRATION_FRAMES], self.plan.mode
+        if certain:
+            return self.prepare(students, base, known).pack(budget_bytes)
+        frames = known.trained.images[:_CALIBRATION_FRAMES]
         if len(students) == 1:
+            mode = self.plan.mode
             return pack_for(
-                students[0],
-                budget_bytes,
-                base,
-                mode,
-                certain=certain,
-                frames=frames,
-                seed=self.seed,
+                students[0], budget_bytes, base, mode, certain=False, frames=frames, seed=self.seed
             )
-        return pack_best(
-            students,
-            budget_bytes,
-            base=base if certain and mode != "full" else None,
-            frames=frames,
-            unseen=known.held_back.images,
-            seed=self.seed,
-        )
+        unseen = known.held_back.images
+        return pack_best(students, budget_bytes, frames=frames, unseen=unseen, seed=self.seed)
 
     # Verdict -------------------------------------------------------------------------------
 
-    def judge(
-        self, base: DetectionModel, package: bytes, known: Upload
-    ) -> tuple[DetectionModel, Verdict]:
-        """What the device would hold, decoded as it would, and whether that beats ``base``."""
-        decoded = unpack(package, base=base)
-        plan = self.plan
-        return decoded, compare(base, decoded, known.held_back, plan.least, plan.device)
+    def losses(self, base: DetectionModel, known: Upload) -> NDArray[np.float64]:
+        """What the device holds, on each held-back frame: (n,). The same for every package that
+        may answer this upload."""
+        return held_back_losses(base, known.held_back, self.plan.device)
+
+    def judge(self, before: NDArray[np.float64], decoded: DetectionModel, known: Upload) -> Verdict:
+        """Whether what the device would hold, ``decoded``, beats the losses ``before``."""
+        after = held_back_losses(decoded, known.held_back, self.plan.device)
+        return weigh(before, after, self.plan.least)
 
     # All of it -----------------------------------------------------------------------------
 
@@ -301,8 +312,8 @@ class EdgeEnd:
         taught = self.teach(teacher, known)
         students = self.students(starts, taught.model, known)
         packed = self.pack(students, budget_bytes, base, known, certain=certain)
-        decoded, verdict = self.judge(base, packed.data, known)
-        return Update(taught, students, packed, decoded, verdict)
+        verdict = self.judge(self.losses(base, known), packed.decoded, known)
+        return Update(taught, students, packed, packed.decoded, verdict)
 
     def _recipe(self, schedule: Schedule, known: Upload) -> Recipe:
         return schedule.recipe(self.frames or len(known.trained), self.seed)

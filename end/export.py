@@ -222,9 +222,8 @@ def _write(
         runtime = needed("openvino", "openvino")
         from ultralytics.utils.export.openvino import torch2openvino
 
-        made = torch2openvino(whole, image)
-        if calibrate is not None:
-            made = _quantized(made, calibrate)
+        integers = {} if calibrate is None else _integers(calibrate)
+        made = torch2openvino(whole, image, **integers)
         out.mkdir()
         runtime.save_model(made, str(out / "model.xml"), compress_to_fp16=False)
         YAML.save(out / "metadata.yaml", about)
@@ -268,26 +267,13 @@ def _write_ncnn(whole: nn.Module, image: Tensor, out: Path, about: dict[str, Any
     YAML.save(out / "metadata.yaml", about)
 
 
-def _quantized(made: Any, frames: Tensor) -> Any:
-    """8-bit weights and activations after training, the head's last sums left in floats."""
+def _integers(frames: Tensor) -> dict[str, Any]:
+    """8-bit weights and activations after training; the head, whose boxes are px and whose scores
+    are shares, stays in floats."""
     nncf = needed("nncf", "int8")
     nncf.set_log_level(logging.ERROR)
-    data = nncf.Dataset([image[None].float().numpy() / 255 for image in frames])
-    operations = made.get_ordered_ops()
-    sigmoid = [op.get_friendly_name() for op in operations if op.get_type_name() == "Sigmoid"]
-    head = sigmoid[-1].rsplit("/", 1)[0]
-    ignored = [
-        op.get_friendly_name()
-        for op in operations
-        if op.get_friendly_name().startswith(f"{head}/") and op.get_type_name() != "Convolution"
-    ]
-    return nncf.quantize(
-        made,
-        data,
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(frames),
-        ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
-    )
+    seen = nncf.Dataset([image[None].float().numpy() / 255 for image in frames])
+    return {"quantize": 8, "calibration_dataset": seen, "int8_detect": True}
 
 
 def _metadata(model: DetectionModel, side: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,19 +21,18 @@ from endedge.data.coco import (
     nested_subset,
 )
 from endedge.data.codec import MAX_PIXELS, MAX_SIDE, Codec, encoded_size
+from endedge.data.download import fetch_weights
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.generated import generate
 from endedge.data.shift import Shift
-from endedge.data.storage import cache_folder
+from endedge.data.storage import cache_folder, sha256_of
 from endedge.data.stream import Captured
 from endedge.distill.model import DetectionModel, load_detector, model_hash
 from endedge.edge.edge import Plan, Student
 from endedge.lab.config import DEVICES, Config, Data
 
 __all__ = ["World", "check_side", "find_weights", "pick_device"]
-
-_ASSETS = "https://github.com/ultralytics/assets/releases/download/v8.4.0/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,11 +254,16 @@ def find_weights(name: str, root: str | None) -> Path:
     if Path(name).name != name or not name.startswith("yolo") or not name.endswith(".pt"):
         raise BadInput(f"weights not found: {name}; put the file at {put}, or give its path")
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(_ASSETS + name, str(cache), progress=False)
-    except Exception as error:
+        file, checked = fetch_weights(name, cache, tries=2)
+    except BadInput as error:
         raise BadInput(
-            f"weights {name} are not here and cannot be downloaded ({error}); get {_ASSETS}{name} "
-            f"on a machine with internet and put the file at {put}"
+            f"weights {name} are not here and cannot be downloaded ({error}); get the file on a "
+            f"machine with internet and put it at {put}"
         ) from None
-    return cache
+    if not checked:
+        warnings.warn(
+            f"{name}: no checksum of this file is known here, so it is unchecked "
+            f"(sha256:{sha256_of(file).hex()})",
+            stacklevel=2,
+        )
+    return file

@@ -8,11 +8,14 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
-from endedge.end.latency import Latency
-from endedge.end.metric import Score
+
+if TYPE_CHECKING:  # what reads the table needs no PyTorch
+    from endedge.end.latency import Latency
+    from endedge.end.metric import Score
 
 __all__ = ["Row", "add_rows", "checked_folder", "read_rows"]
 

@@ -99,17 +99,26 @@ def fit_stage(folder: Path) -> Curves:
     return curves
 
 
-def bench_stage(folder: Path, progress: Progress, *, exact: bool = False) -> Path:
+def bench_stage(
+    folder: Path, progress: Progress, *, exact: bool = False, changes: Sequence[str] = ()
+) -> Path:
     """Curves and surface → ``allocation.csv``, ``benchmark.csv`` and the studies.
 
     ``exact`` (or the configuration's ``benchmark.execute``) trains and packs what the policies
-    decided → ``executed.csv``; resumes, as measuring does.
+    decided → ``executed.csv``; resumes, as measuring does. ``changes`` to the configuration
+    (``link.period_s=30``) are kept in ``config.yaml``, so that the report speaks of the same link.
+    Raises :class:`BadInput` for one of what was measured.
     """
     config = _planned(folder)
+    if changes:
+        config = _replanned(folder, config, changes)
     link = config.link
     surface, curves = Surface.read(folder / "surface.csv"), Curves.load(folder / "curves.json")
     cells = captured(surface, link)
-    rules, sweep_hz = rules_of(link, surface), bandwidths(surface, link)
+    rules, sweep_hz = (
+        rules_of(link, surface),
+        bandwidths(sendable(cells, config.held_back.fewest_frames), link, curves),
+    )
     points = Points.of(sendable(cells, config.held_back.fewest_frames))
     contest = Contest(curves, link, executable(rules, points), sweep_hz, points)
     allocations = split_sweep(curves, link, contest.rules, sweep_hz)
@@ -185,6 +194,19 @@ def report_stage(folder: Path, out: Path | None = None) -> Path:
 def compare_stage(folders: Sequence[Path], out: Path) -> Path:
     """Several results folders → one page that lays them side by side."""
     return write_comparison({str(f): Results.read(f, _planned(f)) for f in folders}, out)
+
+
+def _replanned(folder: Path, config: Config, changes: Sequence[str]) -> Config:
+    """``config.yaml`` with another link, benchmark or scenarios; the rest was measured as it is."""
+    for change in changes:
+        if change.partition(".")[0].partition("=")[0] not in ("link", "benchmark", "scenarios"):
+            raise BadInput(
+                f"{change!r}: link, benchmark and scenarios can change here; another of the rest "
+                "needs another measurement ('endedge measure')"
+            )
+    changed = load_config(folder / "config.yaml", changes)
+    write_atomic(folder / "config.yaml", changed.to_yaml().encode())
+    return changed
 
 
 def _planned(folder: Path) -> Config:

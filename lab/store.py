@@ -16,6 +16,7 @@ import shutil
 import socket
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +35,12 @@ def digest(content: Mapping[str, Any]) -> str:
     """Hash (16 hex digits) of JSON-able content; the order of keys does not matter."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _seal(key: str, document: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a node's name and its record, as JSON gives it back."""
+    text = json.dumps([key, json.loads(json.dumps(document))], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ class Store:
         self.folder, self._wait = folder, wait
         self._nodes = folder / "nodes"
         self._whole: dict[Path, tuple[str, int, int, int]] = {}  # files found unchanged
+        self._warned = False
         self._held: list[tuple[int, dict[str, Any]]] = []  # locks of this store, inmost last
 
     def find(self, stage: str, determinants: Mapping[str, Any]) -> Node | None:
@@ -77,11 +85,20 @@ class Store:
         return self.open(f"{stage}-{digest(determinants)}")
 
     def open(self, key: str) -> Node | None:
-        """The node of a known ``key``, if it is there and whole."""
+        """The node of a known ``key``, if it is there and whole: named by what determined it, the
+        record and every file as they were written. A record of a time when records were not
+        hashed is taken with a warning, once a store."""
         folder = self._nodes / key
         try:
             text = (folder / "record.json").read_text(encoding="utf-8")
             document = json.loads(text, parse_constant=_not_finite)  # made again
+            if key.rpartition("-")[2] != digest(document["determinants"]):
+                return None
+            sealed = document.pop("sha256", None)
+            if sealed is None:
+                self._warn_unsealed(folder)
+            elif sealed != _seal(key, document):
+                return None
             for name, expected in document["files"].items():
                 if not self._unchanged(folder / name, expected):
                     return None
@@ -97,6 +114,15 @@ class Store:
     def remove(self, key: str) -> None:
         """Forget a node; one that is not there is no error."""
         shutil.rmtree(self._nodes / key, ignore_errors=True)
+
+    def _warn_unsealed(self, folder: Path) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{folder / 'record.json'} has no hash (written by an older version): it and "
+                "others like it are taken as they stand; remove a node's folder to make it again",
+                stacklevel=2,
+            )
 
     def _unchanged(self, path: Path, expected: str) -> bool:
         """Whether the file has the hash ``expected``; read once as long as nobody writes it, for
@@ -138,6 +164,7 @@ class Store:
                     "seconds": seconds,
                     "cpu_seconds": cpu,
                 }
+                document["sha256"] = _seal(key, document)
                 (scratch / "record.json").write_text(_finite_json(key, document))
                 shutil.rmtree(self._nodes / key, ignore_errors=True)  # a damaged one
                 os.replace(scratch, self._nodes / key)

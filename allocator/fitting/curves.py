@@ -327,12 +327,15 @@ def _curves_in(document: Any) -> Curves:
         joint = _joint_in(item, m0)
         held_out, rmse, aicc = (_maybe(item[name], name) for name in ("held_out", "rmse", "aicc"))
         candidates.append(Candidate(joint.kind, held_out, rmse, aicc, joint))
+    joint = _joint_in(document["chosen"], m0)
+    if not any(c.kind == joint.kind for c in candidates):
+        raise BadInput("candidates must hold the one that is chosen")
     provenance = document.get("provenance", {})
     if not isinstance(provenance, dict):
         raise BadInput("provenance must be an object")
     return Curves(
         m0=m0,
-        joint=_joint_in(document["chosen"], m0),
+        joint=joint,
         candidates=tuple(candidates),
         replicates=tuple(_joint_in(item, m0) for item in _items(document, "replicates")),
         upload_range=_range_in(document["upload_bytes"], "upload_bytes"),

@@ -10,12 +10,14 @@ import json
 import zlib
 from typing import Any
 
+import torch
+
 from endedge.data.errors import BadInput
 from endedge.distill.adapter import InputAdapter, adapter_of
-from endedge.distill.layers import set_widths, widths
-from endedge.distill.model import DetectionModel, spec_of
+from endedge.distill.description import plan_of
+from endedge.distill.layers import MAX_PARAMETERS, widths
+from endedge.distill.model import DetectionModel, build_detector, spec_of
 from endedge.distill.package.spec_dictionary import SPEC_DICTIONARY
-from endedge.distill.structure import MAX_PARAMETERS, build_checked
 
 __all__ = ["changed_adapter", "describe", "read_spec", "skeleton_of"]
 
@@ -30,8 +32,7 @@ def describe(model: DetectionModel, base: DetectionModel | None) -> tuple[bytes,
         about = [None if a is None else a.description for a in (new, old)]
         return b"" if about[0] == about[1] else _deflated({"adapter": about[0]}), model
     spec = spec_of(model)
-    skeleton = build_checked(spec)
-    full, own = widths(skeleton), widths(model)
+    full, own = plan_of(spec).widths, widths(model)
     narrowed = [[i, *own[n]] for i, n in enumerate(full) if own.get(n, full[n]) != full[n]]
     if set(full) != set(own):
         raise BadInput("this detector has layers that its description does not name")
@@ -54,6 +55,8 @@ def read_spec(blob: bytes, part: str = "widths") -> tuple[dict[str, Any], Any]:
         taken = spec.pop(part)
     except (zlib.error, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise BadInput("corrupt package: the model description cannot be read") from None
+    if part == "widths" and not isinstance(taken, list):
+        raise BadInput("corrupt package: the list of widths cannot be read")
     return spec, taken
 
 
@@ -65,18 +68,22 @@ def changed_adapter(blob: bytes) -> InputAdapter | None:
     return None if about is None else InputAdapter.of(about)
 
 
-def skeleton_of(blob: bytes, max_parameters: int = 2**62) -> tuple[dict[str, Any], DetectionModel]:
-    """The description in ``blob`` and the detector of zeros that it describes. Raises
-    :class:`BadInput` for one that cannot be read, or is larger than ``max_parameters``."""
+def skeleton_of(
+    blob: bytes, max_parameters: int = MAX_PARAMETERS
+) -> tuple[dict[str, Any], DetectionModel]:
+    """The description in ``blob`` and an eval-mode detector of its layers and widths; the global
+    random state is left as it was. Raises :class:`BadInput` for one that cannot be read, or is
+    larger than ``max_parameters``."""
     spec, narrowed = read_spec(blob)
-    model = build_checked(spec, min(MAX_PARAMETERS, max_parameters))
-    names = list(widths(model))
+    names = list(plan_of(spec).widths)
     wanted = {}
-    if not isinstance(narrowed, list) or len(narrowed) > len(names):
+    if len(narrowed) > len(names):
         raise BadInput("corrupt package: the list of widths cannot be read")
     for row in narrowed:
         good = isinstance(row, list) and len(row) == 3 and all(type(x) is int for x in row)
         if not good or not 0 <= row[0] < len(names):
             raise BadInput("corrupt package: the list of widths cannot be read")
         wanted[names[row[0]]] = (row[1], row[2])
-    return spec, set_widths(model, wanted)
+    most = min(MAX_PARAMETERS, max_parameters)
+    with torch.random.fork_rng(devices=[]):
+        return spec, build_detector(spec, wanted, max_parameters=most).eval()

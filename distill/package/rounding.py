@@ -14,9 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
+from scipy.linalg import lapack
 
 from endedge.data.errors import BadInput
+from endedge.distill.package.byte_budget import LOUDNESS_BINS
+from endedge.distill.package.compiled import compiled
 from endedge.distill.package.quantization import (
     STEP_RESOLUTION,
     Coded,
@@ -28,12 +30,36 @@ from endedge.distill.package.quantization import (
 from endedge.distill.package.quantization import steps as grid_steps
 from endedge.distill.package.sensitivity import Sensitivity
 
-__all__ = ["Grid", "inverse_factor", "level_grids", "make_grid", "quantize", "round_with_feedback"]
+__all__ = [
+    "Grid",
+    "Inputs",
+    "inputs_of",
+    "inverse_factor",
+    "level_grids",
+    "loudness",
+    "make_grid",
+    "quantize",
+    "round_with_feedback",
+]
 
 _DAMPING = 0.01  # of the mean variance, added to every input's
 _BLOCK = 64
 _DEADZONE = 0.06  # of a step: the bin of an integer reaches that much further from zero
 _ROW_FLOOR = 0.02  # of the mean output sensitivity
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What the inputs of one layer say about its rounding, whatever its weights: ``output`` (C,)
+    and ``mean`` of its :class:`Sensitivity`; ``power`` (C,), the mean variance that each row sees;
+    ``column`` (D,), inverse to the deviation of an input that the later ones do not explain; the
+    feedback ``factor`` (D, D) if the inputs were measured together."""
+
+    output: Floats
+    mean: Floats
+    power: Floats
+    column: Floats
+    factor: NDArray[np.float32] | None
 
 
 @dataclass
@@ -44,37 +70,47 @@ class Grid:
 
     rows: Ints
     columns: Ints
-    factor: Floats | None
+    factor: NDArray[np.float32] | None
     mean: Floats
     importance: Floats
 
 
-def make_grid(target: Target, sensitivity: Sensitivity) -> Grid:
-    """The steps at which every row and column of a layer adds the same distortion."""
+def inputs_of(sensitivity: Sensitivity) -> Inputs:
+    """The part of a grid that full packages and deltas of any size share, and all its cost."""
+    n_out, moment = len(sensitivity.output), sensitivity.moment
+    if moment is not None:
+        power = max(float(np.trace(moment)) / len(moment), 1e-30)
+        factor = inverse_factor(moment)
+        return Inputs(
+            sensitivity.output,
+            sensitivity.mean,
+            np.full(n_out, power),
+            np.diag(factor).copy(),
+            factor.astype(np.float32),
+        )
+    assert sensitivity.power is not None
+    each = np.broadcast_to(sensitivity.power, (n_out, sensitivity.power.shape[-1]))
+    row_power = np.maximum(each.mean(axis=1), 1e-30)
+    share = (each / row_power[:, None]).mean(axis=0)
+    column = 1.0 / np.sqrt(share + _DAMPING)
+    return Inputs(sensitivity.output, sensitivity.mean, row_power, column, None)
+
+
+def make_grid(target: Target, inputs: Inputs | None) -> Grid:
+    """The steps at which every row and column of a layer adds the same distortion; without
+    ``inputs``, those of a layer that a delta leaves alone."""
     n_out, n_in, taps = target.weights.shape
-    output = sensitivity.output + _ROW_FLOOR * sensitivity.output.mean() + 1e-30
+    if inputs is None:
+        none = np.zeros(n_out)
+        rows, columns = _exponent(none), _exponent(np.zeros(n_in))
+        return Grid(rows, columns, None, np.zeros(n_in * taps), none)
+    output = inputs.output + _ROW_FLOOR * inputs.output.mean() + 1e-30
     change = np.maximum(np.abs(target.change), 1e-6)
-    if sensitivity.moment is not None:
-        power = max(float(np.trace(sensitivity.moment)) / (n_in * taps), 1e-30)
-        factor = inverse_factor(sensitivity.moment)
-        column = np.diag(factor)
-        row_power = np.full(n_out, power)
-    else:
-        assert sensitivity.power is not None
-        factor = None
-        each = np.broadcast_to(sensitivity.power, (n_out, n_in * taps))
-        row_power = np.maximum(each.mean(axis=1), 1e-30)
-        share = (each / row_power[:, None]).mean(axis=0)
-        column = 1.0 / np.sqrt(share + _DAMPING)
-    log_column = np.log2(column).reshape(n_in, taps).mean(axis=1)
-    log_row = -0.5 * np.log2(output * row_power) + np.log2(change)
-    return Grid(
-        _exponent(log_row),
-        _exponent(log_column),
-        factor,
-        sensitivity.mean,
-        output * row_power / change**2,
-    )
+    log_column = np.log2(inputs.column).reshape(n_in, taps).mean(axis=1)
+    log_row = -0.5 * np.log2(output * inputs.power) + np.log2(change)
+    importance = output * inputs.power / change**2
+    rows, columns = _exponent(log_row), _exponent(log_column)
+    return Grid(rows, columns, inputs.factor, inputs.mean, importance)
 
 
 def level_grids(targets: Sequence[Target], grids: Sequence[Grid]) -> None:
@@ -89,6 +125,20 @@ def level_grids(targets: Sequence[Target], grids: Sequence[Grid]) -> None:
     center = np.full(1, np.median(every) if every.size else 0.0)
     for grid in grids:
         grid.rows = (grid.rows + _exponent(center)).astype(np.int32)
+
+
+def loudness(targets: Sequence[Target], grids: Sequence[Grid]) -> Floats:
+    """How many weights are how large beside their steps at step 1: counts by log2, in
+    :data:`~endedge.distill.package.byte_budget.LOUDNESS_BINS`; zeros are left out."""
+    counts = np.zeros(len(LOUDNESS_BINS) - 1)
+    for target, grid in zip(targets, grids, strict=True):
+        if target.weights.any():
+            size = np.abs(target.weights).astype(np.float32)
+            steps = grid_steps(grid.rows, grid.columns, 1.0).astype(np.float32)
+            with np.errstate(divide="ignore"):
+                logs = np.log2(size / steps)
+            counts += np.histogram(logs[size > 0], LOUDNESS_BINS)[0]
+    return counts
 
 
 def _exponent(log_step: Floats) -> Ints:
@@ -133,19 +183,25 @@ def inverse_factor(moment: Floats, damping: float = _DAMPING) -> Floats:
         raise BadInput("activations are not finite on the frames given; check the model")
     size = len(moment)
     scale = max(float(np.trace(moment)) / size, 1e-30)
-    # chol(inv(H)) upper, without forming the inverse: reverse, factor, reverse, invert
+    # chol(inv(H)) upper, without forming the inverse: reverse, factor, reverse, invert; reversed in
+    # both directions and read in the other order, R with R @ R.T = H is lower triangular
     while True:
-        damped = moment / scale + damping * np.eye(size)
-        try:
-            upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]  # R with R @ R.T = H
+        damped = np.asfortranarray(moment[::-1, ::-1] / scale)
+        damped[np.diag_indices(size)] += damping
+        lower, failed = lapack.dpotrf(damped, lower=1, clean=1, overwrite_a=1)
+        if not failed:
             break
-        except np.linalg.LinAlgError:  # rounding errors of a moment without variance
-            damping *= 10
-    return np.asarray(solve_triangular(upper, np.eye(size), lower=False))
+        damping *= 10  # rounding errors of a moment without variance
+    inverse, _ = lapack.dtrtri(lower, lower=1, overwrite_c=1)
+    return np.ascontiguousarray(inverse[::-1, ::-1])
 
 
 def round_with_feedback(
-    weights: Floats, row_steps: Floats, column_steps: Floats, factor: Floats, deadzone: float
+    weights: Floats,
+    row_steps: Floats,
+    column_steps: Floats,
+    factor: NDArray[np.float32],
+    deadzone: float,
 ) -> Ints:
     """Integers (C, D) for ``weights`` (C, D) on the grid row_steps[c] * column_steps[d].
 
@@ -154,22 +210,47 @@ def round_with_feedback(
     """
     if not weights.any():  # a layer that a delta leaves alone
         return np.zeros(weights.shape, np.int32)
-    work = (weights / row_steps[:, None]).T.astype(np.float32)  # (D, C), in row steps
-    upper = factor.astype(np.float32)
+    work = np.ascontiguousarray(
+        (weights / row_steps[:, None]).T, np.float32
+    )  # (D, C), in row steps
+    upper = factor.astype(np.float32, copy=False)
+    grid = column_steps.astype(np.float32)
     size = len(work)
     result = np.empty(work.shape, np.int32)
     for start in range(0, size, _BLOCK):
         stop = min(size, start + _BLOCK)
         errors = np.empty((stop - start, work.shape[1]), np.float32)
-        for j in range(start, stop):
-            step = np.float32(column_steps[j])
-            scaled = work[j] / step
-            q = np.trunc(scaled + np.copysign(np.float32(0.5 - deadzone), scaled))
-            result[j] = q.clip(-(2**22), 2**22)
-            error = (work[j] - q * step) / upper[j, j]
-            errors[j - start] = error
-            if j + 1 < stop:
-                work[j + 1 : stop] -= upper[j, j + 1 : stop, None] * error
+        within = np.ascontiguousarray(upper[start:stop, start:stop])
+        _round_block(
+            work[start:stop], within, grid[start:stop], 0.5 - deadzone, errors, result[start:stop]
+        )
         if stop < size:
             work[stop:] -= upper[start:stop, stop:].T @ errors
     return result.T
+
+
+@compiled
+def _round_block(
+    work: NDArray[np.float32],
+    upper: NDArray[np.float32],
+    steps: NDArray[np.float32],
+    bin_half: float,
+    errors: NDArray[np.float32],
+    result: Ints,
+) -> None:
+    """Round the columns of a block, rows of ``work`` (d, C), one after the other into ``result``;
+    those that follow absorb the errors, which are written to ``errors`` (d, C)."""
+    half = np.float32(bin_half)
+    largest = np.float32(2**22)
+    n, width = work.shape
+    for j in range(n):
+        step, own = steps[j], upper[j, j]
+        for c in range(width):
+            scaled = work[j, c] / step
+            q = np.trunc(scaled + np.copysign(half, scaled))
+            errors[j, c] = (work[j, c] - q * step) / own
+            result[j, c] = np.int32(min(largest, max(-largest, q)))
+        for k in range(j + 1, n):
+            share = upper[j, k]
+            for c in range(width):
+                work[k, c] -= share * errors[j, c]

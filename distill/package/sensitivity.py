@@ -10,18 +10,19 @@ the model itself, so no annotation is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.linalg import blas
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from endedge.data.errors import BadInput
-from endedge.distill.layers import layers
-from endedge.distill.model import DetectionModel, clone
+from endedge.distill.layers import Layer, layers
+from endedge.distill.model import DetectionModel, clone, fold_norms
 from endedge.distill.package.quantization import Floats
 
 __all__ = ["Sensitivity", "gate_scores", "measure", "synthetic_frames"]
@@ -62,14 +63,25 @@ def measure(
     frames: Tensor,
     seed: int = 0,
     on_share: Callable[[float], None] | None = None,
+    names: Collection[str] | None = None,
 ) -> dict[str, Sensitivity]:
-    """Sensitivity of every convolution of ``model`` on ``frames`` (N, 3, S, S) uint8;
-    ``on_share`` hears how much of the work is done, 0 to 1."""
+    """Sensitivity of every convolution of ``model`` (or those of ``names``) on ``frames``
+    (N, 3, S, S) uint8; ``on_share`` hears how much of the work is done, 0 to 1. Raises
+    :class:`BadInput` for frames of another kind."""
     if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8 or not len(frames):
         raise BadInput(f"frames must be uint8 of shape (N, 3, S, S), not {tuple(frames.shape)}")
     model = clone(model).cpu().float().eval().requires_grad_(False)
+    wanted = [x for x in layers(model) if names is None or x.name in names]
+    if not wanted:
+        return {}
+    scales = {x.name: _gain(x) for x in wanted}
+    fold_norms(model)  # a norm after a convolution only scales its gradients
+    model.to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(seed)
-    collectors = {x.name: _Collector(x.conv, generator) for x in layers(model)}
+    modules = dict(model.named_modules())
+    collectors = {
+        name: _Collector(modules[name], scale, generator) for name, scale in scales.items()
+    }
     _propagate(model, frames, generator, on_share)
     return {name: c.result(len(frames)) for name, c in collectors.items()}
 
@@ -112,7 +124,7 @@ def _propagate(
     """Forward and backward over the frames, for the hooks of ``model``."""
     for start in range(0, len(frames), _BATCH):
         images = frames[start : start + _BATCH].cpu().float() / 255
-        images.requires_grad_(True)
+        images = images.contiguous(memory_format=torch.channels_last).requires_grad_(True)
         raw = model(images)[1]
         outputs = [h for h in (raw.get("one2one"), raw.get("one2many"), raw) if h and "scores" in h]
         loss: Any = sum(_sampled_score(h, generator) for h in outputs)
@@ -142,18 +154,45 @@ def _sampled_score(head: dict[str, Tensor], generator: torch.Generator) -> Tenso
     return scored
 
 
-class _Collector:
-    """Gathers the factors of one convolution through hooks."""
+def _patches(conv: nn.Conv2d, x: Tensor, at: Tensor, width: int) -> Tensor:
+    """What ``conv`` sees of ``x`` (B, C, H, W) at the output positions ``at`` (B, n), counted in
+    rows of ``width``: (B * n, C * taps), in the order of ``unfold``, without unfolding it all."""
+    (tall, wide), (down, right) = conv.kernel_size, conv.stride
+    y_gap, x_gap = conv.dilation
+    y_pad, x_pad = (int(n) for n in conv.padding)  # Ultralytics never pads by name
+    places = F.pad(x, (x_pad, x_pad, y_pad, y_pad)).permute(0, 2, 3, 1)
+    batch, height, stride, channels = places.shape
+    taps = (y_gap * stride * torch.arange(tall))[:, None] + x_gap * torch.arange(wide)
+    corner = (at // width) * down * stride + (at % width) * right
+    corner += torch.arange(batch)[:, None] * height * stride
+    rows = (corner[:, :, None] + taps.flatten()).flatten()
+    found = places.reshape(-1, channels).index_select(0, rows)
+    return found.view(at.numel(), -1, channels).transpose(1, 2).flatten(1)
 
-    def __init__(self, conv: nn.Conv2d, generator: torch.Generator) -> None:
+
+def _gain(layer: Layer) -> Floats:
+    """What batch norm multiplies each output of a convolution by: (C,)."""
+    if layer.bn is None or layer.bn.running_var is None:
+        return np.ones(layer.conv.out_channels)
+    gain = layer.bn.weight.double() / (layer.bn.running_var.double() + layer.bn.eps).sqrt()
+    return np.asarray(gain.numpy())
+
+
+class _Collector:
+    """Gathers the factors of one convolution, whose outputs are ``scale`` (C,) times the plain
+    ones, through hooks."""
+
+    def __init__(self, conv: nn.Conv2d, scale: Floats, generator: torch.Generator) -> None:
         self.conv, self.generator = conv, generator
+        self.scale = torch.from_numpy(scale**2).float()  # of squared gradients
         self.taps = conv.kernel_size[0] * conv.kernel_size[1]
         self.size = conv.in_channels * self.taps
         self.grouped = conv.groups > 1
         self.dense = not self.grouped and self.size <= _LARGEST_DENSE
         self.output = torch.zeros(conv.out_channels, dtype=torch.float64)
         self.sum = torch.zeros(self.size, dtype=torch.float64)
-        self.moment = torch.zeros(self.size, self.size) if self.dense else torch.zeros(self.size)
+        shape = (self.size, self.size) if self.dense else (self.size,)
+        self.moment = np.zeros(shape, np.float32, order="F")  # dense: its upper half
         self.count = 0
         self.origin: Tensor | None = None
         conv.register_forward_hook(self._forward)
@@ -163,31 +202,32 @@ class _Collector:
         output.register_hook(lambda g: self._backward(x, g))  # type: ignore[no-untyped-call]
 
     def _backward(self, x: Tensor, g: Tensor) -> None:
-        energy = g.square().flatten(2)  # (B, C, P)
+        energy = g.square().flatten(2) * self.scale[:, None]  # (B, C, P)
         self.output += energy.sum((0, 2)).double()
         where = energy.sum(1)
         total = where.sum(1, keepdim=True)
         chance = where / total.clamp(min=1e-30) + _UNIFORM / where.shape[1]
         n = min(_PATCHES, where.shape[1])
         at = torch.multinomial(chance, n, generator=self.generator)  # (B, n)
-        conv = self.conv
-        patches = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # type: ignore[arg-type]
-        rows = patches.gather(2, at[:, None].expand(-1, self.size, -1))
-        rows = rows.transpose(1, 2).reshape(-1, self.size)
+        rows = _patches(self.conv, x, at, g.shape[3])
         if self.origin is None:  # moments about it: activations may hardly vary
             self.origin = rows.mean(0)
         rows = rows - self.origin
         self.sum += rows.sum(0).double()
-        self.moment += rows.T @ rows if self.dense else rows.square().sum(0)
+        if self.dense:  # half the arithmetic of a product
+            self.moment = blas.ssyrk(1, rows.numpy().T, 1, self.moment, overwrite_c=1)
+        else:
+            self.moment += rows.square().sum(0).numpy()
         self.count += len(rows)
 
     def result(self, n_frames: int) -> Sensitivity:
         n = max(1, self.count)
         output = self.output.numpy() / n_frames + 1e-30
         mean = (self.sum / n).numpy()
-        moment = self.moment.double().numpy() / n
+        moment = self.moment.astype(np.float64) / n
         origin = 0.0 if self.origin is None else self.origin.double().numpy()
         if self.dense:
+            moment += np.triu(moment, 1).T
             return Sensitivity(output, mean + origin, moment - np.outer(mean, mean))
         power = np.maximum(moment - mean**2, 0)
         mean = mean + origin

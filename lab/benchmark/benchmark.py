@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from endedge.allocator import (
@@ -31,8 +32,10 @@ from endedge.allocator import (
     Split,
     Surface,
     allocate,
+    best_split,
 )
 from endedge.allocator.policies import decide, registry
+from endedge.allocator.solve.branch_and_bound import worth
 from endedge.data.errors import BadInput
 from endedge.data.units import hz_for_bytes
 from endedge.lab.config import Config
@@ -50,6 +53,7 @@ __all__ = [
     "executable",
     "outcomes",
     "planned",
+    "predicted_headroom",
     "rows_csv",
     "rules_of",
     "sendable",
@@ -58,6 +62,7 @@ __all__ = [
 
 ORACLE, UNLUCKY = "oracle", "oracle-other-seeds"
 STATIC = "static-other-seeds"
+_FINE = 64  # bandwidths at which the sweep looks for something to decide
 
 
 @dataclass(frozen=True)
@@ -134,8 +139,13 @@ class Contest:
         return [self.decide(name, hz) for hz in self.bandwidths_hz for name in names]
 
 
-def bandwidths(surface: Surface, link: LinkConfig) -> tuple[float, ...]:
-    """The sweep in Hz, log-spaced: from just too little for any measured round to everything."""
+def bandwidths(
+    surface: Surface, link: LinkConfig, curves: Curves | None = None
+) -> tuple[float, ...]:
+    """The sweep in Hz, from just too little for any measured round to everything: log-spaced, or,
+    with ``curves``, by rule where there is something to decide. Half of the weight is then spread
+    evenly and half by what the curves' best split is ahead of the one share that is best, by the
+    same curves, over the whole range; no measured accuracy has a say."""
     need = [
         hz_for_bytes(up, link.up_bit_per_s_per_hz, link.period_s)
         + hz_for_bytes(down, link.down_bit_per_s_per_hz, link.period_s)
@@ -143,7 +153,34 @@ def bandwidths(surface: Surface, link: LinkConfig) -> tuple[float, ...]:
     ]
     low = link.bandwidth_low_hz or 0.8 * min(need)
     high = link.bandwidth_high_hz or 1.25 * max(need)
-    return tuple(float(b) for b in np.geomspace(low, high, link.bandwidths))
+    if curves is None:
+        return tuple(float(b) for b in np.geomspace(low, high, link.bandwidths))
+    fine = np.geomspace(low, high, _FINE)
+    ahead = predicted_headroom(curves, link, rules_of(link, surface), fine)
+    weight = np.full(_FINE, 0.5 / _FINE)
+    weight += 0.5 * ahead / ahead.sum() if ahead.sum() > 0 else 0.5 / _FINE
+    reached = np.concatenate([[0.0], np.cumsum((weight[1:] + weight[:-1]) / 2)])
+    wanted = np.linspace(0.0, reached[-1], link.bandwidths)
+    return tuple(float(b) for b in np.exp(np.interp(wanted, reached, np.log(fine))))
+
+
+def predicted_headroom(
+    curves: Curves, link: LinkConfig, rules: Rules, sweep: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """At each bandwidth, by the curves alone: the best split over the share that is best in the
+    mean of them all (mAP, >= 0)."""
+    shares, best, fixed = np.linspace(0.0, 1.0, 21), [], []
+    for hz in sweep:
+        budget = Budget.of(link.at(float(hz)), rules, curves)
+        best.append(best_split(curves.joint, budget)[2])
+        splits = [budget.with_share(float(share)) for share in shares]
+        up, down = (
+            np.array([getattr(s, n) for s in splits]) for n in ("upload_bytes", "update_bytes")
+        )
+        sent = worth(curves.joint, budget, up, down) if not budget.reason else budget.stale
+        fixed.append(np.broadcast_to(sent, shares.shape))
+    table = np.array(fixed)
+    return np.asarray(np.maximum(np.array(best) - table[:, int(table.mean(axis=0).argmax())], 0.0))
 
 
 def rules_of(link: LinkConfig, surface: Surface | None = None) -> Rules:

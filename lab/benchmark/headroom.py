@@ -62,8 +62,20 @@ class Contrast:
 
     @property
     def claims(self) -> bool:
-        """Whether the difference is above two of its errors: less is no ground for a claim."""
-        return self.mean > _TIE and self.mean > ENOUGH * self.error
+        """Whether the difference is above two of its errors, and, for few seeds know their own
+        error badly, above its 90 % interval: less is no ground for a claim."""
+        return self.mean > _TIE and self.mean > max(ENOUGH * self.error, self.half())
+
+    @property
+    def standing(self) -> str:
+        """What to say of it as headroom: nothing where it is claimed."""
+        if self.claims:
+            return ""
+        if math.isnan(self.error):
+            return "one seed: no claim"
+        if self.mean <= max(_TIE, ENOUGH * self.error):
+            return "nothing to gain"
+        return f"{self.seeds} seeds are too few to claim it"
 
     @property
     def verdict(self) -> str:

@@ -177,7 +177,7 @@ def headroom(bench: Benchmark) -> str:
     found = [Contrast.of(row) for row in bench.headroom]
     over_sweep = Contrast.of(bench.headroom.mean(axis=0))
     lines = [
-        f"  {hz:10.4g} Hz  {one.text:>14}" + ("" if one.claims else "  nothing to gain here")
+        f"  {hz:10.4g} Hz  {one.text:>14}" + (f"  {one.standing}" if one.standing else "")
         for hz, one in zip(bench.bandwidth_hz, found, strict=True)
     ]
     against = "the best split fixed in advance by the other seeds"

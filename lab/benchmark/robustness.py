@@ -119,13 +119,13 @@ def scenarios(
 ) -> list[Trial]:
     """Every policy on other links: each value of each of the configuration's ``scenarios``, the
     rest as in ``link``, at the same bandwidths (unless it is these that change)."""
-    usual = bandwidths(surface, config.link)
+    usual = bandwidths(captured(surface, config.link), config.link, curves)
     trials = []
     for key, values in config.scenarios.items():
         for value in values:
             say(f"scenario {key} = {value}")
             link = config.link_with(key, value)
-            sweep = bandwidths(surface, link) if key.startswith("bandwidth") else usual
+            sweep = bandwidths(surface, link, curves) if key.startswith("bandwidth") else usual
             cells = captured(surface, link)
             fewest = config.held_back.fewest_frames
             contest = _contest(cells, curves, link, sweep, fewest)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from endedge.lab.cli import exporting, importing, predicting, timing
+from endedge.lab.cli.numbers import PORT, SEED, SIDE, share, whole
 
 __all__ = ["Action", "build_parser", "meant"]
 
@@ -48,37 +49,6 @@ def meant(word: str, known: Iterable[str]) -> str:
     """``; did you mean …?`` when one of ``known`` is close to ``word``, else nothing."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
-
-
-def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    """Reads a whole number within a range, as the configuration checks its own."""
-
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least or (most is not None and value > most):
-            to = f"to {most}" if most is not None else "or more"
-            raise argparse.ArgumentTypeError(f"{text!r}; give a whole number, {least} {to}")
-        return value
-
-    return read
-
-
-_PORT = _whole(0, 65535)
-_SIDE = _whole(32, 8192)  # px
-_SEED = _whole(0, 2**32 - 1)
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; give a number above 0, at most 1")
-    return value
 
 
 def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
@@ -127,7 +97,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         if name == "measure":
             sub.add_argument(
                 "--adaptive",
-                type=_share,
+                type=share,
                 metavar="WIDTH",
                 help="only the cells that the allocation needs: stop when its regret is below "
                 "WIDTH mAP (0.01: one point) with 90 %% probability",
@@ -154,19 +124,30 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     ):
         sub = verb(name, says, f"endedge {name} demo --frames 64 --out runs/one")
         configured(sub)
-        sub.add_argument("--frames", type=_whole(2), required=True, help="frames uploaded")
-        sub.add_argument("--seed", type=_SEED, default=0, help="which frames, and the training's")
+        sub.add_argument("--frames", type=whole(2), required=True, help="frames uploaded")
+        sub.add_argument("--seed", type=SEED, default=0, help="which frames, and the training's")
         sub.add_argument("--json", action="store_true", help="print JSON")
     sub = verb("fit", "fit the curves of a results folder", "endedge fit runs/demo")
     sub.add_argument("dir", metavar="DIR", help="results folder")
 
     sub = verb(
         "bench",
-        "allocate, and benchmark the policies of a results folder",
-        "endedge bench runs/demo --policy my_policy.py",
+        "score policies on a measured surface: shipped by name, or a results folder",
+        "endedge bench demo --policy my_policy.py\n  endedge bench runs/demo link.period_s=30",
     )
-    sub.add_argument("dir", metavar="DIR", help="results folder")
+    sub.add_argument(
+        "dir",
+        metavar="NAME|DIR",
+        help="a shipped table (demo, coco-infrared) or a results folder, which without --all, "
+        "--markdown and --json is benchmarked into its files",
+    )
+    sub.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="override a key of the configuration"
+    )
     own_policies(sub)
+    sub.add_argument("--all", action="store_true", help="every bandwidth of every policy shown")
+    sub.add_argument("--markdown", action="store_true", help="rows for docs/benchmark.md")
+    sub.add_argument("--json", action="store_true", help="print JSON")
     sub.add_argument(
         "--exact",
         action="store_true",
@@ -232,17 +213,17 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         "distilled from the whole one on --frames, which takes minutes (default 1)",
     )
     sub.add_argument(
-        "--steps", type=_whole(0), default=200, help="of that distillation (default 200)"
+        "--steps", type=whole(0), default=200, help="of that distillation (default 200)"
     )
     sub.add_argument(
         "--aware",
-        type=_whole(0),
+        type=whole(0),
         default=0,
         metavar="STEPS",
         help="train the rounded weights on --frames, too: for small budgets, about 2 s a step for "
         "YOLOv8n (default 0)",
     )
-    sub.add_argument("--imgsz", type=_SIDE, default=320, help="px (default 320)")
+    sub.add_argument("--imgsz", type=SIDE, default=320, help="px (default 320)")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = verb("inspect", "what is in a package", "endedge inspect update.eeu")
@@ -258,10 +239,10 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("--annotations", required=True, metavar="JSON")
     sub.add_argument("--images", required=True, metavar="DIR")
     sub.add_argument("--base", help="the base model of a delta package")
-    sub.add_argument("--imgsz", type=_SIDE, default=320, help="px, a multiple of 32 (default 320)")
+    sub.add_argument("--imgsz", type=SIDE, default=320, help="px, a multiple of 32 (default 320)")
     sub.add_argument("--shift", default="none", help="camera: none, infrared, night, fog, …")
     sub.add_argument(
-        "--severity", type=_whole(1, 5), default=3, help="of the shift, 1 to 5 (default 3)"
+        "--severity", type=whole(1, 5), default=3, help="of the shift, 1 to 5 (default 3)"
     )
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda")
     sub.add_argument("--json", action="store_true", help="print JSON")
@@ -275,10 +256,10 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
     sub.add_argument("--out", required=True, metavar="DIR", help="the server's state")
     sub.add_argument("--host", default="127.0.0.1", help="anything but loopback needs --secure")
-    sub.add_argument("--port", type=_PORT, default=7070)
+    sub.add_argument("--port", type=PORT, default=7070)
     sub.add_argument("--secure", action="store_true", help="TLS 1.3 and enrolment by token")
-    sub.add_argument("--metrics-port", type=_PORT, help="Prometheus metrics on this port")
-    sub.add_argument("--jobs", type=_whole(1), default=1, help="adaptations at a time (default 1)")
+    sub.add_argument("--metrics-port", type=PORT, help="Prometheus metrics on this port")
+    sub.add_argument("--jobs", type=whole(1), default=1, help="adaptations at a time (default 1)")
     _verbose(sub, "every event, not only warnings; -vv what was repeated, too")
 
     sub = verb(
@@ -292,12 +273,12 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("--id", default="device", help="name of this device (default device)")
     sub.add_argument("--out", required=True, metavar="DIR", help="the device's state")
     sub.add_argument("--bundle", help="file that the edge's operator issued (needed for TLS)")
-    sub.add_argument("--rounds", type=_whole(1), default=1)
-    sub.add_argument("--frames", type=_whole(1), default=64, help="new frames a round (default 64)")
+    sub.add_argument("--rounds", type=whole(1), default=1)
+    sub.add_argument("--frames", type=whole(1), default=64, help="new frames a round (default 64)")
     sub.add_argument("--budget", default="100kB", help="bytes of an update (default 100kB)")
-    sub.add_argument("--seed", type=_SEED, default=0, help="order of the frames")
+    sub.add_argument("--seed", type=SEED, default=0, help="order of the frames")
     sub.add_argument(
-        "--day", type=_whole(0), help="of a loop's days, from 0: its frames and its rounds"
+        "--day", type=whole(0), help="of a loop's days, from 0: its frames and its rounds"
     )
     sub.add_argument("--policy", default="equal", help="that splits a day's air (default equal)")
     _verbose(sub, "everything that is logged")
@@ -354,9 +335,9 @@ def _data(jobs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--out", required=True, metavar="DIR")
     sub.add_argument("--domain", default="field", help="source or field")
     sub.add_argument("--split", default="pool")
-    sub.add_argument("-n", type=int, default=256)
-    sub.add_argument("--seed", type=_SEED, default=0)
-    sub.add_argument("--size", type=int, default=128, help="px")
+    sub.add_argument("-n", type=whole(1), default=256)
+    sub.add_argument("--seed", type=SEED, default=0)
+    sub.add_argument("--size", type=whole(64, 1024), default=128, help="px")
 
     sub = verb(
         "subset",
@@ -373,7 +354,7 @@ def _data(jobs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
         help="so many frames, or exactly the image ids listed in FILE",
     )
     sub.add_argument("--out", required=True, metavar="DIR", help="becomes data.root")
-    sub.add_argument("--seed", type=_SEED, default=0, help="which frames (default 0)")
+    sub.add_argument("--seed", type=SEED, default=0, help="which frames (default 0)")
     sub.add_argument("--link", action="store_true", help="link to the frames, do not copy")
 
     sub = verb(
@@ -393,6 +374,6 @@ def _data(jobs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
         "--checksum",
         default="",
         metavar="KIND:HEX",
-        help="md5:… or sha256:… of one URL's file",
+        help="md5:… or sha256:… of the one file (known for yolov8n, s, m; else unchecked)",
     )
     sub.add_argument("--mirror", metavar="URL", help="another server with the same paths")

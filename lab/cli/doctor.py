@@ -123,7 +123,8 @@ def self_test() -> dict[str, float]:
     from endedge.data.generated import generate
     from endedge.distill.losses import labels
     from endedge.distill.model import load_detector
-    from endedge.distill.package.format import pack, unpack
+    from endedge.distill.package.format import unpack
+    from endedge.distill.package.packing import pack
     from endedge.distill.training import Recipe, train
     from endedge.end.metric import evaluate
     from endedge.lab.inputs import pick_device

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from endedge.data.errors import BadInput
+from endedge.lab.cli.numbers import SIDE
 
 __all__ = ["Seen", "declare_frames", "one_held", "seen"]
 
@@ -86,7 +87,7 @@ def seen(model: Any, a: Any) -> Seen:
 
 def declare_frames(sub: Any, what: str) -> None:
     """The arguments that :func:`seen` reads."""
-    sub.add_argument("--imgsz", type=int, default=320, help="px, a multiple of 32 (default 320)")
+    sub.add_argument("--imgsz", type=SIDE, default=320, help="px, a multiple of 32 (default 320)")
     sub.add_argument("--annotations", metavar="JSON", help=f"labelled frames {what}: mAP, too")
     sub.add_argument("--images", metavar="DIR", help="their pictures")
     sub.add_argument("--frames", metavar="DIR", help=f"unlabelled frames {what}")

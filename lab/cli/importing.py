@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from endedge.data.errors import BadInput
+from endedge.lab.cli.numbers import SEED, SIDE, positive, whole
 
 __all__ = ["declare", "import_source"]
 
@@ -55,12 +56,15 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
         "uploaded), all (also what is evaluated: agreement, not accuracy)",
     )
     sub.add_argument("--score", type=float, default=0.25, help="of its labels (default 0.25)")
-    sub.add_argument("--every", type=float, default=1.0, help="s of a video (default 1)")
-    sub.add_argument("--imgsz", type=int, help="px (default: 320, or what smaller pictures have)")
+    sub.add_argument("--every", type=positive, default=1.0, help="s of a video (default 1)")
+    sub.add_argument("--imgsz", type=SIDE, help="px (default: 320, or what smaller pictures have)")
     sub.add_argument(
-        "--near", type=int, default=4, help="look-alikes differ in so many bits of 256 (default 4)"
+        "--near",
+        type=whole(0, 256),
+        default=4,
+        help="look-alikes differ in so many bits of 256 (default 4)",
     )
-    sub.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
+    sub.add_argument("--seed", type=SEED, default=0, help="of the split (default 0)")
     sub.add_argument("--link", action="store_true", help="link to the pictures, do not copy")
     sub.add_argument("--json", action="store_true", help="print JSON")
 

@@ -22,6 +22,7 @@ from endedge.lab.cli import exporting, importing, predicting, timing
 from endedge.lab.cli import package as tools
 from endedge.lab.cli.arguments import Action, build_parser
 from endedge.lab.cli.logs import log_to_stderr
+from endedge.link.messages import printable
 
 __all__ = ["main"]
 
@@ -52,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()  # a full disk behind it shows here
     except BadInput as error:
-        print(f"endedge {arguments.verb}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(
+            f"endedge {arguments.verb}: {printable(' '.join(str(error).split()))}", file=sys.stderr
+        )
         return 2
     except Unfinished as error:
         print(f"endedge {arguments.verb}: {error}", file=sys.stderr)
@@ -79,8 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(a: argparse.Namespace) -> None:
     from endedge.lab import pipeline
 
+    config = _config(a)
     with _progress() as progress:
-        report = pipeline.run(_config(a), Path(a.out), progress)
+        report = pipeline.run(config, Path(a.out), progress)
+    if config.data.eval_labels != "truth":
+        print("evaluated on the teacher's labels: agreement with it, not accuracy")
     print(_headline(Path(a.out)))
     print(f"report: {report}")
 
@@ -137,13 +143,25 @@ def _fit(a: argparse.Namespace) -> None:
 
 def _bench(a: argparse.Namespace) -> None:
     from endedge.allocator.policies import from_file
-    from endedge.lab import pipeline
+    from endedge.lab.benchmark.score import score
+    from endedge.lab.benchmark.table import Table
+    from endedge.lab.benchmark.telling import as_markdown, as_record, as_text
 
-    for file in a.policy:
-        from_file(Path(file))
-    with _progress() as progress:
-        pipeline.bench_stage(Path(a.dir), progress, exact=a.exact)
-    print(_headline(Path(a.dir)))
+    mine = [name for file in a.policy for name in from_file(Path(file))]
+    if a.exact or (Path(a.dir).is_dir() and not (a.all or a.json or a.markdown)):
+        from endedge.lab import pipeline  # PyTorch, for --exact
+
+        with _progress() as progress:
+            pipeline.bench_stage(Path(a.dir), progress, exact=a.exact, changes=a.overrides)
+        print(_headline(Path(a.dir)))
+        return
+    found = score(Table.load(a.dir, a.overrides), [] if a.all or not mine else mine)
+    if a.json:
+        print(json.dumps(as_record(found), indent=1))
+    elif a.markdown:
+        print(as_markdown(found, mine or found.policies))
+    else:
+        print(as_text(found, mine, a.all))
 
 
 def _report(a: argparse.Namespace) -> None:
@@ -206,7 +224,8 @@ def _subset(a: argparse.Namespace) -> None:
 
 
 def _download(a: argparse.Namespace) -> None:
-    from endedge.data.download import WEIGHTS_URL, fetch, fetch_coco_val
+    from endedge.data.download import fetch, fetch_coco_val, fetch_weights
+    from endedge.data.storage import sha256_of
 
     if a.checksum and len(a.what) != 1:
         raise BadInput("--checksum is that of one file; download one at a time")
@@ -218,15 +237,19 @@ def _download(a: argparse.Namespace) -> None:
                 )
             }
             if what == "coco-val":
-                made = fetch_coco_val(
+                files = fetch_coco_val(
                     Path(a.out), **heard, **({"server": a.mirror} if a.mirror else {})
                 )
-                print("\n".join(str(path) for path in made))
+                print("\n".join(str(path) for path in files))
                 continue
-            named = "://" not in what
-            url = f"{(a.mirror or WEIGHTS_URL).rstrip('/')}/{what}" if named else what
-            to = Path(a.out) / url.partition("?")[0].rstrip("/").rpartition("/")[2]
-            print(fetch(url, to, checksum=a.checksum, **heard))
+            to = Path(a.out) / what.partition("?")[0].rstrip("/").rpartition("/")[2]
+            if "://" in what:
+                made, checked = fetch(what, to, checksum=a.checksum, **heard), bool(a.checksum)
+            else:
+                made, checked = fetch_weights(
+                    what, to, checksum=a.checksum, mirror=a.mirror, **heard
+                )
+            print(made if checked else f"{made} (unchecked; sha256:{sha256_of(made).hex()})")
 
 
 def _doctor(a: argparse.Namespace) -> None:

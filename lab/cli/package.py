@@ -39,9 +39,12 @@ def pack_file(a: argparse.Namespace) -> None:
     from endedge.distill.recovery import pruned_and_recovered
     from endedge.distill.training import Recipe
     from endedge.lab.cli.progress import Progress
+    from endedge.lab.inputs import check_side
 
     model = detector(a.checkpoint)
     base = detector(a.base) if a.base else None
+    if a.frames:
+        check_side(model, a.imgsz, "--imgsz", a.checkpoint)
     frames = calibration_frames(Path(a.frames), a.imgsz) if a.frames else None
     budget = int(parse_quantity(a.budget, "B"))
     candidates = [model]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from endedge.data.errors import BadInput
 from endedge.lab.cli.held import one_held
+from endedge.lab.cli.numbers import SIDE
 from endedge.lab.cli.package import one_thread
 
 __all__ = ["declare", "predict_source"]
@@ -25,7 +26,7 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("source", help="a picture, a folder of pictures, or a video")
     sub.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     sub.add_argument("--base", help="the base model of a delta package")
-    sub.add_argument("--imgsz", type=int, default=320, help="px, a multiple of 32 (default 320)")
+    sub.add_argument("--imgsz", type=SIDE, default=320, help="px, a multiple of 32 (default 320)")
     sub.add_argument("--score", type=float, default=0.25, help="at least (default 0.25)")
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda")
 

@@ -155,7 +155,9 @@ def headroom(results: Results) -> str:
     ]
     said = f"{over.text}\u00a0points over the bandwidths at which an update can be sent"
     if not at:
-        return f"Nothing to gain here: a split fixed in advance is within two errors ({said})"
+        none = all(c.standing == "nothing to gain" for c in found)
+        what = "Nothing to gain here" if none else "Nothing to gain that can be claimed"
+        return f"{what} over a split fixed in advance ({said})"
     return f"There is something to win at {', '.join(at)}: {said}"
 
 

@@ -101,6 +101,10 @@ def _eyebrow(results: Results) -> str:
     frames = "generated frames" if config.data.source == "generated" else "COCO-format frames"
     if camera.kind != "none":
         frames += f", {camera.kind} camera {camera.severity}"
+    if config.data.pool_labels != "truth":
+        frames += f", pool labelled by {Path(config.weights.teacher).name}"
+    if config.data.eval_labels != "truth":
+        frames += ", EVALUATED ON THE TEACHER'S LABELS: agreement with it, not accuracy"
     teacher, student = Path(config.weights.teacher).name, Path(config.weights.student).name
     return (
         f"{config.name} · {frames} · {teacher} teaches {student} · {len(results.surface)} measured "
@@ -252,11 +256,20 @@ def _sections(results: Results) -> tuple[dict[str, figures.Figure], str]:
         *(card(title, table) for title, table in tables.studies(results)),
         "<h2>The rounds behind it</h2>",
         card(findings.rounds(results), tables.rounds(results)),
+        *_latencies(results),
         *_examples(results),
         "<h2>Where it comes from</h2>",
         tables.provenance(results),
     ]
     return drawn, "\n".join(body)
+
+
+def _latencies(results: Results) -> list[str]:
+    if not results.latencies:
+        return []
+    fastest = min(results.latencies, key=lambda r: r.latency_s)
+    title = f"{fastest.runtime} is the fastest engine: {1 / fastest.latency_s:.1f} frames/s"
+    return [card(title, tables.latencies(results))]
 
 
 def _examples(results: Results) -> list[str]:

@@ -22,6 +22,7 @@ from endedge.lab.benchmark.benchmark import planned
 from endedge.lab.benchmark.outcomes import Benchmark, Spread, reader_of, rows_of, spread
 from endedge.lab.benchmark.robustness import Trial, read_trials
 from endedge.lab.config import Config
+from endedge.lab.latency_table import Row, read_rows
 from endedge.lab.report.examples import read_examples
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Results:
     benchmark: Benchmark
     examples: dict[str, Any] | None = None
     trials: tuple[Trial, ...] = ()  # of the studies that there are
+    latencies: tuple[Row, ...] = ()  # of `endedge latency --into`
 
     @classmethod
     def read(cls, folder: Path, config: Config) -> Self:
@@ -124,7 +126,8 @@ class Results:
         steps = tuple(sorted(_steps(folder / "allocation.csv"), key=lambda s: s.bandwidth_hz))
         bench = Benchmark.read(folder / "benchmark.csv")
         examples = read_examples(folder / "examples.json")
-        return cls(config, surface, curves, steps, bench, examples, read_trials(folder))
+        trials, timed = read_trials(folder), tuple(read_rows(folder))
+        return cls(config, surface, curves, steps, bench, examples, trials, timed)
 
     def allocations(self) -> DataFrame:
         """``allocation.csv`` as a pandas table: the fitted allocator over the sweep."""

@@ -231,6 +231,27 @@ def studies(results: Results) -> list[tuple[str, str]]:
     return found
 
 
+def latencies(results: Results) -> str:
+    """Each model and engine that was timed, with what it detects there."""
+    rows = [
+        (
+            r.model,
+            r.runtime,
+            f"{r.imgsz} px, {r.threads} thread{'s' * (r.threads > 1)}",
+            f"{r.latency_s * 1000:.1f} ({r.low_s * 1000:.1f} to {r.high_s * 1000:.1f})",
+            f"{1 / r.latency_s:.1f}",
+            f"{100 * r.map:.1f} %" if r.map is not None else "–",
+            r.machine,
+        )
+        for r in results.latencies
+    ]
+    return table(
+        ("model", "engine", "input", "ms a frame (10th to 90th %)", "frames/s", "mAP", "machine"),
+        rows,
+        note="One frame at a time, letterboxed picture to boxes; mAP of that engine's own answers.",
+    )
+
+
 def rounds(results: Results) -> str:
     """Each upload size: mAP before, of the student on the device, of the teacher; the cost."""
     codecs = len({r.codec for r in results.rounds}) > 1

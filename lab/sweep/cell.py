@@ -17,9 +17,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from endedge.data.codec import Codec
 from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, load_detector, save_detector
+from endedge.distill.package.choose import Contest
 from endedge.edge.adapt import OnStep, Upload
 from endedge.edge.edge import EdgeEnd
 from endedge.end.device import DeviceEnd
@@ -36,8 +40,8 @@ VERSIONS = {
     "upload": 1,
     "teacher": 3,
     "student": 3,
-    "pruned": 2,
-    "package": 3,
+    "pruned": 3,
+    "package": 4,
     "verdict": 2,
     "cell": 1,
     "examples": 1,
@@ -228,10 +232,7 @@ class Rounds:
         def make(folder: Path) -> dict[str, Any]:
             self.say(f"pack {cell}")
             began = time.perf_counter()
-            models = [load_detector(s.folder / "student.safetensors") for s in students]
-            packed = self._edge(cell).pack(
-                models, cell.budget_bytes, world.student, self.received(cell)
-            )
+            packed = self._contest(cell, students).pack(cell.budget_bytes)
             (folder / "update.eeu").write_bytes(packed.data)
             return {
                 "update_bytes": len(packed.data),
@@ -253,11 +254,11 @@ class Rounds:
     def verdict(self, cell: Cell, package: Node) -> Node:
         """Whether the edge sends the package: it decodes it and compares it with what the device
         has, on the frames that no training saw."""
-        world, least = self.world, self.world.config.held_back.least
+        least = self.world.config.held_back.least
 
         def make(folder: Path) -> dict[str, Any]:
-            data = (package.folder / "update.eeu").read_bytes()
-            _, found = self._edge(cell).judge(world.student, data, self.received(cell))
+            before = self._inbox(cell).losses
+            found = self._edge(cell).judge(before, self._decoded(package), self.received(cell))
             return {**asdict(found), "sent": found.helps}
 
         return self._node("verdict", {"package": package.key, "least": least}, make)
@@ -300,9 +301,24 @@ class Rounds:
 
         return EdgeEnd(self.world.plan, cell.seed, cell.frames, watch)
 
+    def _contest(self, cell: Cell, students: Sequence[Node]) -> Contest:
+        """``students`` prepared for any budget; the last ones are kept, for budgets come one by
+        one. What that costs is in the seconds of the first."""
+        keys = [s.key for s in students]
+        if self._prepared is None or self._prepared[0] != keys:
+            self._prepared = None  # free what is there before as much is made
+            models = [load_detector(s.folder / "student.safetensors") for s in students]
+            made = self._edge(cell).prepare(models, self.world.student, self.received(cell))
+            self._prepared = (keys, made)
+        return self._prepared[1]
+
     def _decoded(self, package: Node) -> DetectionModel:
-        data = (package.folder / "update.eeu").read_bytes()
-        return _end(self.world).apply(data, self.world.student)
+        """What the device holds after ``package``; the last one is kept, for it is judged first and
+        then evaluated."""
+        if self._held is None or self._held[0] != package.key:
+            data = (package.folder / "update.eeu").read_bytes()
+            self._held = (package.key, _end(self.world).apply(data, self.world.student))
+        return self._held[1]
 
     def _steps(self, stage: str, cell: Cell, total: int) -> OnStep:
         what, log = f"{stage} on {cell.frames} frames", None
@@ -326,6 +342,8 @@ class Rounds:
         return self._last[1]
 
     _last: tuple[tuple[int, int, str], _Inbox] | None = None
+    _prepared: tuple[list[str], Contest] | None = None
+    _held: tuple[str, DetectionModel] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -347,6 +365,12 @@ class _Inbox:
         if received.refused:
             raise BadInput(f"uploaded {received.refused[0]}")
         return edge.known(received, edge.label(world.teacher, received, _no_threshold))
+
+    @cached_property
+    def losses(self) -> NDArray[np.float64]:
+        """What the device holds before the update, on each held-back frame."""
+        edge = EdgeEnd(self.world.plan, self.cell.seed, self.cell.frames)
+        return edge.losses(self.world.student, self.upload)
 
 
 def _end(world: World, codec: str | None = None) -> DeviceEnd:

@@ -10,6 +10,7 @@ shared file system with ``flock``); frames and models go by path.
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 import multiprocessing
 import os
@@ -225,6 +226,7 @@ def _work_in(config: Config, folder: str, item: Item) -> list[Result]:
     global _held
     torch.set_num_threads(1)
     if _held is None or _held[:2] != (config, folder):
+        logging.getLogger("endedge").setLevel(logging.ERROR)  # the parent has noted it
         store = Store(Path(folder), wait=False)
         _held = (config, folder, Rounds(World.of(config, store.folder), store, store.say))
     return work(_held[2], item)

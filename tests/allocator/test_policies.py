@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields, replace
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,6 +154,18 @@ def test_answers_that_no_link_carries(
             decide(name, known(measured, 1e5))
     with pytest.raises(BadInput, match="no policy 'absent'; there are"):
         decide("absent", known(measured, 1e5))
+
+
+def test_a_policy_that_ends_the_program_is_an_error(
+    measured: tuple[Curves, Points], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(policies, "_BUILT_IN", dict(policies._BUILT_IN))
+    register("leaver")(lambda here: sys.exit(0))
+    with pytest.raises(BadInput, match="'leaver' ends the program"):
+        decide("leaver", known(measured, 1e5))
+    (tmp_path / "mine.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(BadInput, match=r"mine\.py does not run: SystemExit"):
+        policies.from_file(tmp_path / "mine.py")
 
 
 def answer_nothing(here: Known) -> Split:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from endedge.data.download import Archive, fetch, fetch_coco_val
+from endedge.data import download
+from endedge.data.download import Archive, fetch, fetch_coco_val, fetch_weights
 from endedge.data.errors import BadInput
 
 CONTENT = bytes(range(256)) * 500
@@ -158,3 +159,23 @@ def test_coco_is_unpacked_and_its_archives_removed(server: Server, tmp_path: Pat
     asked = len(server.asked)
     fetch_coco_val(tmp_path, server=server.url, archives=archives)
     assert len(server.asked) == asked
+
+
+def test_weights_by_name_are_pinned(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files = {"/yolov8n.pt": CONTENT, "/yolo99n.pt": CONTENT}
+    with pytest.raises(BadInput, match="does not have the sha256"):
+        fetch_weights("yolov8n.pt", tmp_path / "yolov8n.pt", mirror=server.url)
+    assert not list(tmp_path.iterdir())
+    file, checked = fetch_weights("yolo99n.pt", tmp_path / "yolo99n.pt", mirror=server.url)
+    assert file.read_bytes() == CONTENT
+    assert not checked
+    right = hashlib.sha256(CONTENT).hexdigest()
+    again = tmp_path / "again.pt"
+    assert fetch_weights("yolo99n.pt", again, mirror=server.url, checksum=f"sha256:{right}") == (
+        again,
+        True,
+    )
+    monkeypatch.setitem(download._PINNED, "yolov8n.pt", right)
+    assert fetch_weights("yolov8n.pt", tmp_path / "n.pt", mirror=server.url)[1]

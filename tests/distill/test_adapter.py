@@ -21,7 +21,8 @@ from endedge.distill.adapter import (
     start_adapter,
 )
 from endedge.distill.model import DetectionModel, clone, load_detector, model_hash, save_detector
-from endedge.distill.package.format import inspect, pack, unpack
+from endedge.distill.package.format import inspect, unpack
+from endedge.distill.package.packing import pack
 from endedge.end.inference import detect
 
 Images = Any

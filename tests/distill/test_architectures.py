@@ -19,7 +19,8 @@ from endedge.distill.model import (
     save_detector,
     spec_of,
 )
-from endedge.distill.package.format import pack, unpack
+from endedge.distill.package.format import unpack
+from endedge.distill.package.packing import pack
 from endedge.distill.package.sensitivity import synthetic_frames
 from endedge.distill.pruning import prune
 

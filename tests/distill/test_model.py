@@ -20,7 +20,8 @@ from endedge.distill.model import (
     save_detector,
     spec_of,
 )
-from endedge.distill.package.format import pack, unpack
+from endedge.distill.package.format import unpack
+from endedge.distill.package.packing import pack
 from endedge.distill.pruning import prune
 
 
@@ -63,7 +64,7 @@ def test_a_checkpoint_wider_than_its_description_is_refused(
     state[name] = torch.zeros(state[name].shape[0] + 1, *state[name].shape[1:])
     metadata = {"format": "endedge-detector-1", "spec": json.dumps(spec_of(tiny))}
     save_file(state, tmp_path / "wide.safetensors", metadata)
-    with pytest.raises(BadInput, match=r"corrupt weights .* must lie within"):
+    with pytest.raises(BadInput, match=r"corrupt weights .* cannot be built"):
         load_detector(tmp_path / "wide.safetensors")
 
 
@@ -89,7 +90,7 @@ def test_a_pickle_that_names_anything_else_is_refused(tmp_path: Path) -> None:
         ("module.pt", {"model": torch.nn.Linear(1, 1), "extra": _Bomb(mark)}),
     ):
         torch.save(payload, tmp_path / name)
-        with pytest.raises(BadInput, match=r"names .* not a network layer|cannot read weights"):
+        with pytest.raises(BadInput, match=r"names .*, which is not a network layer"):
             load_detector(tmp_path / name)
     (tmp_path / "bare.pt").write_bytes(pickle.dumps(_Bomb(mark)))
     with pytest.raises(BadInput):
@@ -98,8 +99,8 @@ def test_a_pickle_that_names_anything_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_no_detector(tmp_path: Path) -> None:
-    torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / "linear.pt")
-    with pytest.raises(BadInput, match=r"linear\.pt is not a detector: it holds Linear"):
+    torch.save({"model": torch.nn.SiLU()}, tmp_path / "linear.pt")
+    with pytest.raises(BadInput, match=r"linear\.pt: it is not a detector: it holds SiLU"):
         load_detector(tmp_path / "linear.pt")
     torch.save({"a": torch.zeros(2)}, tmp_path / "dict.pt")
     with pytest.raises(BadInput, match="is not a detector"):
@@ -125,7 +126,7 @@ def test_damaged_files(tiny: DetectionModel, tmp_path: Path) -> None:
 
 
 def test_a_description_that_cannot_be_built() -> None:
-    with pytest.raises(BadInput, match="cannot be built"):
+    with pytest.raises(BadInput, match="no known layer"):
         build_detector(
             {"yaml": {"backbone": [[-1, 1, "Nothing", [3]]], "head": []}, "names": {0: "a"}}
         )

@@ -11,7 +11,8 @@ from endedge.data.errors import BadInput
 from endedge.distill.channels import trace
 from endedge.distill.layers import layers
 from endedge.distill.model import DetectionModel, build_detector, count_parameters, model_hash
-from endedge.distill.package.format import pack, unpack
+from endedge.distill.package.format import unpack
+from endedge.distill.package.packing import pack
 from endedge.distill.pruning import prune
 
 FRAMES = torch.randint(0, 256, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()

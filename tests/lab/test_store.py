@@ -63,6 +63,34 @@ def test_a_damaged_node_is_made_again(tmp_path: Path, damage: str) -> None:
     assert store.find("stage", {}) is not None
 
 
+@pytest.mark.parametrize("part", ["record", "determinants", "seconds", "sha256", "folder"])
+def test_a_record_edited_by_hand_is_made_again(tmp_path: Path, part: str) -> None:
+    store = Store(tmp_path)
+    node = store.node("stage", {"x": 1}, _make)
+    file = node.folder / "record.json"
+    document = json.loads(file.read_text())
+    if part == "folder":  # somebody else's node under this one's name
+        other = store.node("stage", {"x": 2}, _make)
+        file.write_bytes((other.folder / "record.json").read_bytes())
+    else:
+        changed = {"record": {"value": 4}, "determinants": {"x": 2}, "seconds": 0.5, "sha256": "0"}
+        file.write_text(json.dumps({**document, part: changed[part]}))
+    assert store.find("stage", {"x": 1}) is None
+    assert store.node("stage", {"x": 1}, _make).record == {"value": 3}
+
+
+def test_records_of_older_versions_are_taken_with_one_warning(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for x in range(2):
+        file = store.node("stage", {"x": x}, _make).folder / "record.json"
+        document = json.loads(file.read_text())
+        del document["sha256"]
+        file.write_text(json.dumps(document))
+    with pytest.warns(UserWarning, match="has no hash") as heard:
+        assert len(store.nodes("stage")) == 2
+    assert len(heard) == 1
+
+
 def test_a_failing_node_leaves_nothing(tmp_path: Path) -> None:
     def fail(folder: Path) -> dict[str, Any]:
         (folder / "half").write_text("x")

@@ -201,6 +201,7 @@ def damaged(curves: Curves, path: list[Any], value: Any) -> str:
         (["uploads", 0, "frames"], -3),
         (["uploads", 0], 7),
         (["candidates"], [[]]),
+        (["candidates"], []),  # what is chosen must be one of them
         (["provenance"], "me"),
     ],
 )

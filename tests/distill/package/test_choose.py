@@ -12,7 +12,7 @@ from endedge.distill.layers import layers
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, build_detector, clone, count_parameters
 from endedge.distill.package.choose import pack_best
-from endedge.distill.package.format import pack
+from endedge.distill.package.packing import pack
 from endedge.distill.pruning import prune
 
 FRAMES = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()

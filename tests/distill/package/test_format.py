@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from endedge.data.errors import BadInput
+from endedge.distill.description import check_spec
 from endedge.distill.layers import layers
 from endedge.distill.model import DetectionModel, build_detector, clone, model_hash
-from endedge.distill.package import format as package
-from endedge.distill.package.format import Packed, inspect, unpack
-from endedge.distill.structure import check_spec
+from endedge.distill.package import packing as package
+from endedge.distill.package.format import inspect, unpack
+from endedge.distill.package.packing import Packed
 
 SPEC: dict[str, Any] = {
     "names": {i: f"thing {i}" for i in range(3)},
@@ -256,3 +257,16 @@ def test_a_change_of_few_layers_is_not_paid_for_in_all(model: DetectionModel, bu
     assert (output(received) - output(adapted)).abs().mean() < (
         output(model) - output(adapted)
     ).abs().mean()
+
+
+def test_a_prepared_model_is_packed_for_any_budgets_in_any_order(model: DetectionModel) -> None:
+    """Same bytes as one by one, and what it says is decoded is what unpacks."""
+    adapted = clone(model)
+    for layer in layers(adapted)[:2]:
+        layer.conv.weight.data *= 1.1
+    prepared = package.prepare(adapted, base=model, frames=FRAMES)
+    for budget in (20_000, 1_500, 9_000, 20_000):
+        packed = prepared.pack(budget)
+        assert packed == pack(adapted, budget, base=model)
+        base = model if packed.report.mode == "delta" else None
+        assert model_hash(packed.decoded) == model_hash(unpack(packed.data, base=base))

@@ -15,7 +15,7 @@ from PIL import Image
 from endedge.configs import SHIPPED
 from endedge.data.generated import generate
 from endedge.distill.model import load_detector, save_detector
-from endedge.distill.package.format import pack
+from endedge.distill.package.packing import pack
 from endedge.end.inference import Detections
 from endedge.lab.cli.main import main
 from endedge.lab.drawn import draw

@@ -1,0 +1,298 @@
+"""Packing: a detector in at most so many bytes.
+
+What a packer has to know of a model (which weights matter, on what grid, what rounding errors can
+be absorbed by) does not depend on the budget. So a model is prepared once and then packed for as
+many budgets as are asked.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from endedge.data.errors import BadInput
+from endedge.distill.adapter import adapter_of, attach
+from endedge.distill.description import plan_of
+from endedge.distill.losses import divergence
+from endedge.distill.model import DetectionModel, clone, count_parameters, model_hash, spec_of
+from endedge.distill.package.byte_budget import SizeCurve, fit_step
+from endedge.distill.package.description import describe
+from endedge.distill.package.entropy import encode_arrays
+from endedge.distill.package.format import HEADER_BYTES, seal, wire_arrays
+from endedge.distill.package.qat import train_integers
+from endedge.distill.package.quantization import Coded, Floats, Target, apply_coded, steps, targets
+from endedge.distill.package.rounding import (
+    Grid,
+    Inputs,
+    inputs_of,
+    level_grids,
+    loudness,
+    make_grid,
+    quantize,
+)
+from endedge.distill.package.sensitivity import measure, synthetic_frames
+from endedge.distill.training import Recipe
+
+__all__ = ["Packed", "Prepared", "Report", "Watch", "pack", "prepare"]
+
+_ROOM = 0.99  # of the budget is filled where integers are then trained: it grows a little
+_MOST_FRAMES = 128  # more tell the packer little and cost seconds
+_MEASURED, _PREPARED = 0.6, 0.8  # of the work, as it is reported
+Watch = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the packer chose.
+
+    ``mean_bits``: bytes of coded weights times 8 over their number. ``kept``: parameters
+    over those of the unpruned architecture. ``expected_loss``: second-order
+    estimate of what rounding costs, in nats of the predictive distribution a frame; it
+    compares packages of one model on the same frames.
+    The package is header + spec + coded bytes long.
+    """
+
+    mode: str
+    mean_bits: float
+    parameters: int
+    kept: float
+    step: float
+    expected_loss: float
+    header_bytes: int
+    spec_bytes: int
+    coded_bytes: int
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A package and how it came about; ``len(data)`` is what crosses the link, ``decoded`` what
+    unpacks from it, bit for bit."""
+
+    data: bytes
+    report: Report
+    decoded: DetectionModel = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class _Kind:
+    """Everything about full packages of a model, or about deltas against a ``base``, but budgets.
+    ``held`` is the hash of the base, ``skeleton`` what the coded integers are filled into."""
+
+    base: DetectionModel | None
+    held: str | None
+    goals: list[Target]
+    grids: list[Grid]
+    spec: bytes
+    skeleton: DetectionModel
+    loudness: Floats
+
+    @property
+    def name(self) -> str:
+        return "full" if self.base is None else "delta"
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A ``model`` of which a packer knows all that it takes for any budget. The packages are those
+    that :func:`pack` would make, in whatever order budgets are asked. It holds the factors of every
+    convolution: some 120 MB for YOLOv8n, 480 MB for YOLOv8s."""
+
+    model: DetectionModel
+    frames: torch.Tensor | None
+    kept: float
+    kinds: tuple[_Kind, ...]
+
+    def pack(
+        self, budget_bytes: int, *, aware: Recipe | None = None, watch: Watch | None = None
+    ) -> Packed:
+        """The model in at most ``budget_bytes``; see :func:`pack`. Raises :class:`BadInput` for a
+        budget below the smallest reachable size, and says it."""
+        if aware is not None and (self.frames is None or len(self.frames) < 2):
+            raise BadInput("integers are trained on frames; give at least 2")
+        say: Watch = watch or (lambda share, message: None)
+        packed: list[Packed] = []
+        refused: list[BadInput] = []
+        for kind in self.kinds:
+            recipe = aware if kind.base is None else None
+            try:
+                packed.append(self._pack_one(kind, budget_bytes, recipe, say))
+            except BadInput as error:
+                refused.append(error)
+        if not packed:
+            raise refused[-1]
+        return min(packed, key=lambda p: p.report.expected_loss)
+
+    def _pack_one(self, kind: _Kind, budget_bytes: int, aware: Recipe | None, say: Watch) -> Packed:
+        overhead = HEADER_BYTES + len(kind.spec)
+
+        def code(step: float) -> tuple[list[Coded], bytes]:
+            step = float(np.float32(step))
+            coded = [
+                quantize(goal, grid, step)
+                for goal, grid in zip(kind.goals, kind.grids, strict=True)
+            ]
+            stream = encode_arrays(wire_arrays(coded))
+            made = overhead + len(stream)
+            say(_PREPARED, f"{kind.name} package of {made:,} bytes for {budget_bytes:,}")
+            return coded, stream
+
+        step, (coded, stream) = fit_step(
+            code,
+            lambda result: overhead + len(result[1]),
+            budget_bytes if aware is None else round(_ROOM * budget_bytes),
+            SizeCurve(kind.loudness, overhead),
+        )
+        decoded = clone(kind.skeleton)
+        attach(decoded, copy.deepcopy(adapter_of(self.model)))
+        apply_coded(decoded, coded, step, kind.base)
+        if aware is not None:
+            found = self._trained(decoded, coded, step, aware, say)
+            if found is not None and overhead + len(found[2]) <= budget_bytes:
+                decoded, coded, stream = found
+        return Packed(
+            seal(model_hash(decoded), kind.held, step, kind.spec, stream),
+            Report(
+                mode=kind.name,
+                mean_bits=8 * len(stream) / sum(goal.weights.size for goal in kind.goals),
+                parameters=count_parameters(self.model),
+                kept=self.kept,
+                step=step,
+                expected_loss=_expected_loss(kind.goals, coded, kind.grids, step),
+                header_bytes=HEADER_BYTES,
+                spec_bytes=len(kind.spec),
+                coded_bytes=len(stream),
+            ),
+            decoded.eval(),
+        )
+
+    def _trained(
+        self,
+        decoded: DetectionModel,
+        coded: list[Coded],
+        step: float,
+        recipe: Recipe,
+        say: Watch,
+    ) -> tuple[DetectionModel, list[Coded], bytes] | None:
+        """The same with integers trained on the frames; None if a fifth of them, which it was not
+        trained on, says that it is no better."""
+        assert self.frames is not None
+        held = max(1, len(self.frames) // 5)
+        seen, total = self.frames[:-held], recipe.steps
+
+        def on_step(step: int, loss: float) -> None:
+            say(_PREPARED, f"integers, step {step}/{total}, {loss:.2f} nats")
+
+        trained = train_integers(self.model, decoded, coded, step, seen, recipe, on_step=on_step)
+        better = clone(decoded)
+        apply_coded(better, trained, step, None)
+        one, other = (divergence(self.model, m, self.frames[-held:]) for m in (decoded, better))
+        return (better, trained, encode_arrays(wire_arrays(trained))) if other < one else None
+
+
+def prepare(
+    model: DetectionModel,
+    *,
+    base: DetectionModel | None = None,
+    frames: torch.Tensor | None = None,
+    seed: int = 0,
+    mode: str = "auto",
+    watch: Watch | None = None,
+) -> Prepared:
+    """Learn of ``model`` all that its packages of any size need; the arguments are those of
+    :func:`pack`. Raises :class:`BadInput` for a mode that is unknown or needs another base."""
+    if mode not in ("auto", "full", "delta"):
+        raise BadInput(f"mode {mode!r}; choose auto, full or delta")
+    references: list[DetectionModel | None] = [] if mode == "delta" else [None]
+    if base is not None and _same_kind(model, base):
+        references += [] if mode == "full" else [base]
+    elif mode == "delta":
+        raise BadInput("mode 'delta' needs a base model of the same layers, widths and classes")
+    pictures = synthetic_frames(seed=seed) if frames is None else frames[:_MOST_FRAMES]
+    say: Watch = watch or (lambda share, message: None)
+    goals = [targets(model, reference) for reference in references]
+    # a delta leaves layers alone: nobody has to know how they would be rounded
+    heard = {goal.name for some in goals for goal in some if goal.weights.any()}
+    measured = measure(
+        model, pictures, seed, lambda share: say(_MEASURED * share, "which weights matter"), heard
+    )
+    inputs: dict[str, Inputs] = {}
+    while measured:  # each is large: keep what is made of it
+        name, sensitivity = measured.popitem()
+        inputs[name] = inputs_of(sensitivity)
+        done = 1 - len(measured) / max(1, len(heard))
+        say(_MEASURED + (_PREPARED - _MEASURED) * done, "how rounding errors can be absorbed")
+    kinds = [
+        _kind(model, reference, some, inputs)
+        for reference, some in zip(references, goals, strict=True)
+    ]
+    whole = plan_of(spec_of(model)).parameters
+    return Prepared(model, frames, count_parameters(model) / whole, tuple(kinds))
+
+
+def pack(
+    model: DetectionModel,
+    budget_bytes: int,
+    *,
+    base: DetectionModel | None = None,
+    frames: torch.Tensor | None = None,
+    seed: int = 0,
+    mode: str = "auto",
+    aware: Recipe | None = None,
+    watch: Watch | None = None,
+) -> Packed:
+    """Code ``model`` in at most ``budget_bytes``, as accurately as that allows.
+
+    ``base`` is the model the device holds already: then a delta against it competes with a
+    full package (``mode`` ``"auto"``; ``"full"`` and ``"delta"`` decide). ``frames`` (N, 3, S, S)
+    uint8 need no labels; they tell the packer which weights matter (128 are used).
+    ``aware`` trains the integers of a full package by that recipe on ``frames``, all of them (see
+    :func:`~endedge.distill.package.qat.train_integers`); a fifth of them decides whether the
+    result is used. ``watch(share, message)`` hears of progress. For several budgets,
+    :func:`prepare` once. Raises :class:`BadInput` if the budget is below the smallest reachable
+    size, and says it.
+    """
+    prepared = prepare(model, base=base, frames=frames, seed=seed, mode=mode, watch=watch)
+    return prepared.pack(budget_bytes, aware=aware, watch=watch)
+
+
+def _same_kind(a: DetectionModel, b: DetectionModel) -> bool:
+    shapes = [
+        {k: v.shape for k, v in m.state_dict().items() if not k.startswith("input_adapter.")}
+        for m in (a, b)
+    ]
+    return shapes[0] == shapes[1] and dict(a.names) == dict(b.names)
+
+
+def _kind(
+    model: DetectionModel,
+    base: DetectionModel | None,
+    goals: list[Target],
+    inputs: Mapping[str, Inputs],
+) -> _Kind:
+    grids = [make_grid(x, inputs[x.name] if x.weights.any() else None) for x in goals]
+    level_grids(goals, grids)
+    spec, skeleton = describe(model, base)
+    return _Kind(
+        base,
+        None if base is None else model_hash(base),
+        goals,
+        grids,
+        spec,
+        skeleton if base is None else base,
+        loudness(goals, grids),
+    )
+
+
+def _expected_loss(
+    goals: Sequence[Target], coded: Sequence[Coded], grids: Sequence[Grid], step: float
+) -> float:
+    """Second-order estimate in nats a frame, without the correlations between inputs."""
+    total = 0.0
+    for goal, c, grid in zip(goals, coded, grids, strict=True):
+        error = goal.weights - c.weights * steps(c.rows, c.columns, step)
+        total += float((grid.importance * (error**2).sum(axis=(1, 2))).sum())
+    return total / 2

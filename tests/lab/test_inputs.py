@@ -1,0 +1,106 @@
+"""Everything that is given, checked before the first measurement."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from endedge.data.errors import BadInput
+from endedge.distill.model import build_detector, load_detector, save_detector, spec_of
+from endedge.lab.config import load_config
+from endedge.lab.inputs import World, pick_device
+
+
+def _world(place: Path, *overrides: str) -> World:
+    return World.of(load_config(place / "c.yaml", overrides), place / "out")
+
+
+def _change(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def test_all_bad_pictures_of_both_sets_at_once(place: Path) -> None:
+    for name in ("field-pool/000003.png", "field-eval/000001.png"):
+        (place / name).write_bytes((place / name).read_bytes()[:-200])
+    (place / "field-pool/000005.png").write_text("<html>404</html>")
+    with pytest.raises(BadInput, match="3 of 16 pictures cannot be used") as caught:
+        _world(place)
+    for name in ("pool/000003.png", "pool/000005.png", "eval/000001.png"):
+        assert name in str(caught.value)
+    assert not (place / "out").exists()
+
+
+def test_an_evaluation_without_a_box(place: Path) -> None:
+    _change(place / "field-eval.json", lambda d: d.update(annotations=[]))
+    with pytest.raises(BadInput, match=r"field-eval.json: no box on 4 frames"):
+        _world(place)
+
+
+def test_a_picture_that_is_not_the_annotated_one(place: Path) -> None:
+    _change(place / "field-pool.json", lambda d: d["images"][2].update(width=640, height=480))
+    with pytest.raises(BadInput, match=r"000002.png is 64 x 64 px, annotated as 640 x 480"):
+        _world(place)
+
+
+def test_classes_in_another_order_with_a_dummy_are_the_same_boxes(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = _world(place)
+
+    def shuffle(document: dict[str, Any]) -> None:
+        """Ids in the opposite order of the names, and Roboflow's group in front."""
+        n = len(document["categories"])
+        for category in document["categories"]:
+            category["id"] = n + 1 - category["id"]
+        for box in document["annotations"]:
+            box["category_id"] = n + 1 - box["category_id"]
+        document["categories"].insert(0, {"id": 0, "name": "my-project"})
+
+    _change(place / "field-eval.json", shuffle)
+    with caplog.at_level(logging.WARNING, "endedge"):
+        after = _world(place)
+    assert "no box of 'my-project'" in caplog.text
+    assert after.hashes["pool"] == before.hashes["pool"]
+    for a, b in zip(before.evaluation.frames, after.evaluation.frames, strict=True):
+        assert a.labels.tolist() == b.labels.tolist()
+    assert before.evaluation.names == after.evaluation.names
+
+
+def test_detectors_with_the_same_classes_in_another_order(place: Path) -> None:
+    teacher = load_detector(place / "teacher.safetensors")
+    spec = spec_of(teacher)
+    spec["names"] = dict(enumerate(reversed(list(teacher.names.values()))))
+    save_detector(build_detector(spec), place / "teacher.safetensors")
+    with pytest.raises(BadInput, match=r"class 0 is '.*' in one and '.*' in the other"):
+        _world(place)
+
+
+def test_a_side_that_a_stride_does_not_divide(place: Path) -> None:
+    world = _world(place)
+    stride = int(world.student.stride.max())
+    assert 64 % stride == 0
+    with pytest.raises(BadInput, match=r"data\.image_side"):
+        _world(place, "data.image_side=100")
+
+
+def test_frames_that_the_edge_would_not_decode(place: Path) -> None:
+    from PIL import Image
+
+    Image.new("L", (6000, 6000)).save(place / "field-pool/000000.png")
+    _change(place / "field-pool.json", lambda d: d["images"][0].update(width=6000, height=6000))
+    with pytest.raises(BadInput, match=r"jpeg-q75-6000 sends .*000000.png as 6000 x 6000 px"):
+        _world(place, "uplink.codecs=[jpeg-q75-6000]")
+    assert len(_world(place, "uplink.codecs=[jpeg-q75-320]").pool) == 12
+
+
+@pytest.mark.parametrize("wanted", ["0", "mps", "gpu", "cuda:x", "cuda:99", "CPU", "", "cpu\n"])
+def test_devices_that_are_not_there(wanted: str) -> None:
+    with pytest.raises(BadInput, match="device"):
+        pick_device(wanted)
