@@ -28,10 +28,12 @@ import torch
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from benchmarks.throughput import export, ultralytics
+from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
 from endedge.data.storage import write_atomic
 from endedge.distill.losses import FeatureL2, Objective, TeacherCache, distillation, labels
 from endedge.distill.model import DetectionModel, load_detector
+from endedge.distill.responses import Responses
 from endedge.distill.training import Recipe, train
 from endedge.end.metric import evaluate
 from endedge.lab.config import load_config
@@ -120,6 +122,8 @@ def main() -> None:
         node = rounds.teacher(cell, rounds.upload(cell))
         teacher = load_detector(node.folder / "teacher.safetensors")
         gains = config.distillation
+        if not isinstance(gains, Responses):
+            raise BadInput("this benchmark is about the loss 'responses'")
         losses = methods(
             teacher, world.device, (gains.label_gain, gains.score_gain, gains.box_gain)
         )

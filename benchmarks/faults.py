@@ -20,9 +20,7 @@ import json
 import logging
 import multiprocessing
 import random
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -303,10 +301,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(Path(folder), arguments.devices)
         campaign.recover(within_s=60)
-        company = None
-        if arguments.hostile:
-            script = [sys.executable, hostile.__file__, folder, str(campaign.port)]
-            company = subprocess.Popen([*script, str(arguments.seconds)])
+        roles = ["company", "probe"] if arguments.hostile else []
+        others = hostile.Company(Path(folder), campaign.port, arguments.seconds, roles)
         for k in range(arguments.faults):
             if time.monotonic() - began > arguments.seconds:
                 break
@@ -315,16 +311,14 @@ def main() -> int:
             campaign.revive()
             counts[what[:22].strip()] += 1
             print(f"{time.monotonic() - began:7.1f} s  seed {seed:8s} {what}", flush=True)
-        if company is not None:
-            company.send_signal(signal.SIGTERM)
-            company.wait(30)
+        with others:
+            heard = others.results()
         ended = campaign.finish(120)
         result = campaign.audit() | {
             "devices ended by themselves": int(ended),
             "unexpected deaths": campaign.crashes,
         }
-        if company is not None:
-            result |= json.loads((Path(folder) / "company.json").read_text())
+        result |= heard
     for name, number in (*counts.items(), *result.items()):
         print(f"{number:10g}  {name}")
     print(f"{sum(counts.values())} faults in {time.monotonic() - began:.0f} s")

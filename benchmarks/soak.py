@@ -20,7 +20,6 @@ import multiprocessing
 import random
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -175,30 +174,24 @@ def main() -> None:
         edge = multiprocessing.get_context("spawn").Process(target=run_edge, args=(folder, port))
         edge.start()
         assert edge.pid is not None
-        company = None
         try:
             log = folder / "edge.log"
             while edge.is_alive() and not (log.is_file() and "edge on" in log.read_text()):
                 time.sleep(0.1)  # until it listens
-            if arguments.hostile:
-                script = [sys.executable, hostile.__file__, str(folder), str(port)]
-                company = subprocess.Popen([*script, str(60 * arguments.minutes)])
-            result = asyncio.run(
-                soak(
-                    folder,
-                    port,
-                    edge.pid,
-                    arguments.devices,
-                    60 * arguments.minutes,
-                    arguments.cut_every,
+            roles = ["company", "probe"] if arguments.hostile else ["probe"]
+            with hostile.Company(folder, port, 60 * arguments.minutes, roles) as others:
+                result = asyncio.run(
+                    soak(
+                        folder,
+                        port,
+                        edge.pid,
+                        arguments.devices,
+                        60 * arguments.minutes,
+                        arguments.cut_every,
+                    )
                 )
-            )
-            if company is not None:
-                company.wait(60)
-                result |= json.loads((folder / "company.json").read_text())
+                result |= others.results()
         finally:
-            if company is not None:
-                company.kill()
             edge.terminate()
             edge.join(10)
     for key, value in result.items():

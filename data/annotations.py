@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from endedge.data.errors import BadInput
+from endedge.data.groups import group_in
 from endedge.data.pictures import MAX_PIXELS
 
 __all__ = [
@@ -31,17 +32,19 @@ __all__ = [
 
 _MAX_ID = 2**53 - 1  # what a float64 (of pycocotools, of JavaScript) can tell from its neighbours
 _EDGE_SLACK_PX = 1.0  # annotators round; COCO's own boxes reach a fraction of a pixel outside
+_LEAST_PX = 1e-6  # narrower is nothing, and 0 in single precision
 _MAX_BYTES = 2**31
 
 
 @dataclass(frozen=True)
 class PictureRecord:
-    """One entry of ``images``; sizes in px."""
+    """One entry of ``images``; sizes in px; ``group``: see data/groups.py."""
 
     image_id: int
     file_name: str
     width: int
     height: int
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,11 @@ def _image(record: Any, where: str) -> PictureRecord:
     if width * height > MAX_PIXELS:
         raise BadInput(f"{where} has {width} x {height} px; at most 50 megapixels are read")
     return PictureRecord(
-        _whole(record, "id", where), _text(record, "file_name", where), width, height
+        _whole(record, "id", where),
+        _text(record, "file_name", where),
+        width,
+        height,
+        group_in(record),
     )
 
 
@@ -214,7 +221,7 @@ def _xywh(record: Any, size: tuple[int, int], where: str) -> tuple[float, float,
     if not box or not all(map(math.isfinite, box)) or min(box[2:]) < 0:
         raise BadInput(f"{where}: bbox {_shown(raw)} is not x, y, width, height in pixels")
     x, y, w, h = box
-    if w == 0 or h == 0:
+    if min(w, h) < _LEAST_PX:
         raise BadInput(
             f"{where}: bbox {_shown(raw)} is empty; remove it, or give width and height > 0"
         )

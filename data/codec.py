@@ -49,7 +49,6 @@ __all__ = [
     "unpack_batch",
 ]
 
-FORMATS = ("jpeg", "webp", "avif")
 MAX_SIDE = 8192
 MAX_PIXELS = 2**24  # 4096 x 4096: 48 MiB decoded
 MAX_FRAME_BYTES = 2**24
@@ -66,6 +65,7 @@ _SAVE_OPTIONS: dict[str, dict[str, object]] = {
     "webp": {"method": 4},
     "avif": {"speed": 8, "max_threads": 1},
 }
+FORMATS = tuple(_SAVE_OPTIONS)  # each also has a branch in image_header.py
 
 
 @dataclass(frozen=True)

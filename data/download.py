@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from endedge.data.errors import BadInput
-from endedge.data.storage import publish
+from endedge.data.storage import locked, publish
 
 __all__ = ["COCO_VAL", "WEIGHTS_URL", "Archive", "fetch", "fetch_coco_val", "fetch_weights"]
 
@@ -84,25 +84,14 @@ def fetch(
         return to
     part = to.with_name(f"{to.name}.part")
     try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        for attempt in range(tries):
-            try:
-                _continue(url, part, on_bytes)
-                break
-            except (urllib.error.HTTPError, _NoRoomError) as error:
-                raise BadInput(f"cannot download {url}: {error}") from None
-            except (OSError, http.client.HTTPException) as error:  # cut, or nobody there
-                if attempt == tries - 1:
-                    kept = part.stat().st_size if part.exists() else 0
-                    raise BadInput(
-                        f"cannot download {url}: {error}; {kept:,} bytes are kept in {part}, "
-                        "the same command goes on from there"
-                    ) from None
-                time.sleep(wait_s * 2**attempt)
-        if wanted and _digest(part, kind) != wanted.lower():
-            part.unlink()
-            raise BadInput(f"{url} does not have the {kind} {wanted}; what came was thrown away")
-        publish(part, to)
+        with locked(to.with_name(f".{to.name}.lock")):
+            if to.is_file():  # another process was faster
+                return fetch(url, to, checksum=checksum)
+            _arrive(url, part, on_bytes, tries, wait_s)
+            if wanted and _digest(part, kind) != wanted.lower():
+                part.unlink()
+                raise BadInput(f"{url} does not have the {kind} {wanted}; what came is thrown away")
+            publish(part, to)
     except OSError as error:
         raise BadInput(f"cannot write {to}: {error.strerror or error}") from None
     return to
@@ -152,6 +141,24 @@ def fetch_coco_val(
 
 class _NoRoomError(Exception):
     """The disk has no room for what the server announces."""
+
+
+def _arrive(url: str, part: Path, on_bytes: OnBytes | None, tries: int, wait_s: float) -> None:
+    """:func:`_continue` until all is there, ``tries`` times."""
+    for attempt in range(tries):
+        try:
+            _continue(url, part, on_bytes)
+            return
+        except (urllib.error.HTTPError, _NoRoomError) as error:
+            raise BadInput(f"cannot download {url}: {error}") from None
+        except (OSError, http.client.HTTPException) as error:  # cut, or nobody there
+            if attempt == tries - 1:
+                kept = part.stat().st_size if part.exists() else 0
+                raise BadInput(
+                    f"cannot download {url}: {error}; {kept:,} bytes are kept in {part}, "
+                    "the same command goes on from there"
+                ) from None
+            time.sleep(wait_s * 2**attempt)
 
 
 def _continue(url: str, part: Path, on_bytes: OnBytes | None) -> None:

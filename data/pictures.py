@@ -128,7 +128,13 @@ def _decoded(
     if image.mode[0] in "IF":
         values: Any = np.asarray(image)
     else:  # Pillow keeps the upper eight bits of a colour, which may be empty
-        values = cv2.imdecode(np.frombuffer(blob(), np.uint8), cv2.IMREAD_UNCHANGED)
+        data = blob()
+        whole = image.format != "PNG" or _complete(
+            data, "PNG"
+        )  # OpenCV believes any chunk's length
+        values = (
+            cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if whole else None
+        )
         if values is None or values.ndim != 3 or values.dtype == np.uint8:
             raise BadInput(f"{image.format} of 16 bits a channel that cannot be read; save as PNG")
         values = values[..., 2::-1]

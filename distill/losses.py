@@ -282,7 +282,10 @@ class FeatureL2(nn.Module):
             pairs = [
                 (s.shape[1], t.shape[1])
                 for s, t in zip(
-                    *(heads(m.eval()(probe)[1])[0]["feats"] for m in (model, teacher.to(device))),
+                    *(
+                        heads(m.eval()(probe)[1])[0]["feats"]
+                        for m in (model, clone(teacher).to(device))
+                    ),
                     strict=True,
                 )
             ]

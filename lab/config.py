@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializeAsAny,
     ValidationError,
     field_validator,
     model_validator,
@@ -27,14 +28,16 @@ from endedge.configs import SHIPPED
 from endedge.data.annotations import read_text
 from endedge.data.codec import Codec
 from endedge.data.errors import BadInput
+from endedge.data.groups import LEAST_FRAMES
 from endedge.data.shift import Kind
 from endedge.data.storage import at_home
 from endedge.data.units import parse_quantity
+from endedge.distill.loss import Loss, chosen
 from endedge.distill.objectives import Responses
 from endedge.distill.recipe import Recipe
 from endedge.lab.strict_yaml import read_yaml
 
-__all__ = ["DEVICES", "Config", "load_config", "loop_of"]
+__all__ = ["DEVICES", "LATER", "Config", "load_config", "loop_of", "named"]
 
 DEVICES = r"^(auto|cpu|cuda(:\d+)?)$"
 
@@ -55,8 +58,25 @@ File = Annotated[str, AfterValidator(at_home)]  # ~ is the user's home
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+# Marks a key that came when there were results already. See :func:`named`.
+LATER = "later"
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def named(section: BaseModel) -> dict[str, Any]:
+    """A section as results are named by it: a key that came :data:`LATER` counts only where it
+    says something else than its default, so older results keep their names."""
+    whole = section.model_dump(mode="json")
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        if LATER in field.metadata and value == field.get_default(call_default_factory=True):
+            del whole[key]
+        elif isinstance(value, _Section):
+            whole[key] = named(value)
+    return whole
 
 
 class Camera(_Section):
@@ -78,8 +98,9 @@ class Data(_Section):
     pool_images: str = "images/pool"
     eval_annotations: str = "annotations/instances_eval.json"
     eval_images: str = "images/eval"
-    pool_labels: LabelledBy = "truth"  # who drew the boxes, as the annotations say it: a detector's
-    eval_labels: LabelledBy = "truth"  # own boxes measure agreement with it, not accuracy
+    # Who drew the boxes, as the annotations say it: a detector's own measure agreement with it.
+    pool_labels: Annotated[LabelledBy, LATER] = "truth"
+    eval_labels: Annotated[LabelledBy, LATER] = "truth"
     pool_frames: Count | None = None  # the first so many; None: all (generated: 256)
     eval_frames: Count | None = None
     image_side: Annotated[int, Field(ge=32, multiple_of=32)] = 320  # px, square
@@ -126,6 +147,10 @@ class Training(_Section):
         )
 
 
+# The student's loss by name, ``loss``, with that one's settings (see distill/objectives.py).
+Distillation = Annotated[SerializeAsAny[Loss], BeforeValidator(chosen)]
+
+
 class HeldBack(_Section):
     """The slice of the uploaded frames that is never trained on. It chooses how far the weights
     move from the start (``shares``) and whether an update is sent at all: not where there are
@@ -143,6 +168,17 @@ class HeldBack(_Section):
         if self.least > self.most:
             return 0
         return next(n for n in count(1) if max(2, round(self.share * n)) >= self.least)
+
+
+class Adaptation(_Section):
+    """How the student adapts. ``fixed``: as ``student`` says, judged by the slice of ``held_back``.
+    ``chosen``: the input adapter, the layers, the rate, the statistics and the share of the way are
+    chosen by the uploaded frames, all of which judge in turn (see edge/choosing.py); of ``student``
+    the steps, epochs, batch and ema are used. An update is sent if its gain is more than ``sure``
+    standard errors."""
+
+    policy: Literal["fixed", "chosen"] = "fixed"
+    sure: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
 
 class Uplink(_Section):
@@ -243,13 +279,13 @@ class Serve(_Section):
     frames: Count = 100_000
     pending_rounds: Count = 2
     devices: Count = 1000
-    messages_per_s: Positive = 100.0
-    greetings_per_s: Positive = 1.0
-    disk_bytes: Bytes | None = None
-    handshakes: Count = 256
-    handshakes_per_address: Count = 128
-    job_memory: Bytes | None = None
-    job_s: Positive = 3600.0
+    messages_per_s: Annotated[Positive, LATER] = 100.0
+    greetings_per_s: Annotated[Positive, LATER] = 1.0
+    disk_bytes: Annotated[Bytes | None, LATER] = None
+    handshakes: Annotated[Count, LATER] = 256
+    handshakes_per_address: Annotated[Count, LATER] = 128
+    job_memory: Annotated[Bytes | None, LATER] = None
+    job_s: Annotated[Positive, LATER] = 3600.0
 
 
 class Domain(_Section):
@@ -327,9 +363,10 @@ class Config(_Section):
     uplink: Uplink
     teacher: Training
     student: Training
-    distillation: Responses = Responses()
+    distillation: Distillation = Responses()
     recovery: Training = Training(steps=100, epochs=10, lr=5e-5)  # of a pruned student
     held_back: HeldBack = HeldBack()
+    adaptation: Adaptation = Adaptation()
     downlink: Downlink
     link: Link = Link()
     benchmark: Benchmark = Benchmark()
@@ -355,6 +392,16 @@ class Config(_Section):
     def link_with(self, key: str, value: Any) -> Link:
         """The link with one key changed."""
         return Link.model_validate({**self.link.model_dump(), key: value})
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> Config:
+        fewest = min(self.uplink.frames, default=LEAST_FRAMES)
+        if self.adaptation.policy == "chosen" and fewest < LEAST_FRAMES:
+            raise ValueError(
+                f"uplink.frames: {fewest} frames cannot choose an adaptation (adaptation.policy "
+                f"is chosen) and nothing learned from them would be sent; at least {LEAST_FRAMES}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Config:

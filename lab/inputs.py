@@ -146,6 +146,8 @@ class World:
             mode=config.downlink.mode,
             side=self.side,
             device=self.device,
+            chosen=config.adaptation.policy == "chosen",
+            sure=config.adaptation.sure,
         )
 
 

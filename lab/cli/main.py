@@ -274,7 +274,7 @@ def _completion(a: argparse.Namespace) -> None:
 def _serve(a: argparse.Namespace) -> None:
     log_to_stderr(a.verbose)
     from endedge.edge.server.service import ServeConfig
-    from endedge.lab.loop.sockets import serve
+    from endedge.lab.loop.serving import serve
 
     serve(
         _config(a),

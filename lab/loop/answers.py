@@ -24,6 +24,7 @@ from endedge.distill.model import DetectionModel, load_detector, model_hash, sav
 from endedge.edge import labels as edge_labels
 from endedge.edge.edge import EdgeEnd
 from endedge.end.inference import detect
+from endedge.lab.config import named
 from endedge.lab.inputs import World
 from endedge.lab.loop.day import evaluation_sets
 from endedge.lab.store import Node, Store
@@ -80,12 +81,13 @@ class Answers:
             "base": base.key if base else None,
             "certain": certain,
             "past": [n.key for n in past],
-            "edge": config.edge.model_dump(),
-            "teacher": config.teacher.model_dump(),
-            "student": config.student.model_dump(),
-            "gains": config.distillation.model_dump(),
-            "held_back": config.held_back.model_dump(),
+            "edge": named(config.edge),
+            "teacher": named(config.teacher),
+            "student": named(config.student),
+            "gains": named(config.distillation),
+            "held_back": named(config.held_back),
             "mode": config.downlink.mode,
+            **({} if not self._plan.chosen else {"adaptation": config.adaptation.model_dump()}),
         }
 
         def make(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, model_hash
-from endedge.lab.config import Config, loop_of
+from endedge.lab.config import Config, loop_of, named
 from endedge.lab.inputs import World
 from endedge.lab.loop.answers import Answers
 from endedge.lab.loop.day import Day
@@ -100,7 +100,7 @@ class Player:
     def determinants(self) -> dict[str, Any]:
         """All that every round of this policy depends on."""
         around = {"name", "workers", "seeds", "device"}
-        settings = self.world.config.model_dump(mode="json", exclude=around)
+        settings = {k: v for k, v in named(self.world.config).items() if k not in around}
         settings["loop"] = {
             k: v for k, v in settings["loop"].items() if k not in ("policies", "prior")
         }

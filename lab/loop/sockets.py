@@ -1,15 +1,13 @@
 """Edge and device as two processes: the loop's rounds over a real socket.
 
-The edge's end is :class:`endedge.lab.loop.answers.Answers`, as in the simulated loop; a device
+The edge's side is :mod:`endedge.lab.loop.serving` and :mod:`endedge.lab.loop.adaptation`; a device
 walks through its day if the configuration has a loop, else through the pool in the order of a seed.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,74 +15,21 @@ import torch
 from endedge.data.codec import Codec
 from endedge.data.errors import BadInput
 from endedge.distill.model import load_detector, save_detector
-from endedge.edge.server.main import serve_main
-from endedge.edge.server.service import Job, Limits, ServeConfig
-from endedge.edge.server.workers import JobLimits, JobProcess
 from endedge.end.client.client import Capture, DeviceConfig, Outcome
 from endedge.end.client.main import device_main
 from endedge.end.device import DeviceEnd
 from endedge.lab.config import Config, loop_of
 from endedge.lab.inputs import World
-from endedge.lab.loop.answers import Answers
+from endedge.lab.loop.adaptation import adapt
 from endedge.lab.loop.day import Day
 from endedge.lab.loop.policies import split_of
 from endedge.lab.loop.policy_run import air_of
-from endedge.lab.store import Store
+from endedge.lab.loop.serving import serve
 from endedge.link.channel import read_link
 
 __all__ = ["adapt", "day", "device", "serve"]
 
 Say = Callable[[Outcome], None]
-
-
-def serve(config: Config, service: ServeConfig) -> None:
-    """Run the edge until it is stopped. Labels come from the pool's annotations, by image id.
-
-    Adaptations run in processes of their own, within ``serve.job_memory`` and ``serve.job_s``.
-    """
-    asked = config.serve.model_dump()
-    asked["upload_bytes_per_s"] = asked["upload_bytes_per_s"] or math.inf
-    job = JobLimits(asked.pop("job_memory"), asked.pop("job_s"))
-    service = replace(service, limits=replace(Limits(), **asked))
-    work = AdaptationWork(config, service.folder)
-    serve_main(service, [JobProcess(work, job) for _ in range(service.workers)])
-
-
-@dataclass(frozen=True)
-class AdaptationWork:
-    """What a process for jobs loads once: ``()`` gives the function that answers them."""
-
-    config: Config
-    folder: Path
-
-    def __call__(self) -> Callable[[Job], bytes]:
-        torch.set_num_threads(1)
-        return partial(adapt, World.of(self.config, self.folder), self.folder / "models")
-
-
-def adapt(world: World, models: Path, job: Job) -> bytes:
-    """One job: the uploaded batch in, an update package out.
-
-    Depends on the job and on the answers before it, which are kept in ``models``, so it may run
-    again after a crash. Raises :class:`BadInput` when the upload cannot be used, or the update
-    would not help: the round is then missed.
-    """
-    store = Store(models / job.device_id)
-    answers = {node.record["round"]: node for node in store.nodes("answer")}
-    known = {k: node for k, node in answers.items() if k < job.round_index}
-    if job.base_round and job.base_round not in known:
-        raise BadInput(f"the model of round {job.base_round} is not in {models} any more")
-    base = known.get(job.base_round)
-    past = [known[k] for k in sorted(known)][-world.config.edge.memory_rounds :]
-    answer = Answers(world, store, world.config.seeds[0]).answer(
-        job.device_id, job.round_index, job.batch, job.budget_bytes, base=base, past=past
-    )
-    for node in answers.values():  # forgotten, or of a device that had this name before
-        if node not in (*past, base, answer):
-            store.remove(node.key)
-    if not answer.record["sent"]:
-        raise BadInput(answer.record["reason"])
-    return (answer.folder / "update.eeu").read_bytes()
 
 
 def device(

@@ -73,6 +73,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "height null": (_set("images", 0, "height", None), "height is None"),
     "box below 0": (_bbox(1, 2, -5, 4), "is not x, y, width, height"),
     "box empty": (_bbox(1, 2, 0, 4), r"bbox \[1, 2, 0, 4\] is empty; remove it"),
+    "box of next to nothing": (_bbox(1, 2, 1e-300, 4), "is empty"),
     "box flat": (_bbox(1, 2, 4, 0.0), "is empty"),
     "box of a trillion": (_bbox(1, 2, 10**12, 4), "lies outside its 40x30 image"),
     "box of 400 digits": (_bbox(1, 2, 10**400, 4), "is not x, y"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from endedge.distill.loss import chosen
 from endedge.distill.losses import (
     FeatureL2,
     Targets,
@@ -23,6 +24,7 @@ from endedge.distill.losses import (
     weighted_l2,
 )
 from endedge.distill.model import DetectionModel
+from endedge.distill.objectives import LOSSES
 
 os.environ.setdefault("YOLO_OFFLINE", "1")
 
@@ -212,3 +214,60 @@ def test_gains_add_up(tiny: DetectionModel, tiny_teacher: DetectionModel) -> Non
     assert total(label_gain=2, score_gain=3, box_gain=4) == pytest.approx(
         2 * parts[0] + 3 * parts[1] + 4 * parts[2], rel=1e-5
     )
+
+
+# Chosen by a configuration -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        ({}, {"label_gain": 1.0, "score_gain": 1.0, "box_gain": 1.0}),
+        (
+            {"loss": "responses", "box_gain": 0},
+            {"label_gain": 1.0, "score_gain": 1.0, "box_gain": 0.0},
+        ),
+        ({"loss": "feature-l2"}, {"loss": "feature-l2", "gain": 6.0}),
+        ({"loss": "feature-l2", "gain": 2}, {"loss": "feature-l2", "gain": 2.0}),
+    ],
+)
+def test_a_loss_reads_back_as_it_was_chosen(
+    given: dict[str, object], settings: dict[str, object]
+) -> None:
+    loss = chosen(given)
+    assert loss.model_dump() == settings
+    assert chosen(settings) == loss
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"loss": "best"}, "no loss 'best'; there are .*feature-l2.*responses"),
+        ({"gain": 2}, "loss responses has no 'gain'; it has label_gain, score_gain, box_gain"),
+        ({"loss": "feature-l2", "gain": -1}, "gain: .*greater than or equal to 0"),
+    ],
+)
+def test_what_no_loss_has_is_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        chosen(given)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_every_loss_teaches_towards_the_teacher(
+    name: str, tiny: DetectionModel, tiny_teacher: DetectionModel
+) -> None:
+    """A finite loss with a gradient, the same each time it is made."""
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    rows = torch.tensor([[0.0, 1, 0.5, 0.5, 0.4, 0.4], [1.0, 0, 0.3, 0.3, 0.2, 0.2]])
+    targets = Targets(images, rows, (0, 1), (False, False))
+    found = []
+    for _ in range(2):
+        loss_of = LOSSES[name]().towards(tiny_teacher, "cpu")(tiny)
+        tiny.train().zero_grad()
+        total = loss_of(tiny(images), targets)
+        total.backward()  # type: ignore[no-untyped-call]
+        found.append(float(total.detach()))
+        moved = [p.grad for p in tiny.model[0].parameters() if p.grad is not None]
+        assert any(float(g.abs().sum()) > 0 for g in moved)
+    assert math.isfinite(found[0])
+    assert found[0] == pytest.approx(found[1])

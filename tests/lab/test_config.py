@@ -9,7 +9,8 @@ import yaml
 from endedge.configs import SHIPPED
 from endedge.data.errors import BadInput
 from endedge.data.units import parse_quantity
-from endedge.lab.config import load_config
+from endedge.lab.config import load_config, named
+from endedge.lab.store import digest
 
 GOOD: dict[str, Any] = {
     "name": "x",
@@ -140,3 +141,18 @@ def test_quantities(text: str | float, unit: str, value: float) -> None:
 def test_bad_quantities(text: str | float) -> None:
     with pytest.raises(BadInput):
         parse_quantity(text, "Hz")
+
+
+def test_a_later_key_does_not_rename_older_results(tmp_path: Path) -> None:
+    """Rounds of a loop are named by all of the configuration. If this fails, a key was added
+    without LATER (or one was removed, or a default changed): every folder would start anew."""
+    loop = {
+        "bandwidth_hz": "6 kHz",
+        "domains": {"dusk": {"kind": "fog"}},
+        "days": [[{"domain": "dusk", "periods": 3}]],
+    }
+    document = GOOD | {"name": "first", "data": {"source": "generated"}, "loop": loop}
+    document |= {"uplink": {"frames": [8]}, "downlink": {"budgets_bytes": [20000]}}
+    path = _write(tmp_path, document)
+    assert digest(named(load_config(path))) == "6459c4c4a69e8e27"  # as it first was
+    assert digest(named(load_config(path, ["serve.job_s=60"]))) != "6459c4c4a69e8e27"
