@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from endedge.data.errors import BadInput
+from endedge.data.groups import group_in
 from endedge.data.pictures import MAX_PIXELS
 
 __all__ = [
@@ -37,12 +38,13 @@ _MAX_BYTES = 2**31
 
 @dataclass(frozen=True)
 class PictureRecord:
-    """One entry of ``images``; sizes in px."""
+    """One entry of ``images``; sizes in px; ``group``: see data/groups.py."""
 
     image_id: int
     file_name: str
     width: int
     height: int
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,11 @@ def _image(record: Any, where: str) -> PictureRecord:
     if width * height > MAX_PIXELS:
         raise BadInput(f"{where} has {width} x {height} px; at most 50 megapixels are read")
     return PictureRecord(
-        _whole(record, "id", where), _text(record, "file_name", where), width, height
+        _whole(record, "id", where),
+        _text(record, "file_name", where),
+        width,
+        height,
+        group_in(record),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from endedge.data.coco import Dataset, Frame
+from endedge.data.coco import Dataset
 from endedge.data.errors import BadInput
 
 __all__ = ["match_classes", "same_classes"]
@@ -53,10 +53,7 @@ def match_classes(dataset: Dataset, names: Sequence[str], *, what: str, detector
         _log.warning("note: %s: no box of %s; left out", what, ", ".join(map(repr, unused)))
     new = np.array([names.index(n) if n in names else -1 for n in dataset.names], np.int64)
     ids = dict(zip(dataset.names, dataset.category_ids, strict=True))
-    frames = tuple(
-        Frame(f.image_id, f.path, f.width, f.height, f.boxes, new[f.labels], f.crowd)
-        for f in dataset.frames
-    )
+    frames = tuple(replace(f, labels=new[f.labels]) for f in dataset.frames)
     return replace(dataset, frames=frames, names=names, category_ids=tuple(ids[n] for n in names))
 
 

@@ -36,7 +36,8 @@ _LISTED = 50  # bad files that one message names
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One annotated image. ``boxes`` (n, 4) float32 as x, y, width, height in px of the file;
-    ``labels`` (n,) int64 indices into ``Dataset.names``; ``crowd`` (n,) bool."""
+    ``labels`` (n,) int64 indices into ``Dataset.names``; ``crowd`` (n,) bool; ``group``: the
+    flight or scene it is of, where the file says one (see data/groups.py)."""
 
     image_id: int
     path: Path
@@ -45,6 +46,7 @@ class Frame:
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
+    group: str | None = None
 
     def read(self) -> NDArray[np.uint8]:
         """The picture as its boxes were drawn on it, (H, W, 3) uint8 RGB. Raises
@@ -115,6 +117,7 @@ def dataset_of(
                 np.array([b.xywh for b in drawn], np.float32).reshape(-1, 4),
                 np.array([index_of[b.category_id] for b in drawn], np.int64),
                 np.array([b.crowd for b in drawn], np.bool_),
+                record.group,
             )
         )
     return Dataset(
@@ -182,6 +185,7 @@ def fingerprint(dataset: Dataset) -> str:
     digest = hashlib.sha256(repr((dataset.names, dataset.category_ids)).encode())
     for f in dataset.frames:
         digest.update(f"{f.image_id}|{f.width}x{f.height}".encode())
+        digest.update(b"" if f.group is None else f"|{f.group}".encode())
         digest.update(f.file.sha256)
         digest.update(f.file.reading.encode())
         for array in (f.boxes, f.labels, f.crowd):

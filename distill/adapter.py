@@ -62,9 +62,13 @@ class InputAdapter(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Adapted pictures, clipped to [0, 1]."""
+        return self.with_numbers(images, self.curve, self.matrix)
+
+    def with_numbers(self, images: Tensor, curve: Tensor, matrix: Tensor) -> Tensor:
+        """The same with other numbers, differentiable in them."""
         inside = _content(images)
         seen = _stretch(images, inside) if self.per_frame else images
-        return torch.where(inside, adapted(seen, self.curve, self.matrix), images)
+        return torch.where(inside, _toned(seen, curve, matrix), images)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -110,7 +114,7 @@ def start_adapter(curve: str = "identity", *, per_frame: bool = False) -> InputA
     return InputAdapter(knots.repeat(3, 1), torch.eye(3), per_frame=per_frame)
 
 
-def adapted(images: Tensor, curve: Tensor, matrix: Tensor) -> Tensor:
+def _toned(images: Tensor, curve: Tensor, matrix: Tensor) -> Tensor:
     """Tone curves, then the colour matrix, clipped to [0, 1]; differentiable in both.
 
     The curve is a sum of ramps, one between each pair of knots: no look-up, so that it can be
@@ -124,7 +128,7 @@ def adapted(images: Tensor, curve: Tensor, matrix: Tensor) -> Tensor:
 
 
 def attach(model: nn.Module, adapter: InputAdapter | None) -> None:
-    """Let ``adapter`` see every picture before ``model``, in place; None takes one away."""
+    """Let ``adapter`` see every picture before ``model`` does, in place; None takes one away."""
     if hasattr(model, "input_adapter"):
         del model.input_adapter
     hooks = model._forward_pre_hooks

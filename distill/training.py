@@ -26,7 +26,7 @@ from endedge.distill.losses import Objective, Targets
 from endedge.distill.model import DetectionModel, clone, fold_norms
 from endedge.distill.recipe import Recipe, check_loss
 
-__all__ = ["Recipe", "gather", "interpolate", "order_of", "rate_at", "train"]
+__all__ = ["Recipe", "gather", "interpolate", "order_of", "rate_at", "single", "train"]
 
 
 def train(
@@ -63,7 +63,7 @@ def train(
         targets = gather(frames, at, flips, device)
         with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
             predictions = model(targets.images)
-        loss = loss_of(_single(predictions), targets)
+        loss = loss_of(single(predictions), targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, 10.0)
@@ -85,13 +85,13 @@ def train(
     return result.requires_grad_(True).cpu().eval()
 
 
-def _single(predictions: Any) -> Any:
+def single(predictions: Any) -> Any:
     """Nested predictions in fp32; what is fp32 already is not copied."""
     if isinstance(predictions, torch.Tensor):
         return predictions.float()
     if isinstance(predictions, dict):
-        return {name: _single(value) for name, value in predictions.items()}
-    return [_single(value) for value in predictions]
+        return {name: single(value) for name, value in predictions.items()}
+    return [single(value) for value in predictions]
 
 
 def interpolate(start: DetectionModel, end: DetectionModel, share: float) -> DetectionModel:

@@ -42,14 +42,18 @@ __all__ = [
 OnStep = Callable[[int, float], None]
 
 _RESPONSES = Responses()
+_LEAST_GROUPS = 3  # to divide an upload by them
 
 
 @dataclass(frozen=True, eq=False)
 class Upload:
-    """What the edge knows of the device's world: ``trained`` frames and ``held_back`` ones."""
+    """What the edge knows of the device's world: ``trained`` frames and ``held_back`` ones. Where
+    the adaptation is chosen by all frames in turn, nothing is held back for good: both are the
+    same, and ``groups`` names the group of each."""
 
     trained: Batch
     held_back: Batch
+    groups: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +66,30 @@ class Adapted:
     losses: dict[float, float]
 
 
-def split_upload(frames: Batch, share: float, most: int) -> Upload:
-    """Hold back the last ``share`` of the frames (at least 2, at most ``most``)."""
-    held = min(most, max(2, round(share * len(frames))))
-    held = min(held, len(frames) - 1)
-    cut = len(frames) - held
-    return Upload(frames.take(range(cut)), frames.take(range(cut, len(frames))))
+def split_upload(
+    frames: Batch, share: float, most: int, groups: Sequence[str] | None = None
+) -> Upload:
+    """Hold back the last ``share`` of the frames (at least 2, at most ``most``).
+
+    With ``groups`` (n,), at least three different ones: frames of whole groups, the last to
+    appear first, until there are enough; what is beyond that of the last group taken is neither
+    trained on nor judged. Half of the frames are always trained on."""
+    n = len(frames)
+    held = min(min(most, max(2, round(share * n))), n - 1)
+    if groups is None or len(set(groups)) < _LEAST_GROUPS:
+        return Upload(frames.take(range(n - held)), frames.take(range(n - held, n)))
+    aside: list[int] = []
+    for group in reversed(dict.fromkeys(groups)):
+        members = [i for i, name in enumerate(groups) if name == group]
+        if len(aside) + len(members) <= n // 2:
+            aside += members
+        if len(aside) >= held:
+            break
+    if len(aside) < 2:
+        return split_upload(frames, share, most)
+    left = set(aside)
+    trained = [i for i in range(n) if i not in left]
+    return Upload(frames.take(trained), frames.take(sorted(aside)[-held:]))
 
 
 def adapt_teacher(
@@ -102,21 +124,22 @@ def distil_student(
 @dataclass(frozen=True)
 class Verdict:
     """Two models on the same held-back frames: their mean losses ``before`` and ``after``, the
-    standard ``error`` of the difference (paired by frame), how many ``frames`` there were, and
-    how many it takes ``least``."""
+    standard ``error`` of the difference (paired by frame), how many ``frames`` there were, how
+    many it takes ``least``, and how many standard errors of gain are asked for (``sure``)."""
 
     before: float
     after: float
     error: float
     frames: int
     least: int
+    sure: float = 0.0
 
     @property
     def helps(self) -> bool:
         """Whether the second should be sent. Three frames are no evidence, however well they
         agree: an update that lost 1.5 points was better on each of them. A whole standard error
         is not asked for: on six frames that kept updates at home that brought 11 points."""
-        return self.frames >= self.least and self.after < self.before
+        return self.frames >= self.least and self.before - self.after > self.sure * self.error
 
 
 def compare(

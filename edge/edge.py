@@ -20,6 +20,7 @@ from endedge.data.codec import Refused, decode_batch
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, join, stack_frames
 from endedge.distill.loss import Loss
+from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel
 from endedge.distill.package.choose import Contest, pack_best, prepare_contest
 from endedge.distill.package.packing import Packed, pack
@@ -36,6 +37,13 @@ from endedge.edge.adapt import (
     held_back_losses,
     split_upload,
     weigh,
+)
+from endedge.edge.choosing import (
+    Chosen,
+    Evidence,
+    choose_adapter,
+    choose_and_train,
+    judge_chosen,
 )
 from endedge.end.inference import detect
 
@@ -67,8 +75,11 @@ class Plan:
     student; ``menu``: the students that compete for every budget, an architecture's whole one
     before its pruned ones. The last ``held_share`` of an upload, at most ``held_most`` frames,
     is trained on by nobody: it chooses among ``shares`` of the way, and an answer needs ``least``
-    such frames. ``labels``: whose (``truth``, ``pseudo``, ``mix-N``); ``mode`` of the packer;
-    ``side`` px of the detectors' square input; ``device``: where it computes.
+    such frames. ``chosen``: instead, all frames are trained on and judged in turn, and choose the
+    input adapter, depth and strength of the student too (:mod:`endedge.edge.choosing`); an answer
+    then needs a gain of ``sure`` standard errors. ``labels``: whose (``truth``, ``pseudo``,
+    ``mix-N``); ``mode`` of the packer; ``side`` px of the detectors' square input; ``device``:
+    where it computes.
     """
 
     teacher: Schedule
@@ -84,6 +95,8 @@ class Plan:
     mode: str
     side: int
     device: str
+    chosen: bool = False
+    sure: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,12 +188,22 @@ class EdgeEnd:
         replayed: Batch | None = None,
     ) -> Upload:
         """What may be trained on with the labels ``named``, and what is held back."""
-        return self.split(edge_labels.apply_labels(received.pictures, named), replayed)
+        labelled = edge_labels.apply_labels(received.pictures, named)
+        groups = [frame.group for frame in received.frames]
+        return self.split(labelled, replayed, [g for g in groups if g is not None])
 
-    def split(self, labelled: Batch, replayed: Batch | None = None) -> Upload:
+    def split(
+        self, labelled: Batch, replayed: Batch | None = None, groups: Sequence[str] = ()
+    ) -> Upload:
         """What may be trained on, ``replayed`` frames of earlier rounds too, and what is held
-        back of the new ones."""
-        known = split_upload(labelled, self.plan.held_share, self.plan.held_most)
+        back of the new ones; by ``groups`` where every new frame has one."""
+        named = tuple(groups) if len(groups) == len(labelled) else None
+        if self.plan.chosen:
+            if replayed is not None:
+                named = None if named is None else (*named, *["replayed"] * len(replayed))
+                labelled = join([labelled, replayed])
+            return Upload(labelled, labelled, named)
+        known = split_upload(labelled, self.plan.held_share, self.plan.held_most, named)
         if replayed is None:
             return known
         return replace(known, trained=join([known.trained, replayed]))
@@ -192,7 +215,7 @@ class EdgeEnd:
         recipe = self._recipe(self.plan.teacher, known)
         return adapt_teacher(
             teacher,
-            known,
+            self._split_for_teacher(known),
             recipe,
             self.plan.shares,
             device=self.plan.device,
@@ -204,6 +227,17 @@ class EdgeEnd:
     def distil(self, start: DetectionModel, teacher: DetectionModel, known: Upload) -> Adapted:
         """A small model, from ``start`` towards the labels and the adapted ``teacher``."""
         recipe = self._recipe(self.plan.student, known)
+        if self.plan.chosen:
+            able = self.teaches(teacher, start, known)
+            return choose_and_train(
+                start,
+                known.trained,
+                recipe,
+                objective=self.plan.loss.towards(teacher, self.plan.device) if able else labels,
+                groups=known.groups,
+                device=self.plan.device,
+                on_step=self.watch("student", recipe.steps),
+            )
         return distil_student(
             start,
             teacher,
@@ -214,6 +248,20 @@ class EdgeEnd:
             device=self.plan.device,
             on_step=self.watch("student", recipe.steps),
         )
+
+    def teaches(self, teacher: DetectionModel, student: DetectionModel, known: Upload) -> bool:
+        """Whether ``teacher`` finds the labels of frames that it was not trained on better than
+        ``student`` does behind its best input adapter. A large model is not better everywhere:
+        before it has seen such frames, YOLOv8m is worse than YOLOv8n on thermal ones."""
+        unseen = self._split_for_teacher(known).held_back
+        adapted, _ = choose_adapter(student, unseen, device=self.plan.device)
+        small, large = (held_back_losses(m, unseen, self.plan.device) for m in (adapted, teacher))
+        return weigh(small, large, 1).helps
+
+    def _split_for_teacher(self, known: Upload) -> Upload:
+        if not self.plan.chosen:
+            return known
+        return split_upload(known.trained, self.plan.held_share, self.plan.held_most, known.groups)
 
     def prune(self, whole: DetectionModel, keep: float, known: Upload) -> DetectionModel:
         """``whole`` with the share ``keep`` of its parameters: cut by what the uploaded frames
@@ -231,16 +279,19 @@ class EdgeEnd:
 
     def students(
         self, starts: Mapping[str, DetectionModel], teacher: DetectionModel, known: Upload
-    ) -> tuple[DetectionModel, ...]:
-        """A model for each line of the menu; ``starts`` has one for each architecture in it."""
-        whole: dict[str, DetectionModel] = {}
+    ) -> tuple[Adapted, ...]:
+        """What was learned for each line of the menu; ``starts`` has a model for each architecture
+        in it."""
+        whole: dict[str, Adapted] = {}
         made = []
         for line in self.plan.menu:
             if line.architecture not in whole:
                 start = starts[line.architecture]
-                whole[line.architecture] = self.distil(start, teacher, known).model
-            model = whole[line.architecture]
-            made.append(model if line.keep == 1 else self.prune(model, line.keep, known))
+                whole[line.architecture] = self.distil(start, teacher, known)
+            learned = whole[line.architecture]
+            if line.keep < 1:
+                learned = replace(learned, model=self.prune(learned.model, line.keep, known))
+            made.append(learned)
         return tuple(made)
 
     # Package -------------------------------------------------------------------------------
@@ -295,6 +346,16 @@ class EdgeEnd:
         after = held_back_losses(decoded, known.held_back, self.plan.device)
         return weigh(before, after, self.plan.least)
 
+    def judge_chosen(
+        self, student: DetectionModel, evidence: Evidence, decoded: DetectionModel, known: Upload
+    ) -> Verdict:
+        """The same for a ``student`` that the frames chose: by the ``evidence`` for it, less what
+        packing lost."""
+        plan = self.plan
+        return judge_chosen(
+            student, decoded, evidence, known.trained, sure=plan.sure, device=plan.device
+        )
+
     # All of it -----------------------------------------------------------------------------
 
     def update(
@@ -310,10 +371,15 @@ class EdgeEnd:
         """The answer to what is ``known`` for a device that holds ``base``, in at most
         ``budget_bytes``. Raises :class:`BadInput` for a budget too small."""
         taught = self.teach(teacher, known)
-        students = self.students(starts, taught.model, known)
+        learned = self.students(starts, taught.model, known)
+        students = tuple(each.model for each in learned)
         packed = self.pack(students, budget_bytes, base, known, certain=certain)
-        verdict = self.judge(self.losses(base, known), packed.decoded, known)
-        return Update(taught, students, packed, packed.decoded, verdict)
+        whole, decoded = learned[0], packed.decoded
+        if isinstance(whole, Chosen):
+            verdict = self.judge_chosen(whole.model, whole.evidence, decoded, known)
+        else:
+            verdict = self.judge(self.losses(base, known), decoded, known)
+        return Update(taught, students, packed, decoded, verdict)
 
     def _recipe(self, schedule: Schedule, known: Upload) -> Recipe:
         return schedule.recipe(self.frames or len(known.trained), self.seed)

@@ -272,6 +272,7 @@ def _integers(frames: Tensor) -> dict[str, Any]:
     are shares, stays in floats."""
     nncf = needed("nncf", "int8")
     nncf.set_log_level(logging.ERROR)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # no CUDA: we know
     seen = nncf.Dataset([image[None].float().numpy() / 255 for image in frames])
     return {"quantize": 8, "calibration_dataset": seen, "int8_detect": True}
 

@@ -48,6 +48,7 @@ def detect(
 ) -> list[Detections]:
     """Run ``model`` over ``frames`` (letterboxed uint8) and return detections in frame px."""
     model = clone(model).to(device).eval().fuse(verbose=False)
+    model.to(memory_format=torch.channels_last)  # an eighth off the time of a processor
     windows = _by_window(frames, int(model.stride.max()), batch_size)
     return _detected(lambda images: model(images)[0], frames, windows, min_score, device)
 
@@ -74,8 +75,10 @@ def _detected(
     for at, (top, bottom, left, right) in windows:
         images = frames.images[at, :, top:bottom, left:right].to(device).float() / 255
         kept = suppressed(network(images), min_score)
-        for i, kept_rows in zip(at, kept, strict=True):
-            rows = kept_rows.double().cpu().numpy()
+        fetched = torch.cat(kept).double().cpu()  # one wait for the device, not one a frame
+        for i, rows in zip(
+            at, map(Tensor.numpy, torch.split(fetched, [len(k) for k in kept])), strict=True
+        ):
             corners = rows[:, :4] + (left, top, left, top)
             found[i] = Detections(
                 int(frames.image_ids[i]),

@@ -1,6 +1,6 @@
 """COCO mAP of detections, by pycocotools, or by hotcoco where that is installed.
 
-hotcoco (MIT, Rust; the extra ``endedge[fast]``) computes the same figures; a test holds it to
+hotcoco (MIT, Rust; a dependency where it has wheels) computes the same figures; a test holds it to
 pycocotools, the reference, to 1e-9 on real detections and on made-up hard cases.
 """
 
@@ -43,15 +43,25 @@ def coco_map(truth: Dataset, detections: Sequence[Detections], *, fast: bool = F
     Classes without a box in ``truth`` do not count, as in COCOeval. With no boxes at all the
     score is 0, not COCOeval's −1. ``fast``: by hotcoco.
     """
-    results = [
-        [d.image_id, *box, score, truth.category_ids[label]]
-        for d in detections
-        for box, score, label in zip(d.boxes, d.scores, d.labels, strict=True)
-    ]
-    if not results:
+    ids = np.array(truth.category_ids, np.float64)
+    results = np.concatenate(
+        [np.zeros((0, 7))]
+        + [
+            np.column_stack(
+                [
+                    np.full(len(d.scores), d.image_id),
+                    d.boxes.reshape(-1, 4),
+                    d.scores,
+                    ids[d.labels],
+                ]
+            )
+            for d in detections
+        ]
+    )
+    if not len(results):
         return Score(0.0, 0.0, len(truth))
     with contextlib.redirect_stdout(io.StringIO()):
-        run = _compared(_as_coco(truth), np.asarray(results, np.float64), fast)
+        run = _compared(_as_coco(truth), results, fast)
         run.params.areaRng, run.params.areaRngLbl = run.params.areaRng[:1], ["all"]
         run.params.maxDets = [100]  # only what mAP and mAP50 need; the values stay the same
         run.evaluate()

@@ -28,6 +28,7 @@ from endedge.configs import SHIPPED
 from endedge.data.annotations import read_text
 from endedge.data.codec import Codec
 from endedge.data.errors import BadInput
+from endedge.data.groups import LEAST_FRAMES
 from endedge.data.shift import Kind
 from endedge.data.storage import at_home
 from endedge.data.units import parse_quantity
@@ -167,6 +168,17 @@ class HeldBack(_Section):
         if self.least > self.most:
             return 0
         return next(n for n in count(1) if max(2, round(self.share * n)) >= self.least)
+
+
+class Adaptation(_Section):
+    """How the student adapts. ``fixed``: as ``student`` says, judged by the slice of ``held_back``.
+    ``chosen``: the input adapter, the layers, the rate, the statistics and the share of the way are
+    chosen by the uploaded frames, all of which judge in turn (see edge/choosing.py); of ``student``
+    the steps, epochs, batch and ema are used. An update is sent if its gain is more than ``sure``
+    standard errors."""
+
+    policy: Literal["fixed", "chosen"] = "fixed"
+    sure: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
 
 class Uplink(_Section):
@@ -354,6 +366,7 @@ class Config(_Section):
     distillation: Distillation = Responses()
     recovery: Training = Training(steps=100, epochs=10, lr=5e-5)  # of a pruned student
     held_back: HeldBack = HeldBack()
+    adaptation: Adaptation = Adaptation()
     downlink: Downlink
     link: Link = Link()
     benchmark: Benchmark = Benchmark()
@@ -379,6 +392,16 @@ class Config(_Section):
     def link_with(self, key: str, value: Any) -> Link:
         """The link with one key changed."""
         return Link.model_validate({**self.link.model_dump(), key: value})
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> Config:
+        fewest = min(self.uplink.frames, default=LEAST_FRAMES)
+        if self.adaptation.policy == "chosen" and fewest < LEAST_FRAMES:
+            raise ValueError(
+                f"uplink.frames: {fewest} frames cannot choose an adaptation (adaptation.policy "
+                f"is chosen) and nothing learned from them would be sent; at least {LEAST_FRAMES}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Config:

@@ -7,7 +7,6 @@ many budgets as are asked.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 
 from endedge.data.errors import BadInput
-from endedge.distill.adapter import adapter_of, attach
+from endedge.distill.adapter import InputAdapter, adapter_of, attach
 from endedge.distill.description import plan_of
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, clone, count_parameters, model_hash, spec_of
@@ -147,7 +146,8 @@ class Prepared:
             SizeCurve(kind.loudness, overhead),
         )
         decoded = clone(kind.skeleton)
-        attach(decoded, copy.deepcopy(adapter_of(self.model)))
+        adapter = adapter_of(self.model)  # on the grid that crosses the link
+        attach(decoded, None if adapter is None else InputAdapter.of(adapter.description))
         apply_coded(decoded, coded, step, kind.base)
         if aware is not None:
             found = self._trained(decoded, coded, step, aware, say)

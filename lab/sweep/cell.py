@@ -25,6 +25,7 @@ from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, load_detector, save_detector
 from endedge.distill.package.choose import Contest
 from endedge.edge.adapt import OnStep, Upload
+from endedge.edge.choosing import Chosen, Evidence
 from endedge.edge.edge import EdgeEnd
 from endedge.end.device import DeviceEnd
 from endedge.lab.inputs import World
@@ -78,7 +79,7 @@ class Rounds:
         teacher = self.teacher(cell, upload)  # edge: labels; the large model learns the frames
         students = self.students(cell, upload, teacher)  # the small ones learn from it
         package = self.package(cell, upload, students)  # chosen, quantized, coded
-        sent = bool(self.verdict(cell, package).record["sent"])  # by frames held back
+        sent = bool(self.verdict(cell, package, students[0]).record["sent"])  # by frames unseen
         start = self.start()
         applied = self.applied(package, start)  # end: decoded on the device, evaluated
         on_device = applied if sent else start
@@ -169,6 +170,7 @@ class Rounds:
             "recipe": asdict(recipe),
             "held_back": plan.held_back.model_dump(exclude={"least"}),
             "side": world.side,
+            **self._chosen(),
         }
         return self._node("teacher", determinants, make)
 
@@ -190,6 +192,7 @@ class Rounds:
                 "losses": {str(k): v for k, v in adapted.losses.items()},
                 "steps": recipe.steps,
                 "seconds": time.perf_counter() - began,
+                **(adapted.record() if isinstance(adapted, Chosen) else {}),
             }
 
         determinants = {
@@ -198,6 +201,7 @@ class Rounds:
             "recipe": asdict(recipe),
             "gains": plan.distillation.model_dump(),
             "held_back": plan.held_back.model_dump(exclude={"least"}),
+            **self._chosen(),
         }
         return self._node("student", determinants, make)
 
@@ -251,17 +255,23 @@ class Rounds:
         }
         return self._node("package", determinants, make)
 
-    def verdict(self, cell: Cell, package: Node) -> Node:
-        """Whether the edge sends the package: it decodes it and compares it with what the device
-        has, on the frames that no training saw."""
-        least = self.world.config.held_back.least
+    def verdict(self, cell: Cell, package: Node, student: Node) -> Node:
+        """Whether the edge sends the package of ``student``: it decodes it and compares it with
+        what the device has, on the frames that no training saw."""
+        plan = self.world.plan
+        rule = {"sure": plan.sure} if plan.chosen else {"least": plan.least}
 
         def make(folder: Path) -> dict[str, Any]:
-            before = self._inbox(cell).losses
-            found = self._edge(cell).judge(before, self._decoded(package), self.received(cell))
+            edge, known, decoded = self._edge(cell), self.received(cell), self._decoded(package)
+            if plan.chosen:
+                model = load_detector(student.folder / "student.safetensors")
+                evidence = Evidence(**student.record["evidence"])
+                found = edge.judge_chosen(model, evidence, decoded, known)
+            else:
+                found = edge.judge(self._inbox(cell).losses, decoded, known)
             return {**asdict(found), "sent": found.helps}
 
-        return self._node("verdict", {"package": package.key, "least": least}, make)
+        return self._node("verdict", {"package": package.key, **rule}, make)
 
     def applied(self, package: Node, start: Node) -> Node:
         """The device decodes the package and measures itself on frames the edge never saw."""
@@ -276,8 +286,9 @@ class Rounds:
         """Detections before and after the update of ``cell`` on a few evaluation frames, as
         ``examples.json`` of the node; None when the update was not sent."""
         upload = self.upload(cell)
-        package = self.package(cell, upload, self.trunk(cell))
-        if not self.verdict(cell, package).record["sent"]:
+        students = self.trunk(cell)
+        package = self.package(cell, upload, students)
+        if not self.verdict(cell, package, students[0]).record["sent"]:
             return None
 
         def make(folder: Path) -> dict[str, Any]:
@@ -294,6 +305,12 @@ class Rounds:
     ) -> Node:
         versioned = {"version": VERSIONS[stage], "device": self.world.device, **determinants}
         return self.store.node(stage, versioned, make)
+
+    def _chosen(self) -> dict[str, str]:
+        """The policy of adaptation, for the names of nodes; nothing for the fixed one, as its
+        nodes were named before there was another."""
+        policy = self.world.config.adaptation.policy
+        return {} if policy == "fixed" else {"adaptation": policy}
 
     def _edge(self, cell: Cell) -> EdgeEnd:
         def watch(stage: str, total: int) -> OnStep:

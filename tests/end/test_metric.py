@@ -22,7 +22,7 @@ from endedge.distill.model import DetectionModel, load_detector
 from endedge.end.inference import Detections, detect
 from endedge.end.metric import FAST, coco_map
 
-needs_fast = pytest.mark.skipif(not FAST, reason="hotcoco is not installed (endedge[fast])")
+needs_fast = pytest.mark.skipif(not FAST, reason="hotcoco has no wheel here")
 EVALUATORS = [
     pytest.param(False, id="pycocotools"),
     pytest.param(True, id="hotcoco", marks=needs_fast),

@@ -24,6 +24,7 @@ from endedge.lab.benchmark.benchmark import rows_csv
 from endedge.lab.benchmark.outcomes import spread
 from endedge.lab.benchmark.robustness import Trial
 from endedge.lab.config import load_config
+from endedge.lab.latency_table import Row, add_rows, read_rows
 from endedge.lab.report import captions as findings
 from endedge.lab.report.page import _joint, write_report
 from endedge.lab.report.results import Results
@@ -469,3 +470,25 @@ def _check_answer(document: str, results: Results, bandwidth: float, period: flo
     assert answer["frames"] == pytest.approx(exact.frames, abs=1)
     assert (answer["low"], answer["high"]) == pytest.approx(exact.interval, abs=1e-4)
     assert exact.regime in document
+
+
+def test_engines_and_whose_labels(results_folder: Path, tmp_path: Path) -> None:
+    folder = _copy(results_folder, tmp_path)
+    assert "the fastest engine" not in _write(folder)
+    timed = {"runs": 20, "map": 0.25, "map50": None, "frames": "9 frames", "machine": "a <board>"}
+    rows = [
+        Row("u.eeu", engine, 320, 1, s, s / 2, 2 * s, s / 4, **timed)  # type: ignore[arg-type]
+        for engine, s in (("torch", 0.04), ("openvino", 0.01))
+    ]
+    add_rows(folder, rows)
+    assert read_rows(folder) == rows
+    page = _write(folder)
+    assert "openvino is the fastest engine: 100.0 frames/s" in page
+    assert "<td>25.0 %</td>" in page
+    assert "a &lt;board&gt;" in page
+    assert "not accuracy" not in page
+    config = load_config(folder / "config.yaml", ["data.eval_labels=teacher"])
+    assert "agreement with it, not accuracy" in write_report(folder, config).read_text()
+    (folder / "latency.csv").write_text("model,runtime\nx,y\n")
+    with pytest.raises(BadInput, match="is damaged"):
+        _write(folder)

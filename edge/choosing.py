@@ -1,0 +1,356 @@
+"""How to adapt, decided by the uploaded frames themselves: which input adapter, which layers, how
+strongly, how far.
+
+No depth is right everywhere: a shift of tone wants an adapter and nothing more, a dim camera the
+first layers, an unknown sensor all of them. So candidates train shortly on most of the frames
+and are judged on the rest, by groups (flight, scene) that lie on one side or the other; the better
+ones train longer and are judged on other groups (successive halving; K. Jamieson, A. Talwalkar,
+*Non-stochastic Best Arm Identification and Hyperparameter Optimization*, AISTATS 2016). All of
+this takes at most as many steps as the training of the winner, which then has all the frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from endedge.data.errors import BadInput
+from endedge.data.frames import Batch
+from endedge.data.groups import LEAST_FRAMES, folds_of, groups_of
+from endedge.distill.adapter import STARTS, adapter_of, attach, kind_of, start_adapter
+from endedge.distill.adapter_training import learn_adapter
+from endedge.distill.loss import Make
+from endedge.distill.losses import labels
+from endedge.distill.model import DetectionModel, clone
+from endedge.distill.training import Recipe, interpolate, train
+from endedge.edge.adapt import Adapted, OnStep, Verdict, held_back_losses
+
+__all__ = [
+    "CANDIDATES",
+    "Candidate",
+    "Chosen",
+    "Evidence",
+    "Prior",
+    "choose_adapter",
+    "choose_and_train",
+    "judge_chosen",
+]
+
+_FOLDS = 3
+_MOST_JUDGED = 64  # frames of a fold, or on which adapters are compared
+_LEAST_STEPS = 4  # of a candidate in the first rung
+_FINALISTS = 2
+_FULL_RATE_FRAMES = 128  # below, the rate of a candidate falls with the root of their number
+_SHARES = (0.25, 0.5, 0.75, 1.0)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to adapt: ``layers`` trained (None: all; 0: the input adapter alone) at the rate
+    ``lr``; ``train_norm``: batch-norm statistics follow the frames."""
+
+    name: str
+    layers: int | None
+    lr: float
+    train_norm: bool
+
+    def recipe(self, like: Recipe, steps: int, n_frames: int) -> Recipe:
+        """The recipe of ``steps`` on ``n_frames``, in all else ``like`` the one given."""
+        few = 1.0 if self.layers == 0 else math.sqrt(min(1.0, n_frames / _FULL_RATE_FRAMES))
+        return replace(
+            like,
+            steps=steps,
+            batch=min(like.batch, n_frames),
+            lr=self.lr * few,
+            layers=self.layers,
+            train_norm=self.train_norm,
+        )
+
+
+#: From the most careful on: where steps are short, the last ones are left out.
+CANDIDATES: tuple[Candidate, ...] = (
+    Candidate("adapter", 0, 1e-2, False),
+    Candidate("front", 5, 5e-4, False),
+    Candidate("all-gentle", None, 2e-4, False),
+    Candidate("all-strong", None, 1e-3, True),
+    Candidate("front-following", 5, 5e-4, True),
+)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What an adaptation gained in earlier rounds: normal with ``mean`` and ``deviation``.
+    ``noise``: that of one frame's gain, counted as ``weight`` frames seen before (a few frames
+    agree by chance). A gain is the logarithm of the loss before over the loss after."""
+
+    mean: float = 0.0
+    deviation: float = 0.1
+    noise: float = 0.1
+    weight: float = 4.0
+
+    def posterior(self, gains: Floats, groups: Sequence[str]) -> tuple[float, float]:
+        """Mean and deviation of the true gain after ``gains`` (n,) of frames in ``groups``.
+        Frames of a group count together: the error is that of the sums over groups."""
+        n = len(gains)
+        sums: dict[str, float] = {}
+        for gain, group in zip(gains - gains.mean(), groups, strict=True):
+            sums[group] = sums.get(group, 0.0) + float(gain)
+        spread = sum(v * v for v in sums.values()) / n  # of one frame, as if they were alone
+        noise = (self.weight * self.noise**2 + n * spread) / (self.weight + n)
+        precision = n / max(noise, 1e-12)
+        own = 1 / max(self.deviation, 1e-12) ** 2
+        mean = (precision * float(gains.mean()) + own * self.mean) / (precision + own)
+        return mean, 1 / math.sqrt(precision + own)
+
+    def after(self, gain: float) -> Prior:
+        """The prior of the next round, this one having gained ``gain``: half of the way
+        there, as rounds are few and differ."""
+        return replace(self, mean=(self.mean + gain) / 2)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What frames said that the judged models were not trained on: ``gain`` over the
+    detector the device has (log ratio of the losses) and its ``error``, both after the prior;
+    the loss ``before`` (geometric mean); how many ``frames`` in how many ``groups``."""
+
+    gain: float
+    error: float
+    before: float
+    frames: int
+    groups: int
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen(Adapted):
+    """The adapted detector and why: ``candidate`` (``none``: nothing was trained), the ``kind``
+    of its input adapter, the ``evidence``, training steps spent on choosing and on the winner,
+    and the mean gain of everything tried (``trials``: rung, candidate, share, gain)."""
+
+    candidate: str = "none"
+    kind: str = "none"
+    evidence: Evidence = field(default_factory=lambda: Evidence(0.0, 0.0, 0.0, 0, 0))
+    choosing_steps: int = 0
+    training_steps: int = 0
+    trials: tuple[tuple[str, str, float, float], ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """What is kept of the choice beside the detector, JSON-able."""
+        return {
+            "candidate": self.candidate,
+            "adapter": self.kind,
+            "evidence": asdict(self.evidence),
+            "choosing_steps": self.choosing_steps,
+            "training_steps": self.training_steps,
+            "trials": [list(trial) for trial in self.trials],
+        }
+
+
+def choose_adapter(
+    start: DetectionModel, frames: Batch, *, device: str = "cpu", sure: float = 1.0
+) -> tuple[DetectionModel, dict[str, float]]:
+    """``start`` behind the input adapter under which it finds the labels of ``frames`` best, and
+    the mean loss of each one tried.
+
+    Every curve of :data:`~endedge.distill.adapter.STARTS` with and without the stretch of each
+    frame. No adapter, or the one that ``start`` has, is kept unless another is better by more
+    than ``sure`` standard errors (paired by frame). Nothing is trained.
+    """
+    judges = frames.take(range(min(len(frames), _MOST_JUDGED)))
+    before = held_back_losses(start, judges, device)
+    best, best_gain, losses = start, 0.0, {"as it is": float(before.mean())}
+    for per_frame in (False, True):
+        for curve in STARTS:
+            trial = clone(start)
+            attach(trial, start_adapter(curve, per_frame=per_frame))
+            if kind_of(trial) == "none":
+                continue
+            after = held_back_losses(trial, judges, device)
+            losses[curve + "+stretch" * per_frame] = float(after.mean())
+            gains = _gains(before, after)
+            error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
+            gain = float(gains.mean())
+            if gain > sure * error and gain > best_gain:
+                best, best_gain = trial, gain
+    return best, losses
+
+
+def choose_and_train(
+    start: DetectionModel,
+    frames: Batch,
+    recipe: Recipe,
+    *,
+    objective: Make = labels,
+    groups: Sequence[str] | None = None,
+    candidates: Sequence[Candidate] = CANDIDATES,
+    prior: Prior = Prior(),
+    device: str = "cpu",
+    on_step: OnStep | None = None,
+) -> Chosen:
+    """The student for ``frames``, adapted in the way that they themselves show to be best.
+
+    ``recipe`` gives the winner's steps, the batch, average and seed; depth, rate and statistics
+    are chosen among ``candidates``. ``groups`` (n,): frames of one group are trained on or judged
+    together (None, or fewer than three of them: each frame is its own). Raises :class:`BadInput`
+    for fewer than :data:`~endedge.data.groups.LEAST_FRAMES` frames.
+    """
+    n = len(frames)
+    if n < LEAST_FRAMES:
+        raise BadInput(f"{n} frames cannot judge an adaptation; upload at least {LEAST_FRAMES}")
+    if not candidates:
+        raise BadInput("no candidates to choose an adaptation from")
+    named = groups_of(groups, n, _FOLDS)
+    first, _ = choose_adapter(start, frames, device=device)
+    search = _Search(start, first, frames, named, recipe, objective, device)
+    budget = recipe.steps
+    field_ = list(candidates)[: max(1, budget // 2 // _LEAST_STEPS)]
+    search.rung(field_, 0, budget // 2 // len(field_))
+    finalists = search.best(field_)[:_FINALISTS]
+    search.rung(finalists, 1, (budget - budget // 2) // len(finalists))
+    winner, share = search.winner(finalists)
+    evidence = search.evidence(winner, share, prior)
+    if winner is None:
+        trained = 0
+        model = first
+    else:
+        trained = recipe.steps
+        model = search.trained(winner, range(n), recipe.steps, on_step)
+        model = interpolate(search.begin(winner), model, share)
+    return Chosen(
+        model,
+        share,
+        {0.0: evidence.before, share: evidence.before * math.exp(-evidence.gain)},
+        candidate="none" if winner is None else winner.name,
+        kind=kind_of(model),
+        evidence=evidence,
+        choosing_steps=search.steps,
+        training_steps=trained,
+        trials=tuple(search.trials),
+    )
+
+
+def judge_chosen(
+    student: DetectionModel,
+    decoded: DetectionModel,
+    evidence: Evidence,
+    frames: Batch,
+    *,
+    sure: float = 1.0,
+    device: str = "cpu",
+) -> Verdict:
+    """Whether ``decoded``, packed from ``student``, should take the place of what the device
+    has: the gain
+    that unseen frames showed, less what packing lost (on ``frames``, paired), must be more than
+    ``sure`` standard errors above nothing."""
+    judges = frames.take(range(min(len(frames), _MOST_JUDGED)))
+    whole = held_back_losses(student, judges, device)
+    gains = _gains(whole, held_back_losses(decoded, judges, device))
+    noise = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
+    after = evidence.before * math.exp(-evidence.gain - float(gains.mean()))
+    error = evidence.before * math.hypot(evidence.error, noise)
+    return Verdict(evidence.before, after, error, evidence.frames, 1, sure)
+
+
+def _gains(before: Floats, after: Floats) -> Floats:
+    """Log ratio of the losses of each frame (n,); minus infinity where a training blew up.
+
+    A ratio and not a difference: a frame with one small object has twenty times the loss of
+    another, and a handful of those would decide."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gains = np.log(before) - np.log(after)
+    return np.where(np.isfinite(gains), gains, -np.inf)
+
+
+class _Search:
+    """The rungs: what was trained for how many steps, and what each frame then gained."""
+
+    def __init__(
+        self,
+        base: DetectionModel,
+        first: DetectionModel,
+        frames: Batch,
+        groups: Sequence[str],
+        recipe: Recipe,
+        objective: Make,
+        device: str,
+    ) -> None:
+        self._base, self._first, self._frames = base, first, frames
+        self._groups, self._recipe = groups, recipe
+        self._objective, self._device = objective, device
+        self._folds = folds_of(groups, _FOLDS, recipe.seed)
+        self._gains: dict[tuple[str, float], dict[int, Floats]] = {}
+        self._judges: dict[int, list[int]] = {}
+        self._before: dict[int, Floats] = {}
+        self.trials: list[tuple[str, str, float, float]] = []
+        self.steps = 0
+
+    def begin(self, candidate: Candidate) -> DetectionModel:
+        """What ``candidate`` starts from: with an adapter where one is to be learned."""
+        model = self._first
+        if candidate.layers == 0 and adapter_of(model) is None:
+            model = clone(model)
+            attach(model, start_adapter())
+        return model
+
+    def trained(
+        self, candidate: Candidate, at: Sequence[int], steps: int, on_step: OnStep | None = None
+    ) -> DetectionModel:
+        recipe = candidate.recipe(self._recipe, steps, len(at))
+        frames, start = self._frames.take(at), self.begin(candidate)
+        if candidate.layers == 0:
+            return learn_adapter(start, frames, recipe, device=self._device, on_step=on_step)
+        return train(start, frames, self._objective, recipe, device=self._device, on_step=on_step)
+
+    def rung(self, candidates: Sequence[Candidate], fold: int, steps: int) -> None:
+        """Train each for ``steps`` on all but ``fold``, judge it on that."""
+        inside = [i for i, f in enumerate(self._folds) if f == fold]
+        training = [i for i, f in enumerate(self._folds) if f != fold]
+        judges = self._judges[fold] = inside[:_MOST_JUDGED]
+        unseen = self._frames.take(judges)
+        before = self._before[fold] = held_back_losses(self._base, unseen, self._device)
+        gained = _gains(before, held_back_losses(self._first, unseen, self._device))
+        self._note(fold, "none", 0.0, gained)
+        for candidate in candidates:
+            end = self.trained(candidate, training, steps)
+            self.steps += steps
+            for share in _SHARES:
+                mixed = interpolate(self.begin(candidate), end, share)
+                losses = held_back_losses(mixed, unseen, self._device)
+                self._note(fold, candidate.name, share, _gains(before, losses))
+
+    def _note(self, fold: int, name: str, share: float, gains: Floats) -> None:
+        self._gains.setdefault((name, share), {})[fold] = gains
+        self.trials.append((f"rung {fold + 1}", name, share, max(-99.0, float(gains.mean()))))
+
+    def _mean(self, name: str, share: float) -> float:
+        """Mean gain over the folds: each counts once, however many frames it has."""
+        return float(np.mean([g.mean() for g in self._gains[name, share].values()]))
+
+    def best(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Best first, each at its best share."""
+        return sorted(candidates, key=lambda c: -max(self._mean(c.name, s) for s in _SHARES))
+
+    def winner(self, candidates: Sequence[Candidate]) -> tuple[Candidate | None, float]:
+        """The best of those that were in every rung, and its share; None where doing nothing but
+        the first adapter is as good."""
+        top = self.best(candidates)[0]
+        share = max(_SHARES, key=lambda s: self._mean(top.name, s))
+        if self._mean(top.name, share) <= self._mean("none", 0.0):
+            return None, 0.0
+        return top, share
+
+    def evidence(self, winner: Candidate | None, share: float, prior: Prior) -> Evidence:
+        name = "none" if winner is None else winner.name
+        folds = self._gains[name, share]
+        gains = np.concatenate([folds[f] for f in sorted(folds)])
+        groups = [self._groups[i] for f in sorted(folds) for i in self._judges[f]]
+        before = float(np.exp(np.log(np.concatenate(list(self._before.values()))).mean()))
+        gain, error = prior.posterior(gains, groups)
+        return Evidence(gain, error, before, len(gains), len(set(groups)))
