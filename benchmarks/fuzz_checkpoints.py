@@ -89,13 +89,13 @@ def _inside_safetensors(data: bytes, rng: np.random.Generator) -> bytes:
     if rng.random() < 0.5:
         text = changed(text.encode(), rng).decode("utf-8", "replace")
     else:
-        text = json.dumps(_other(json.loads(text), rng))
+        text = json.dumps(other(json.loads(text), rng))
     header["__metadata__"]["spec"] = text
     told = json.dumps(header).encode()
     return struct.pack("<Q", len(told)) + told + data[8 + length :]
 
 
-def _other(value: Any, rng: np.random.Generator) -> Any:
+def other(value: Any, rng: np.random.Generator) -> Any:
     """``value`` with something somewhere in it replaced by something of any type."""
     odd: list[Any] = [
         None,
@@ -115,10 +115,10 @@ def _other(value: Any, rng: np.random.Generator) -> Any:
     ]
     if isinstance(value, dict) and value and rng.random() < 0.9:
         key = list(value)[int(rng.integers(len(value)))]
-        return {**value, key: _other(value[key], rng)}
+        return {**value, key: other(value[key], rng)}
     if isinstance(value, list) and value and rng.random() < 0.9:
         at = int(rng.integers(len(value)))
-        return [*value[:at], _other(value[at], rng), *value[at + 1 :]]
+        return [*value[:at], other(value[at], rng), *value[at + 1 :]]
     return odd[int(rng.integers(len(odd)))]
 
 
@@ -150,6 +150,7 @@ def main() -> None:
         refused = loaded = seed = 0
         slowest = grown = 0.0
         end = time.monotonic() + args.seconds
+        told = time.monotonic()
         while time.monotonic() < end and refused + loaded < args.inputs:
             seed += 1
             rng = np.random.default_rng([args.seed, seed])
@@ -173,6 +174,9 @@ def main() -> None:
             grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory)
             if took > _LONGEST_S or grown > _MOST_BYTES or _asked:
                 raise SystemExit(f"seed {seed}: {took:.1f} s, {grown / 1e6:.0f} MB, {_asked}")
+            if time.monotonic() - told > 30:
+                told = time.monotonic()
+                print(f"{refused:,} refused, {loaded:,} loaded so far", file=sys.stderr, flush=True)
     print(f"{refused + loaded:,} files (.{args.kind}): {refused:,} refused, {loaded:,} loaded")
     print(f"slowest {slowest:.2f} s of processor time; {grown / 1e6:.0f} MB above the good file")
 

@@ -3,8 +3,10 @@
     python benchmarks/fuzz_packages.py --packages 1000000 --seconds 3600
 
 A share of the mutants gets a valid checksum, so that they reach the description and the coded
-integers; the others must fail at the checksum. Prints how many were refused, how many decoded to
-exactly the packed model, the slowest one and the peak memory; any other outcome, a package that
+integers; the others must fail at the checksum. Another share (``--described``) is a description
+with something in it replaced by something of any type, or with widths that nobody asked for,
+deflated as it should be and under a valid checksum. Prints how many were refused, how many decoded
+to exactly the packed model, the slowest one and the peak memory; any other outcome, a package that
 takes over ten seconds, or more than twice the memory that the format's limit on parameters
 allows for, ends the run with its seed.
 """
@@ -13,9 +15,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import resource
 import struct
 import time
+import zlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +29,7 @@ from endedge.data.errors import BadInput
 from endedge.distill.model import build_detector, model_hash
 from endedge.distill.package.format import PARAMETERS_PER_BYTE, inspect, unpack
 from endedge.distill.package.packing import pack
+from endedge.distill.package.spec_dictionary import SPEC_DICTIONARY
 
 _SPEC = {
     "names": {0: "a", 1: "b"},
@@ -66,12 +72,59 @@ def mutant(good: bytes, rng: np.random.Generator, forged: float) -> bytes:
     return bytes(body)
 
 
+def other(value: Any, rng: np.random.Generator) -> Any:
+    """``value`` with something somewhere in it replaced by something of any type."""
+    odd: list[Any] = [
+        None,
+        True,
+        -1,
+        0,
+        5,
+        1e9,
+        10**30,
+        "",
+        "nc",
+        "print(1)",
+        [],
+        {},
+        [[]],
+        float("nan"),
+    ]
+    if isinstance(value, dict) and value and rng.random() < 0.9:
+        key = list(value)[int(rng.integers(len(value)))]
+        return {**value, key: other(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.9:
+        at = int(rng.integers(len(value)))
+        return [*value[:at], other(value[at], rng), *value[at + 1 :]]
+    return odd[int(rng.integers(len(odd)))]
+
+
+def described(good: bytes, rng: np.random.Generator) -> bytes:
+    """``good`` with a forged description under a valid checksum: one to three entries replaced,
+    or rows of the list of widths made up."""
+    (length,) = struct.unpack_from("<I", good, 57)
+    inflate = zlib.decompressobj(-15, zdict=SPEC_DICTIONARY)
+    spec: Any = json.loads(inflate.decompress(good[61 : 61 + length]))
+    if rng.random() < 0.3:
+        numbers = [0, 1, 2, 8, 16, 24, 64, 1000, 4096, -1, 2**31]
+        rows = [[int(i), *rng.choice(numbers, 2).tolist()] for i in rng.integers(0, 20, 3)]
+        spec["widths"] = rows if rng.random() < 0.8 else other(rows, rng)
+    else:
+        for _ in range(int(rng.integers(1, 4))):
+            spec = other(spec, rng)
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=SPEC_DICTIONARY)
+    blob = deflate.compress(json.dumps(spec).encode()) + deflate.flush()
+    rest = good[21:57] + struct.pack("<I", len(blob)) + blob + good[61 + length :]
+    return good[:5] + hashlib.sha256(good[:5] + rest).digest()[:16] + rest
+
+
 def main() -> None:
     """Run for the given time and print what happened."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--packages", type=int, default=10**6)
     parser.add_argument("--forged", type=float, default=0.1, help="share with a valid checksum")
+    parser.add_argument("--described", type=float, default=0.1, help="forged descriptions")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -87,7 +140,9 @@ def main() -> None:
     seed = args.seed
     while time.monotonic() < end and refused + same < args.packages:
         seed += 1
-        data = mutant(good, np.random.default_rng(seed), args.forged)
+        rng = np.random.default_rng(seed)
+        deep = rng.random() < args.described
+        data = described(good, rng) if deep else mutant(good, rng, args.forged)
         start = time.process_time()
         try:
             inspect(data)

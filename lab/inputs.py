@@ -59,6 +59,12 @@ class World:
         weights = config.weights
         teacher = load_detector(find_weights(weights.teacher, weights.root))
         student = load_detector(find_weights(weights.student, weights.root))
+        strides = [[round(x) for x in model.stride.tolist()] for model in (teacher, student)]
+        if strides[0] != strides[1]:
+            raise BadInput(
+                f"weights.teacher predicts at strides {strides[0]}, weights.student at "
+                f"{strides[1]}; distillation compares place by place, so they must be the same"
+            )
         names = tuple(student.names.values())
         same_classes(
             tuple(teacher.names.values()), names, what="weights.teacher", other="weights.student"
