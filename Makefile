@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
+LANES ?= 2
 
 .PHONY: demo docs test lint types unit wheel fast clean
 
@@ -21,14 +22,14 @@ types: $(VENV)/.developer
 	$(BIN)/mypy
 
 unit: $(VENV)/.developer
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(LANES) --dist loadfile
 
 docs: $(VENV)/.developer
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	$(BIN)/python -m mkdocs build --strict --site-dir site
 
 fast: $(VENV)/.developer
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(LANES) --dist loadfile -m "not slow"
 
 # The wheel with nothing but what it asks for itself, in an environment of its own.
 wheel: $(VENV)/.developer

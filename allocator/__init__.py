@@ -7,6 +7,7 @@ from endedge.allocator.fitting.grid import checkerboard
 from endedge.allocator.fitting.surface import Points, Surface
 from endedge.allocator.policies import Known, Observed, Policy, decide, register, registry
 from endedge.allocator.problem import Budget, Link, OperatingPoint, Range, Rules, Split
+from endedge.allocator.published import ams_rate, bandit, exhaustive
 from endedge.allocator.solve.economics import Ledger, Prices, ledger, worthwhile
 from endedge.allocator.solve.fleet import Device, FleetAllocation, allocate_fleet
 from endedge.allocator.solve.knapsack import MenuAllocation, allocate_menus
@@ -41,10 +42,13 @@ __all__ = [
     "allocate_fleet",
     "allocate_menus",
     "allocate_robust",
+    "ams_rate",
+    "bandit",
     "best_point",
     "best_split",
     "checkerboard",
     "decide",
+    "exhaustive",
     "fit",
     "ledger",
     "regime_spans",

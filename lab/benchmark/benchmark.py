@@ -49,6 +49,7 @@ __all__ = [
     "allocation_csv",
     "bandwidths",
     "benchmark",
+    "by_cells",
     "captured",
     "executable",
     "outcomes",
@@ -265,6 +266,17 @@ def benchmark(
     return outcomes(contest, surface, contest.decisions())
 
 
+def by_cells(points: Points, cells: Surface) -> Points:
+    """The operating points of ``cells`` with their accuracies alone, but with the bytes that
+    ``points`` has of them: who knows other seeds does not thereby fit into a thinner link."""
+    known = Points.of(cells)
+    keys = ("frames", "codec", "budget_bytes")
+    row = {k: i for i, k in enumerate(zip(*(getattr(points, n) for n in keys), strict=True))}
+    rows = [row[k] for k in zip(*(getattr(known, n) for n in keys), strict=True)]
+    up, down = points.upload_bytes[rows], points.update_bytes[rows]
+    return replace(known, upload_bytes=up, update_bytes=down)
+
+
 @dataclass(frozen=True)
 class Hindsight:
     """What the measured accuracies say, by bandwidth: the ``best`` decision over all seeds, and
@@ -278,8 +290,10 @@ class Hindsight:
     def of(cls, contest: Contest, surface: Surface) -> Hindsight:
         """Among all cells of ``surface``."""
 
+        points = Points.of(surface)
+
         def among(cells: Surface) -> Contest:
-            return replace(contest, options=Points.of(cells), rounds=None)
+            return replace(contest, options=by_cells(points, cells), rounds=None)
 
         seeds = sorted({int(s) for s in surface.seed})
         every = among(surface)

@@ -23,6 +23,7 @@ from endedge.lab.benchmark.benchmark import (
     Contest,
     Decision,
     bandwidths,
+    by_cells,
     predicted_headroom,
 )
 from endedge.lab.benchmark.headroom import Contrast
@@ -124,8 +125,8 @@ def score(table: Table, policies: Sequence[str] = (), bandwidths_hz: Sequence[fl
         game = Contest(curves, table.link, rules, sweep, points)
         mine, rest = cells.select(cells.seed == seed), cells.select(cells.seed != seed)
         # In hindsight is by these very cells, so that nothing is above it.
-        knowing = replace(game, options=Points.of(mine))
-        others = replace(game, options=Points.of(rest)) if len(rest) else None
+        knowing = replace(game, options=by_cells(points, mine))
+        others = replace(game, options=by_cells(points, rest)) if len(rest) else None
         m0 = float(mine.m0.mean())
         for hz in sweep:
             budget = Budget.of(table.link.at(hz), rules, curves)

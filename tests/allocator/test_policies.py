@@ -27,6 +27,7 @@ from endedge.allocator import (
     registry,
 )
 from endedge.allocator.fitting.synthetic import sample_surface
+from endedge.allocator.policies import Observed
 from endedge.data.errors import BadInput
 
 TRUTH = Joint(Kind("share", "power", "hill"), 0.11, 0.08, 0.13, 3e5, 0.9, 1e5, 2.5)
@@ -47,6 +48,9 @@ BUILT_IN = {
     "monotone",
     "best-static",
     "oracle",
+    "exhaustive",
+    "ams-rate",
+    "bandit",
 }
 
 
@@ -223,3 +227,28 @@ def test_before_the_first_fit_only_policies_that_ask_curves_wait(
     for name in ("fitted", "fitted-bytes", "robust", "monotone", "thief", "marginal-greedy"):
         with pytest.raises(policies.TooEarly):
             decide(name, early)
+
+
+def test_the_bandit_learns_from_its_periods(measured: tuple[Curves, Points]) -> None:
+    here = known(measured, 4e4)
+    history: list[Observed] = []
+    budget = here.budget
+    for period in range(60):
+        split = decide("bandit", replace(here, history=tuple(history)))
+        share = budget.up * split.upload_bytes / budget.cost(split.upload_bytes, split.update_bytes)
+        reward = 0.2 - 0.3 * (share - 0.7) ** 2  # made up: seven tenths are best
+        history.append(Observed(period, split.upload_bytes, split.update_bytes, 0.1, reward))
+    tried = [budget.up * o.upload_bytes / 4e4 for o in history]
+    assert tried[0] == pytest.approx(0.5, abs=0.01)
+    arms = {budget.with_share(float(s)).upload_bytes for s in np.linspace(0.1, 0.9, 9)}
+    assert {o.upload_bytes for o in history[: len(arms)]} == arms  # each once before any twice
+    best = min(arms, key=lambda u: abs(budget.up * u / 4e4 - 0.7))
+    pulls = [o.upload_bytes for o in history]
+    assert pulls.count(best) == max(pulls.count(arm) for arm in arms)
+
+
+def test_exhaustive_finds_what_the_solver_finds(measured: tuple[Curves, Points]) -> None:
+    for bandwidth in BANDWIDTHS:
+        here = known(measured, bandwidth)
+        best = here.worth(decide("fitted-bytes", here))
+        assert best - 2e-4 <= here.worth(decide("exhaustive", here)) <= best + 1e-9

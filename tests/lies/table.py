@@ -44,8 +44,8 @@ LIES = [
     Lie(
         "uploads skip the camera",
         "lab/inputs.py",
-        "((f.image_id, self.camera.apply(f.read(), f.image_id)) for f in frames)",
-        "((f.image_id, f.read()) for f in frames)",
+        "Captured(f, float(i), self.camera)",
+        "Captured(f, float(i), Shift())",
         "the edge learns from frames that the device never saw",
         GOLDEN,
     ),

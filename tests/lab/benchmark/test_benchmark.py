@@ -167,3 +167,20 @@ def test_the_oracle_of_other_seeds_is_not_lucky() -> None:
     assert [found["oracle", s].map for s in (0, 1)] == [0.34, 0.28]  # mean 0.31, the other 0.30
     assert [found["oracle-other-seeds", s].map for s in (0, 1)] == [0.29, 0.28]
     assert found["oracle-other-seeds", 0].regret == pytest.approx(0.05)
+
+
+def test_no_yardstick_fits_where_the_oracle_does_not() -> None:
+    # Seed 1 has larger frames. By seed 0 alone its uploads would fit into a thinner link than they
+    # do for both; whoever chooses by seed 0 chooses among the same bytes all the same.
+    surface = _surface()
+    larger = np.where(surface.seed == 1, 1.2, 1.0)
+    surface = replace(surface, upload_bytes=surface.upload_bytes * larger)
+    link = Link(bandwidths=40)
+    found = benchmark(surface, _curves(surface), link, Rules(), bandwidths(surface, link))
+    mean: dict[tuple[float, str], float] = {}
+    for o in found:
+        key = (o.bandwidth_hz, o.policy)
+        mean[key] = mean.get(key, 0.0) + o.average_map / 2
+    assert {"oracle-other-seeds", "static-other-seeds"} <= {name for _, name in mean}
+    for (hz, name), value in mean.items():
+        assert value <= mean[hz, "oracle"] + 1e-12, name
