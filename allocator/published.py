@@ -59,7 +59,7 @@ def bandit(known: Known) -> Split:
         return NO_UPDATE
     # Limits make one split of several shares: each is one arm, the one nearest the middle.
     kept: dict[float, Split] = {}
-    for split in sorted(splits, key=lambda one: abs(splits.index(one) - 4)):
+    for _, split in sorted(enumerate(splits), key=lambda arm: abs(arm[0] - 4)):
         kept.setdefault(round(split.upload_bytes, 3), split)
     arms = list(kept.values())
     sizes = np.log([arm.upload_bytes for arm in arms])
