@@ -366,7 +366,7 @@ class Config(_Section):
     distillation: Distillation = Responses()
     recovery: Training = Training(steps=100, epochs=10, lr=5e-5)  # of a pruned student
     held_back: HeldBack = HeldBack()
-    adaptation: Adaptation = Adaptation()
+    adaptation: Annotated[Adaptation, LATER] = Adaptation()
     downlink: Downlink
     link: Link = Link()
     benchmark: Benchmark = Benchmark()
