@@ -460,8 +460,8 @@ LIES = [
     Lie(
         "layers beyond the recipe are trained",
         "distill/training.py",
-        "    modules.requires_grad_(True)",
-        "    model.requires_grad_(True)",
+        "return len(model.model) if recipe.layers is None else recipe.layers",
+        "return len(model.model)",
         "a recipe of the first layers trains all",
         ("tests/distill/test_training.py",),
     ),
@@ -480,7 +480,7 @@ LIES = [
         "fits = among & (self.upload_bytes <= upload_bytes * (1 + near))",
         "fits = among & (self.upload_bytes <= upload_bytes * 1.5)",
         "a policy executes more than the link carries",
-        ("tests/lab/benchmark/test_executor.py",),
+        ("tests/allocator/fitting/test_surface.py",),
     ),
     Lie(
         "a named codec is ignored",
@@ -488,7 +488,7 @@ LIES = [
         "among = np.ones(len(self), dtype=bool) if not codec else self.codec == codec",
         "among = np.ones(len(self), dtype=bool)",
         "a policy that names a codec gets another",
-        ("tests/lab/benchmark/test_executor.py",),
+        ("tests/allocator/fitting/test_surface.py",),
     ),
     Lie(
         "the final accuracy is judged",

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from endedge.allocator import Surface
+from endedge.allocator import Points, Surface
 from endedge.data.errors import BadInput
 
 
@@ -117,3 +119,37 @@ def test_points_and_envelopes() -> None:
     assert named is not None
     assert (points.frames[named], points.codec[named]) == (32, "a")
     assert points.fitting(1e6, 1e6, "absent") is None
+
+
+GRID = [
+    row(frames=f, codec=c, budget_bytes=b, update_bytes=b - 5.0, upload_bytes=f * size, map=m)
+    for f, m in ((8, 0.9), (16, 0.2), (64, 0.3))
+    for c, size in (("avif-q60-320", 90.0), ("jpeg-q75-320", 100.0))
+    for b in (1000, 3000)
+]
+
+
+@given(
+    st.floats(1, 1e4),
+    st.floats(1, 5e3),
+    st.sampled_from(["", "avif-q60-320", "jpeg-q75-320"]),
+)
+@example(1600.0, 2995.0, "")
+@example(1599.9, 2994.9, "")
+@example(6399.0, 2996.0, "jpeg-q75-320")
+def test_a_split_is_rounded_down_by_bytes_alone(
+    upload_bytes: float, update_bytes: float, codec: str
+) -> None:
+    """Against plain loops: the most bytes up that fit, then the most down, whatever they reach."""
+    points = Points.of(Surface.from_rows(GRID))
+    fits = [
+        (up, down, i)
+        for i, (up, down, c) in enumerate(
+            zip(points.upload_bytes, points.update_bytes, points.codec, strict=True)
+        )
+        if up <= upload_bytes * (1 + 1e-9)
+        and down <= update_bytes * (1 + 1e-9)
+        and codec in ("", c)
+    ]
+    found = points.fitting(upload_bytes, update_bytes, codec)
+    assert found == (max(fits)[2] if fits else None)
