@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from endedge.data.errors import BadInput
 
-__all__ = ["Recipe", "check_loss"]
+__all__ = ["Diverged", "Recipe", "check_loss"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,15 @@ class Recipe:
             raise BadInput(f"recipe needs steps >= 0, batch >= 1, lr > 0, 0 <= ema < 1: {self}")
 
 
+class Diverged(BadInput):
+    """A training whose loss is no longer finite."""
+
+
 def check_loss(loss: float, step: int, recipe: Recipe, rate: float) -> float:
     """``loss`` if it is finite: a training that has diverged only spreads what is not a number.
-    ``rate`` is that of the step. Raises :class:`BadInput`."""
+    ``rate`` is that of the step. Raises :class:`Diverged`."""
     if not math.isfinite(loss):
-        raise BadInput(
+        raise Diverged(
             f"training diverged: the loss is {loss} at step {step} of {recipe.steps}, at a rate of "
             f"{rate:.2g}; lower the rate (lr: {recipe.lr:g})"
         )

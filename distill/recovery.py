@@ -10,6 +10,7 @@ from endedge.data.frames import Batch
 from endedge.distill.losses import divergence, imitation
 from endedge.distill.model import DetectionModel
 from endedge.distill.pruning import prune
+from endedge.distill.recipe import Diverged
 from endedge.distill.training import Recipe, train
 
 __all__ = ["pruned_and_recovered"]
@@ -32,7 +33,8 @@ def pruned_and_recovered(
     The cut is measured and repaired on ``calibration`` (N, 3, S, S) uint8; ``recipe`` then trains
     towards the class scores and box distributions of ``model`` on ``frames``, whose labels are
     not used: what the uncut model says is the goal. A fifth of the frames is held back and
-    decides whether the training is kept: where little was lost, it does harm. ``model`` is
+    decides whether the training is kept: where little was lost, it does harm; one that diverges
+    is thrown away. ``model`` is
     untouched.
     """
     small = prune(model, kept, calibration, seed=recipe.seed)
@@ -40,8 +42,11 @@ def pruned_and_recovered(
     if recipe.steps == 0 or len(frames) <= held:
         return small
     learning = frames.take(range(len(frames) - held))
-    trained = train(
-        small, learning, imitation(model, device), recipe, device=device, on_step=on_step
-    )
+    try:
+        trained = train(
+            small, learning, imitation(model, device), recipe, device=device, on_step=on_step
+        )
+    except Diverged:
+        return small
     judges = frames.images[-held:]
     return min(small, trained, key=lambda m: divergence(model, m, judges))

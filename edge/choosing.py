@@ -27,6 +27,7 @@ from endedge.distill.adapter_training import learn_adapter
 from endedge.distill.loss import Make
 from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel, clone
+from endedge.distill.recipe import Diverged
 from endedge.distill.training import Recipe, interpolate, train
 from endedge.edge.adapt import Adapted, OnStep, Verdict, held_back_losses
 
@@ -318,8 +319,13 @@ class _Search:
         gained = _gains(before, held_back_losses(self._first, unseen, self._device))
         self._note(fold, "none", 0.0, gained)
         for candidate in candidates:
-            end = self.trained(candidate, training, steps)
             self.steps += steps
+            try:
+                end = self.trained(candidate, training, steps)
+            except Diverged:
+                for share in _SHARES:
+                    self._note(fold, candidate.name, share, np.full(len(before), -np.inf))
+                continue
             for share in _SHARES:
                 mixed = interpolate(self.begin(candidate), end, share)
                 losses = held_back_losses(mixed, unseen, self._device)

@@ -124,5 +124,5 @@ def test_one_training_is_shared_with_the_sweep(
     distilled = json.loads(capsys.readouterr().out)
     assert Path(distilled["checkpoint"]).name == "student.safetensors"
     assert len(list((out / "nodes").glob("teacher-*"))) == 1
-    assert main(["train", str(place / "c.yaml"), "--out", str(out), "--frames", "1"]) == 2
+    assert main(["train", str(place / "c.yaml"), "--out", str(out), "--frames", "13"]) == 2
     assert "the pool allows 2 to 12" in capsys.readouterr().err

@@ -134,7 +134,8 @@ def server(tmp_path: Path) -> Iterator[str]:
             pass
 
     (tmp_path / "web").mkdir()
-    (tmp_path / "web" / "yolov8n.pt").write_bytes(b"weights")
+    for name in ("yolo11n.pt", "yolov8n.pt"):
+        (tmp_path / "web" / name).write_bytes(b"weights")
     handler = functools.partial(Quiet, directory=str(tmp_path / "web"))
     made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=made.serve_forever, args=(0.01,))
@@ -147,7 +148,9 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 def test_data_download(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path / "got")]
-    assert main(["data", "download", "yolov8n.pt", *out, "--mirror", server]) == 0
+    assert main(["data", "download", "yolov8n.pt", *out, "--mirror", server]) == 2
+    assert "sha256" in capsys.readouterr().err  # its bytes are known, and these are others
+    assert main(["data", "download", "yolo11n.pt", *out, "--mirror", server]) == 0
     assert main(["data", "download", f"{server}/yolov8n.pt?raw=1", *out]) == 0
     assert (tmp_path / "got" / "yolov8n.pt").read_bytes() == b"weights"
     wrong = ["--checksum", "md5:" + "0" * 32]
