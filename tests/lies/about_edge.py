@@ -1,0 +1,76 @@
+"""Lies about edge/: labels, adaptation, the server."""
+
+from __future__ import annotations
+
+from tests.lies.lie import Lie
+
+__all__ = ["LIES"]
+
+LABELS = ("tests/edge/test_labels.py",)
+
+LIES = [
+    Lie(
+        "truth where pseudo is said",
+        "edge/labels.py",
+        "    labels = [by_id[f.image_id] for f in frames]\n    truth = truth_labels(frames)",
+        "    truth = truth_labels(frames)\n    labels = list(truth)",
+        "a budget of boxes gives the truth of every frame",
+        LABELS,
+    ),
+    Lie(
+        "a free annotator",
+        "edge/labels.py",
+        "left_after = left - max(1, len(truth[i].labels))",
+        "left_after = left - 1",
+        "an annotated frame costs one box however many are drawn",
+        LABELS,
+    ),
+    Lie(
+        "every pseudo-label is kept",
+        "edge/labels.py",
+        "kept = found.scores >= threshold",
+        "kept = found.scores >= 0.0",
+        "the calibrated threshold has no effect",
+        LABELS,
+    ),
+    Lie(
+        "recall is precision",
+        "edge/labels.py",
+        "        right / true_boxes if true_boxes else 1.0,\n        sum(",
+        "        right / (right + wrong) if right + wrong else 1.0,\n        sum(",
+        "the share of missed boxes is not what is reported",
+        LABELS,
+    ),
+    Lie(
+        "a mean without weights",
+        "edge/federated.py",
+        "s[name].double() * (w / total) for s, w in zip(states, weights, strict=True)",
+        "s[name].double() / len(states) for s, w in zip(states, weights, strict=True)",
+        "a device with two frames counts as much as one with two hundred",
+        ("tests/edge/test_federated.py",),
+    ),
+    Lie(
+        "statistics stay behind",
+        "edge/federated.py",
+        "            if tensor.is_floating_point():",
+        '            if tensor.is_floating_point() and "running" not in name:',
+        "batch-norm statistics of the mean are those of the first device",
+        ("tests/edge/test_federated.py",),
+    ),
+    Lie(
+        "trained on the held-back frames",
+        "edge/adapt.py",
+        "return Upload(frames.take(range(n - held)), frames.take(range(n - held, n)))",
+        "return Upload(frames, frames.take(range(n - held, n)))",
+        "the frames that judge an update were trained on",
+        ("tests/edge/test_adapt.py",),
+    ),
+    Lie(
+        "a worse update is sent",
+        "edge/adapt.py",
+        "self.before - self.after > self.sure * self.error",
+        "self.after - self.before > self.sure * self.error",
+        "the edge sends what the held-back frames speak against",
+        ("tests/edge/test_adapt.py",),
+    ),
+]
