@@ -23,17 +23,15 @@ from tests.lies.table import LIES
 def main(argv: list[str] | None = None) -> int:
     """Parse, run, print a line a lie and the sum."""
     parser = argparse.ArgumentParser(prog="python -m tests.lies", description=__doc__)
-    parser.add_argument("names", nargs="*", help="parts of names or files of lies; default: all")
+    parser.add_argument("names", nargs="*", help="parts of what --list says; default: all")
     parser.add_argument("--jobs", type=int, default=2, help="lies tried at the same time")
     parser.add_argument("--list", action="store_true", help="only say which there are")
     parser.add_argument("--markdown", type=Path, help="write the table to this file")
     arguments = parser.parse_args(argv)
     names = arguments.names
-    chosen = [
-        lie for lie in LIES if not names or any(n in lie.name or n in lie.file for n in names)
-    ]
+    chosen = [lie for lie in LIES if not names or any(name in _about(lie) for name in names)]
     if arguments.list:
-        print(*(f"{lie.file}: {lie.name}: {lie.falsifies}" for lie in chosen), sep="\n")
+        print(*map(_about, chosen), sep="\n")
         return 0
     began = time.monotonic()
     verdicts = _all_tried(chosen, arguments.jobs)
@@ -44,6 +42,10 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.markdown is not None:
         arguments.markdown.write_text(markdown(verdicts), encoding="utf-8")
     return 1 if alive else 0
+
+
+def _about(lie: Lie) -> str:
+    return f"{lie.file}: {lie.name}: {lie.falsifies} ({' '.join(lie.tests)})"
 
 
 def _all_tried(lies: Sequence[Lie], jobs: int) -> list[Verdict]:

@@ -65,7 +65,7 @@ class Lane:
     """A copy of the tree; ``with Lane() as lane: lane.tried(lie)``."""
 
     def __enter__(self) -> Lane:
-        self._place = Path(tempfile.mkdtemp(prefix="lies-"))
+        self._place = Path(tempfile.mkdtemp(prefix="lie-"))
         self._tree = self._place / "tree"
         self._tree.mkdir()
         for name in _NEEDED:

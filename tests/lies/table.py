@@ -10,6 +10,8 @@ from tests.lies import (
     about_edge,
     about_end,
     about_loop,
+    about_rounds,
+    about_surface,
     about_sweep,
 )
 from tests.lies.lie import Lie
@@ -21,7 +23,9 @@ LIES: list[Lie] = [
     *about_distill.LIES,
     *about_end.LIES,
     *about_edge.LIES,
+    *about_surface.LIES,
     *about_sweep.LIES,
+    *about_rounds.LIES,
     *about_loop.LIES,
     *about_benchmark.LIES,
     *about_allocator.LIES,

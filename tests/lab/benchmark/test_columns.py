@@ -179,7 +179,7 @@ def test_a_score_is_what_the_cells_of_that_seed_are_worth(asked: list[Any]) -> N
     }
 
     def worth(name: str) -> list[float]:
-        return got.worth[got.policies.index(name), 0].tolist()
+        return [float(v) for v in got.worth[got.policies.index(name), 0]]
 
     assert worth("listening") == pytest.approx([cells[0, 10, 1000], cells[1, 10, 1000]])
     assert worth("no-update") == pytest.approx(list(M0))
