@@ -333,8 +333,12 @@ class Rounds:
         """What the device holds after ``package``; the last one is kept, for it is judged first and
         then evaluated."""
         if self._held is None or self._held[0] != package.key:
-            data = (package.folder / "update.eeu").read_bytes()
-            self._held = (package.key, _end(self.world).apply(data, self.world.student))
+            file = package.folder / "update.eeu"
+            try:
+                decoded = _end(self.world).apply(file.read_bytes(), self.world.student)
+            except BadInput as error:
+                raise BadInput(f"{file}: {error}") from None
+            self._held = (package.key, decoded)
         return self._held[1]
 
     def _steps(self, stage: str, cell: Cell, total: int) -> OnStep:
