@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,13 @@ class DeviceEnd:
         """What the device runs once it has decoded ``package`` on top of what it is ``running``.
         Raises :class:`BadInput` for one that it cannot use; its model then stays."""
         return unpack(package, base=running)
+
+    def apply_file(self, package: Path, running: DetectionModel) -> DetectionModel:
+        """The same for a package on disk, which errors name."""
+        try:
+            return self.apply(package.read_bytes(), running)
+        except BadInput as error:
+            raise BadInput(f"{package}: {error}") from None
 
     def evaluate(self, model: DetectionModel, frames: Batch, truth: Dataset) -> Score:
         """COCO mAP of ``model`` on ``frames``: the pictures of ``truth`` as it sees them."""

@@ -359,11 +359,7 @@ class Rounds:
         then evaluated."""
         if self._held is None or self._held[0] != package.key:
             file = package.folder / "update.eeu"
-            try:
-                decoded = _end(self.world).apply(file.read_bytes(), self.world.student)
-            except BadInput as error:
-                raise BadInput(f"{file}: {error}") from None
-            self._held = (package.key, decoded)
+            self._held = (package.key, _end(self.world).apply_file(file, self.world.student))
         return self._held[1]
 
     def _steps(self, stage: str, cell: Cell, total: int) -> OnStep:

@@ -115,7 +115,7 @@ def test_pinned_weights_in_the_cache_are_compared_each_time(
     monkeypatch.setattr("endedge.lab.inputs.cache_folder", lambda: tmp_path / "cache")
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache/yolov8n.pt").write_bytes(b"another")
-    with pytest.raises(BadInput, match="yolov8n.pt is there but its sha256 is not"):
+    with pytest.raises(BadInput, match=r"yolov8n\.pt is there but its sha256 is not"):
         find_weights("yolov8n.pt", None)
     (tmp_path / "yolov8n.pt").write_bytes(b"fine-tuned")
     assert find_weights("yolov8n.pt", None) == Path("yolov8n.pt")
