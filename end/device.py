@@ -24,6 +24,7 @@ from endedge.distill.model import DetectionModel
 from endedge.distill.package.format import unpack
 from endedge.end.capture import covered, encode_batch, redact
 from endedge.end.metric import Score, evaluate
+from endedge.end.replicates import evaluate_resampled
 from endedge.end.selection import Observed, observe, select
 
 __all__ = ["DeviceEnd", "Picture", "Sent"]
@@ -129,3 +130,9 @@ class DeviceEnd:
     def evaluate(self, model: DetectionModel, frames: Batch, truth: Dataset) -> Score:
         """COCO mAP of ``model`` on ``frames``: the pictures of ``truth`` as it sees them."""
         return evaluate(model, frames, truth, self.device)
+
+    def resampled(
+        self, model: DetectionModel, frames: Batch, truth: Dataset, draws: NDArray[np.int64]
+    ) -> tuple[Score, NDArray[np.float64]]:
+        """The same, and mAP on ``draws`` of the frames (see :mod:`endedge.end.replicates`)."""
+        return evaluate_resampled(model, frames, truth, draws, self.device)
