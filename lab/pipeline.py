@@ -127,9 +127,9 @@ def bench_stage(
     cells = captured(surface, link)
     rules, sweep_hz = (
         rules_of(link, surface),
-        bandwidths(sendable(cells, config.held_back.fewest_frames), link, curves),
+        bandwidths(sendable(cells, config.fewest_frames), link, curves),
     )
-    points = Points.of(sendable(cells, config.held_back.fewest_frames))
+    points = Points.of(sendable(cells, config.fewest_frames))
     contest = Contest(curves, link, executable(rules, points), sweep_hz, points)
     allocations = split_sweep(curves, link, contest.rules, sweep_hz)
     write_atomic(folder / "allocation.csv", allocation_csv(allocations).encode())
@@ -169,7 +169,7 @@ def _studies(
     if config.benchmark.studies:
         cells, draws = captured(surface, config.link), config.benchmark.error_draws
         found["heldout.csv"] = held_out(
-            cells, config.link, contest.bandwidths_hz, say, config.held_back.fewest_frames
+            cells, config.link, contest.bandwidths_hz, say, config.fewest_frames
         )
         found["errors.csv"] = injected_errors(contest, cells, draws, say)
     for name in FILES:

@@ -69,7 +69,7 @@ class Table:
         else:
             config = load_config(folder / "config.yaml", [*changes])
             name, link, about = config.name, config.link, {}
-            fewest = config.held_back.fewest_frames
+            fewest = config.fewest_frames
         draws = folder / "replicates.npz"
         return cls(
             name,

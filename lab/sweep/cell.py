@@ -46,6 +46,8 @@ VERSIONS = {
     "examples": 1,
 }
 
+_CHOOSING = 2  # the same for what the frames choose (edge/choosing.py): of such cells alone
+
 Say = Callable[[str], None]
 
 
@@ -335,7 +337,7 @@ class Rounds:
         """The policy of adaptation, for the names of nodes; nothing for the fixed one, as its
         nodes were named before there was another."""
         policy = self.world.config.adaptation.policy
-        return {} if policy == "fixed" else {"adaptation": policy}
+        return {} if policy == "fixed" else {"adaptation": f"{policy}-{_CHOOSING}"}
 
     def _edge(self, cell: Cell) -> EdgeEnd:
         def watch(stage: str, total: int) -> OnStep:
