@@ -20,10 +20,10 @@ from endedge.lab.benchmark.benchmark import (
     rows_csv,
     rules_of,
 )
-from endedge.lab.benchmark.replicates import Replicates
 from endedge.lab.benchmark.score import score
 from endedge.lab.benchmark.table import Table
 from endedge.lab.config import Link
+from endedge.lab.sweep.replicates import Replicates
 
 # mAP by (frames, budget), of seed 0 and of seed 1.
 MAPS = {

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from endedge.allocator.fitting.surface import COLUMNS
+from endedge.edge.edge import Student
 from endedge.lab.store import Node
 from endedge.lab.sweep.cell import Cell, Rounds
 from endedge.lab.sweep.grid import surface_csv
@@ -18,8 +20,9 @@ RECORDS: dict[str, dict[str, Any]] = {
     "start": {"map": 0.11, "map50": 0.12, "teacher_map": 0.13, "seconds": 1.0},
     "upload": {"upload_bytes": 21},
     "teacher": {"map": 0.31, "map50": 0.32, "seconds": 2.0, "share": 0.5, "steps": 33},
-    "whole": {"map": 0.41, "seconds": 4.0, "share": 0.75, "steps": 43},
-    "cut": {"seconds": 8.0, "steps": 53},
+    "other": {"map": 0.41, "seconds": 4.0, "share": 0.25, "candidate": "adapter", "steps": 43},
+    "whole": {"map": 0.42, "seconds": 8.0, "share": 0.75, "candidate": "front", "steps": 44},
+    "cut": {"seconds": 64.0, "steps": 53},
     "package": {
         "update_bytes": 61,
         "params": 62,
@@ -27,9 +30,13 @@ RECORDS: dict[str, dict[str, Any]] = {
         "prune": 0.64,
         "mode": "delta",
         "seconds": 16.0,
+        "student": "small.pt",
+        "keep": 0.5,
     },
-    "cell": {"map": 0.71, "map50": 0.72, "seconds": 32.0},
+    "cell": {"map": 0.71, "map50": 0.72, "seconds": 32.0, "adapter": "fixed"},
 }
+# Two architectures, and the second one cut to a half, which is what the package is of.
+MENU = (Student("medium.pt"), Student("small.pt"), Student("small.pt", 0.5))
 CELL = Cell(seed=7, frames=5, codec="webp-q50-96", budget_bytes=99)
 WANTED = {
     "cell": "cell-key",
@@ -49,10 +56,16 @@ WANTED = {
     "teacher_map": 0.31,
     "decoded_map": 0.71,
     "seconds_teacher": 2.0,
-    "seconds_student": 12.0,  # of the whole student and of the one that was cut from it
+    "seconds_student": 76.0,  # of all students
     "seconds_pack": 16.0,
     "seconds_eval": 32.0,
     "sent": 1,
+    "student": "small.pt",
+    "keep": 0.5,
+    "labels": "mix-9",
+    "candidate": "front",  # of the whole one, which the one that is sent was cut from
+    "share": 0.75,
+    "adapter": "fixed",
 }
 
 
@@ -65,6 +78,8 @@ class ByHand(Rounds):
 
     def __init__(self, sent: bool) -> None:
         self.sent = sent
+        world: Any = SimpleNamespace(plan=SimpleNamespace(menu=MENU, labels="mix-9"))
+        self.world = world
         self.asked: dict[str, tuple[str, ...]] = {}
 
     def _given(self, name: str, *nodes: Node) -> Node:
@@ -81,7 +96,7 @@ class ByHand(Rounds):
         return self._given("teacher", upload)
 
     def students(self, cell: Cell, upload: Node, teacher: Node) -> list[Node]:
-        return [self._given("whole", upload, teacher), self._given("cut", upload, teacher)]
+        return [self._given(name, upload, teacher) for name in ("other", "whole", "cut")]
 
     def package(self, cell: Cell, upload: Node, students: Any) -> Node:
         return self._given("package", *students)
@@ -115,10 +130,11 @@ def test_stages_get_what_the_stages_before_made() -> None:
         "start": (),
         "upload": (),
         "teacher": ("upload-key",),
+        "other": ("upload-key", "teacher-key"),
         "whole": ("upload-key", "teacher-key"),
         "cut": ("upload-key", "teacher-key"),
-        "package": ("whole-key", "cut-key"),
-        "verdict": ("package-key", "whole-key"),  # judged beside the whole one
+        "package": ("other-key", "whole-key", "cut-key"),
+        "verdict": ("package-key", "other-key"),  # beside the first of the menu
         "cell": ("package-key", "start-key"),
     }
 
