@@ -6,6 +6,8 @@ from tests.lies.lie import Lie
 
 __all__ = ["LIES"]
 
+ECONOMICS = ("tests/allocator/solve/test_robust_economics_regimes.py",)
+POLICIES = ("tests/allocator/test_policies.py",)
 LIES = [
     Lie(
         "rounding knows the accuracy",
@@ -78,5 +80,109 @@ LIES = [
         "downlink=prices.up_per_gb * update_bytes / 1e9",
         "the cost of packages is the uplink's",
         ("tests/allocator/solve/test_robust_economics_regimes.py",),
+    ),
+    Lie(
+        "the downlink is as the uplink, pipelined",
+        "allocator/problem.py",
+        "down = 8.0 / (period * link.down_bit_per_s_per_hz)",
+        "down = 8.0 / (period * link.up_bit_per_s_per_hz)",
+        "packages travel at the uplink's efficiency",
+        ("tests/lab/benchmark/test_columns.py",),
+    ),
+    Lie(
+        "the downlink is as the uplink, in turns",
+        "allocator/problem.py",
+        "down = 8.0 / (hz * link.down_bit_per_s_per_hz)",
+        "down = 8.0 / (hz * link.up_bit_per_s_per_hz)",
+        "packages travel at the uplink's efficiency",
+        ("tests/lab/benchmark/test_columns.py",),
+    ),
+    Lie(
+        "applying takes no time",
+        "allocator/problem.py",
+        "fresh = 1.0 - rules.apply_s / period if average else 1.0",
+        "fresh = 1.0",
+        "the time until the new model runs does not count",
+        ("tests/lab/benchmark/test_columns.py",),
+    ),
+    Lie(
+        "half is six tenths",
+        "allocator/policies.py",
+        "return known.budget.with_share(0.5)",
+        "return known.budget.with_share(0.6)",
+        "the equal split is not equal",
+        POLICIES,
+    ),
+    Lie(
+        "monotone has a family",
+        "allocator/policies.py",
+        "return _at(known, known.curves.reference.predict(points.upload_bytes, points.update_bytes))",
+        "return _at(known, known.curves.joint.value(points.upload_bytes, points.update_bytes))",
+        "the reference without a family is the fitted curve",
+        POLICIES,
+    ),
+    Lie(
+        "the oracle believes the curves",
+        "allocator/policies.py",
+        "return _at(known, known.points.map)",
+        "return _at(known, known.curves.joint.value(known.points.upload_bytes, known.points.update_bytes))",
+        "the oracle is not the best that was measured",
+        ("tests/lab/benchmark/test_benchmark.py",),
+    ),
+    Lie(
+        "a deviation is a point's error",
+        "allocator/fitting/surface.py",
+        "map_error=np.sqrt(variance / seeds),",
+        "map_error=np.sqrt(variance),",
+        "the spread of seeds is said to be the error of their mean",
+        ("tests/allocator/fitting/test_surface.py",),
+    ),
+    Lie(
+        "bytes of the mean seed",
+        "allocator/fitting/surface.py",
+        "upload_bytes=most(surface.upload_bytes),",
+        "upload_bytes=mean(surface.upload_bytes),",
+        "a point is said to fit that does not fit for every seed",
+        ("tests/allocator/fitting/test_surface.py",),
+    ),
+    Lie(
+        "gain in points of a tenth",
+        "allocator/solve/economics.py",
+        "gain=prices.map_point_hour * (average_map - m0) * 100.0 * period_s / 3600.0,",
+        "gain=prices.map_point_hour * (average_map - m0) * 1000.0 * period_s / 3600.0,",
+        "accuracy is worth ten times its price",
+        ECONOMICS,
+    ),
+    Lie(
+        "accuracy is paid from zero",
+        "allocator/solve/economics.py",
+        "(average_map - m0) * 100.0 * period_s",
+        "average_map * 100.0 * period_s",
+        "the accuracy that was there before is counted as gained",
+        ECONOMICS,
+    ),
+    Lie(
+        "an hour of the edge is a minute",
+        "allocator/solve/economics.py",
+        "edge=prices.edge_gpu_hour * edge_s / 3600.0,",
+        "edge=prices.edge_gpu_hour * edge_s / 60.0,",
+        "the edge costs sixty times its price",
+        ECONOMICS,
+    ),
+    Lie(
+        "visits are free",
+        "allocator/solve/economics.py",
+        "return self.uplink + self.downlink + self.edge + self.visits",
+        "return self.uplink + self.downlink + self.edge",
+        "a visit to the device costs nothing",
+        ECONOMICS,
+    ),
+    Lie(
+        "narrow intervals",
+        "allocator/fitting/curves.py",
+        "tail = (1.0 - level) / 2.0",
+        "tail = (1.0 - level / 2) / 2.0",
+        "intervals are narrower than they say",
+        ("tests/allocator/fitting",),
     ),
 ]

@@ -6,6 +6,7 @@ from tests.lies.lie import Lie
 
 __all__ = ["LIES"]
 
+STAGES = ("tests/lab/sweep/test_stages.py",)
 STORE = ("tests/lab/test_store.py",)
 INPUTS = ("tests/lab/test_inputs.py",)
 GOLDEN = ("tests/lab/sweep/test_golden_cell.py",)
@@ -25,7 +26,7 @@ LIES = [
         "Captured(f, float(i), self.camera)",
         "Captured(f, float(i), Shift())",
         "the edge learns from frames that the device never saw",
-        GOLDEN,
+        STAGES,
     ),
     Lie(
         "the device is scored on what it uploaded",
@@ -90,5 +91,61 @@ LIES = [
         "elif False:",
         "a figure that was edited by hand is a result",
         STORE,
+    ),
+    Lie(
+        "only the first seed is measured",
+        "lab/sweep/grid.py",
+        "for seed in config.seeds\n",
+        "for seed in config.seeds[:1]\n",
+        "the grid has no repetitions",
+        ("tests/lab/sweep/test_stages.py",),
+    ),
+    Lie(
+        "all seeds upload the same frames",
+        "lab/sweep/inbox.py",
+        "self.world.captured(self.seed)[: self.frames]",
+        "self.world.captured(0)[: self.frames]",
+        "repetitions share their frames",
+        STAGES,
+    ),
+    Lie(
+        "all frames are uploaded",
+        "lab/sweep/inbox.py",
+        "self.world.captured(self.seed)[: self.frames]",
+        "self.world.captured(self.seed)",
+        "a cell of few frames learns from all",
+        STAGES,
+    ),
+    Lie(
+        "the edge learns from the originals",
+        "lab/sweep/inbox.py",
+        "received = edge.receive(self.sent, {",
+        'end = type(self.end)(type(self.end.codec).parse("webp-q90-8192"), world.side, world.device)\n        received = edge.receive(end.encode(world.captured(self.seed)[: self.frames]).batch, {',
+        "what the codec lost is not lost for the edge",
+        STAGES,
+    ),
+    Lie(
+        "map50 of a teacher is its map",
+        "lab/sweep/evaluating.py",
+        'return {"map": score.map, "map50": score.map50, "seconds": time',
+        'return {"map": score.map, "map50": score.map, "seconds": time',
+        "mAP50 is never measured",
+        STAGES,
+    ),
+    Lie(
+        "map50 of a package is its map",
+        "lab/sweep/evaluating.py",
+        '"map50": score.map50, "groups": groups',
+        '"map50": score.map, "groups": groups',
+        "mAP50 is never measured",
+        STAGES,
+    ),
+    Lie(
+        "replicates in other units",
+        "lab/sweep/evaluating.py",
+        "np.rint(replicates / UNIT)",
+        "np.rint(replicates / UNIT / 2)",
+        "errors over frames are half of what they are",
+        STAGES,
     ),
 ]

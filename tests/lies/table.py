@@ -9,8 +9,11 @@ from tests.lies import (
     about_distill,
     about_edge,
     about_end,
+    about_import,
+    about_link,
     about_loop,
     about_rounds,
+    about_server,
     about_surface,
     about_sweep,
 )
@@ -20,9 +23,12 @@ __all__ = ["LIES"]
 
 LIES: list[Lie] = [
     *about_data.LIES,
+    *about_import.LIES,
+    *about_link.LIES,
     *about_distill.LIES,
     *about_end.LIES,
     *about_edge.LIES,
+    *about_server.LIES,
     *about_surface.LIES,
     *about_sweep.LIES,
     *about_rounds.LIES,
