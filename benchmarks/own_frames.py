@@ -23,8 +23,8 @@ from endedge.data.coco import Dataset
 from endedge.data.generated import generate
 from tests.exports import TOOLS
 
-DETECTORS = ("--teacher", "endedge:demo/teacher.safetensors")
-DETECTORS += ("--student", "endedge:demo/student.safetensors")
+DETECTORS = ["--teacher", "endedge:demo/teacher.safetensors"]
+DETECTORS += ["--student", "endedge:demo/student.safetensors"]
 
 
 def main() -> None:
