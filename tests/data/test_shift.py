@@ -43,7 +43,7 @@ def test_boxes_go_where_the_things_go(
     w, h = min(w, WIDTH - x), min(h, HEIGHT - y)
     picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     picture[y : y + h, x : x + w] = (255, 0, 0)  # red, as neither ground nor border is
-    camera = Shift("viewpoint", severity, 3)  # type: ignore[arg-type]
+    camera = Shift("viewpoint", severity, 3)
     seen = camera.apply(picture, image_id)
     moved = camera.annotated(_dataset((x, y, w, h), image_id=image_id)).frames[0]
     red = (seen[..., 0] > 100) & (seen[..., 2] < 60)
@@ -58,7 +58,7 @@ def test_boxes_go_where_the_things_go(
 def test_things_are_smaller_the_further_away_they_are() -> None:
     areas = []
     for severity in range(1, 6):
-        camera = Shift("viewpoint", severity, 0)  # type: ignore[arg-type]
+        camera = Shift("viewpoint", severity, 0)
         box = camera.annotated(_dataset((60, 45, 40, 30))).frames[0].boxes[0]
         areas.append(float(box[2] * box[3]))
     assert areas == sorted(areas, reverse=True)
