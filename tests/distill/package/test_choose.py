@@ -11,7 +11,7 @@ from endedge.data.errors import BadInput
 from endedge.distill.layers import layers
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, build_detector, clone, count_parameters
-from endedge.distill.package import packing
+from endedge.distill.package import packing, sensitivity
 from endedge.distill.package.choose import pack_best
 from endedge.distill.package.packing import pack
 from endedge.distill.pruning import prune
@@ -78,7 +78,7 @@ def test_nothing_that_fits_is_bad_input() -> None:
 
 def test_the_packer_looks_at_the_frames_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
-    real = packing.measure
+    real = sensitivity.measure
 
     def measure(model: DetectionModel, pictures: torch.Tensor, *around: Any) -> Any:
         seen.append(pictures)

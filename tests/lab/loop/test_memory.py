@@ -293,7 +293,11 @@ def test_a_job_starts_from_the_round_that_its_device_runs(
     for device_id, rounds in (("cam-1", (1, 2)), ("cam-2", (1, 2, 3))):
         store = Store(tmp_path / device_id)
         for k in rounds:
-            store.node("answer", {"round": k}, lambda folder, k=k: {"round": k, "sent": True})
+
+            def made(folder: Path, k: int = k) -> dict[str, Any]:
+                return {"round": k, "sent": True}
+
+            store.node("answer", {"round": k}, made)
     asked: list[tuple[str, int | None, list[int]]] = []
 
     def answer(
