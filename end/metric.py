@@ -21,6 +21,7 @@ from pycocotools.cocoeval import COCOeval
 from endedge.data.coco import Dataset
 from endedge.data.frames import Batch
 from endedge.distill.model import DetectionModel
+from endedge.distill.precision import computing
 from endedge.end.inference import Detections, detect
 
 __all__ = ["FAST", "Score", "coco_map", "evaluate"]
@@ -82,8 +83,9 @@ def _compared(truth: dict[str, Any], results: Any, fast: bool) -> Any:
 
 
 def evaluate(model: DetectionModel, frames: Batch, truth: Dataset, device: str = "cpu") -> Score:
-    """Detect on ``frames`` (the pictures of ``truth``, same order) and score."""
-    return coco_map(truth, detect(model, frames, device=device))
+    """Detect on ``frames`` (the pictures of ``truth``, same order), in fp32, and score."""
+    with computing("fp32", device):
+        return coco_map(truth, detect(model, frames, device=device))
 
 
 def _mean(precision: Any) -> float:

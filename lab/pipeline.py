@@ -39,7 +39,7 @@ from endedge.lab.report.results import Results
 from endedge.lab.store import Store
 from endedge.lab.sweep.adaptive import adaptive_sweep
 from endedge.lab.sweep.cell import Rounds
-from endedge.lab.sweep.grid import Progress, grid, surface_csv, sweep
+from endedge.lab.sweep.grid import Progress, decided, grid, surface_csv, sweep
 from endedge.lab.sweep.workers import one_thread
 
 __all__ = [
@@ -67,6 +67,7 @@ def measure_stage(
     ``width`` (mAP) only the cells that the allocation needs for so narrow a regret."""
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"--out {folder} is a file; give a folder")
+    config = decided(config, folder)
     if width is None:
         rows = sweep(config, folder, progress)
     else:

@@ -170,6 +170,7 @@ class Rounds:
             "recipe": asdict(recipe),
             "held_back": plan.held_back.model_dump(exclude={"least"}),
             "side": world.side,
+            **world.arithmetic,
             **self._chosen(),
         }
         return self._node("teacher", determinants, make)
