@@ -2,11 +2,15 @@
 strongly, how far.
 
 No depth is right everywhere: a shift of tone wants an adapter and nothing more, a dim camera the
-first layers, an unknown sensor all of them. So candidates train shortly on most of the frames
-and are judged on the rest, by groups (flight, scene) that lie on one side or the other; the better
-ones train longer and are judged on other groups (successive halving; K. Jamieson, A. Talwalkar,
-*Non-stochastic Best Arm Identification and Hyperparameter Optimization*, AISTATS 2016). All of
-this takes at most as many steps as the training of the winner, which then has all the frames.
+first layers, an unknown sensor all of them. So a few candidates that differ much train on two
+thirds of the frames and are judged on the rest, by groups (flight, scene) that lie on one side or
+the other; where that is too few frames to judge by, the thirds take turns. All of this takes at
+most as many steps as the training of the winner, which then has all the frames.
+
+Few and long trainings, not many short ones: after a handful of steps the careful candidate is
+ahead of the one that wins in the end, so halving a large field (K. Jamieson, A. Talwalkar,
+*Non-stochastic Best Arm Identification and Hyperparameter Optimization*, AISTATS 2016) threw out
+the winners first (docs/log.md).
 """
 
 from __future__ import annotations
@@ -43,9 +47,10 @@ __all__ = [
 ]
 
 _FOLDS = 3
+_MOST_TURNS = 2  # folds that judge: more would leave each training too short
 _MOST_JUDGED = 64  # frames of a fold, or on which adapters are compared
-_LEAST_STEPS = 4  # of a candidate in the first rung
-_FINALISTS = 2
+_ENOUGH_JUDGED = 20  # frames; with fewer in a fold another one judges too
+_LEAST_STEPS = 4  # of a candidate's training
 _FULL_RATE_FRAMES = 128  # below, the rate of a candidate falls with the root of their number
 _SHARES = (0.25, 0.5, 0.75, 1.0)
 
@@ -75,13 +80,13 @@ class Candidate:
         )
 
 
-#: From the most careful on: where steps are short, the last ones are left out.
+#: From the most careful on: where steps are short, the last ones are left out. A tone that is off
+#: wants the first, a dim camera the second, an unknown sensor the third; what lies between them
+#: (all layers gently, the first ones with statistics that follow) won nowhere by much.
 CANDIDATES: tuple[Candidate, ...] = (
     Candidate("adapter", 0, 1e-2, False),
     Candidate("front", 5, 5e-4, False),
-    Candidate("all-gentle", None, 2e-4, False),
-    Candidate("all-strong", None, 1e-3, True),
-    Candidate("front-following", 5, 5e-4, True),
+    Candidate("all", None, 1e-3, True),
 )
 
 
@@ -100,10 +105,7 @@ class Prior:
         """Mean and deviation of the true gain after ``gains`` (n,) of frames in ``groups``.
         Frames of a group count together: the error is that of the sums over groups."""
         n = len(gains)
-        sums: dict[str, float] = {}
-        for gain, group in zip(gains - gains.mean(), groups, strict=True):
-            sums[group] = sums.get(group, 0.0) + float(gain)
-        spread = sum(v * v for v in sums.values()) / n  # of one frame, as if they were alone
+        spread = _spread(gains, groups)
         noise = (self.weight * self.noise**2 + n * spread) / (self.weight + n)
         precision = n / max(noise, 1e-12)
         own = 1 / max(self.deviation, 1e-12) ** 2
@@ -133,7 +135,7 @@ class Evidence:
 class Chosen(Adapted):
     """The adapted detector and why: ``candidate`` (``none``: nothing was trained), the ``kind``
     of its input adapter, the ``evidence``, training steps spent on choosing and on the winner,
-    and the mean gain of everything tried (``trials``: rung, candidate, share, gain)."""
+    and the mean gain of everything tried (``trials``: fold, candidate, share, gain)."""
 
     candidate: str = "none"
     kind: str = "none"
@@ -155,16 +157,23 @@ class Chosen(Adapted):
 
 
 def choose_adapter(
-    start: DetectionModel, frames: Batch, *, device: str = "cpu", sure: float = 1.0
+    start: DetectionModel,
+    frames: Batch,
+    *,
+    groups: Sequence[str] | None = None,
+    device: str = "cpu",
+    sure: float = 1.0,
 ) -> tuple[DetectionModel, dict[str, float]]:
     """``start`` behind the input adapter under which it finds the labels of ``frames`` best, and
     the mean loss of each one tried.
 
     Every curve of :data:`~endedge.distill.adapter.STARTS` with and without the stretch of each
     frame. No adapter, or the one that ``start`` has, is kept unless another is better by more
-    than ``sure`` standard errors (paired by frame). Nothing is trained.
+    than ``sure`` standard errors (paired by frame, over ``groups`` (n,) where there are at least
+    three of them). Nothing is trained.
     """
     judges = frames.take(range(min(len(frames), _MOST_JUDGED)))
+    named = groups_of(None if groups is None else groups[: len(judges)], len(judges), _FOLDS)
     before = held_back_losses(start, judges, device)
     best, best_gain, losses = start, 0.0, {"as it is": float(before.mean())}
     for per_frame in (False, True):
@@ -176,9 +185,8 @@ def choose_adapter(
             after = held_back_losses(trial, judges, device)
             losses[curve + "+stretch" * per_frame] = float(after.mean())
             gains = _gains(before, after)
-            error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
             gain = float(gains.mean())
-            if gain > sure * error and gain > best_gain:
+            if gain > sure * _error(gains, named) and gain > best_gain:
                 best, best_gain = trial, gain
     return best, losses
 
@@ -208,14 +216,13 @@ def choose_and_train(
     if not candidates:
         raise BadInput("no candidates to choose an adaptation from")
     named = groups_of(groups, n, _FOLDS)
-    first, _ = choose_adapter(start, frames, device=device)
+    first, _ = choose_adapter(start, frames, groups=groups, device=device)
     search = _Search(start, first, frames, named, recipe, objective, device)
-    budget = recipe.steps
-    field_ = list(candidates)[: max(1, budget // 2 // _LEAST_STEPS)]
-    search.rung(field_, 0, budget // 2 // len(field_))
-    finalists = search.best(field_)[:_FINALISTS]
-    search.rung(finalists, 1, (budget - budget // 2) // len(finalists))
-    winner, share = search.winner(finalists)
+    tried = list(candidates)[: max(1, recipe.steps // _LEAST_STEPS)]
+    turns = search.turns(recipe.steps // (len(tried) * _LEAST_STEPS))
+    for fold in turns:
+        search.turn(tried, fold, recipe.steps // (len(tried) * len(turns)))
+    winner, share = search.winner(tried)
     evidence = search.evidence(winner, share, prior)
     if winner is None:
         trained = 0
@@ -259,6 +266,22 @@ def judge_chosen(
     return Verdict(evidence.before, after, error, evidence.frames, 1, sure)
 
 
+def _spread(gains: Floats, groups: Sequence[str]) -> float:
+    """Variance of one frame's gain, as if frames were alone: of the sums over groups."""
+    sums: dict[str, float] = {}
+    for gain, group in zip(gains - gains.mean(), groups, strict=True):
+        sums[group] = sums.get(group, 0.0) + float(gain)
+    return sum(v * v for v in sums.values()) / len(gains)
+
+
+def _error(gains: Floats, groups: Sequence[str]) -> float:
+    """Standard error of the mean of ``gains`` (n,) of frames in ``groups``; infinite for one
+    group, which says nothing of others."""
+    if (m := len(set(groups))) < 2 or not np.isfinite(gains).all():
+        return math.inf
+    return math.sqrt(_spread(gains, groups) / len(gains) * m / (m - 1))
+
+
 def _gains(before: Floats, after: Floats) -> Floats:
     """Log ratio of the losses of each frame (n,); minus infinity where a training blew up.
 
@@ -270,7 +293,7 @@ def _gains(before: Floats, after: Floats) -> Floats:
 
 
 class _Search:
-    """The rungs: what was trained for how many steps, and what each frame then gained."""
+    """What was tried: trained on all folds but one, and what each frame of that then gained."""
 
     def __init__(
         self,
@@ -309,7 +332,21 @@ class _Search:
             return learn_adapter(start, frames, recipe, device=self._device, on_step=on_step)
         return train(start, frames, self._objective, recipe, device=self._device, on_step=on_step)
 
-    def rung(self, candidates: Sequence[Candidate], fold: int, steps: int) -> None:
+    def turns(self, most: int) -> list[int]:
+        """The folds that judge: those of many groups first, until there are enough frames of two
+        groups or more; at most ``most`` of them."""
+        groups = [set[str]() for _ in range(_FOLDS)]
+        for group, fold in zip(self._groups, self._folds, strict=True):
+            groups[fold].add(group)
+        order = sorted(range(_FOLDS), key=lambda fold: -len(groups[fold]))
+        chosen = order[:1]
+        for fold in order[1 : max(1, min(most, _MOST_TURNS))]:
+            judges = sum(self._folds.count(f) for f in chosen)
+            if judges < _ENOUGH_JUDGED or sum(len(groups[f]) for f in chosen) < 2:
+                chosen.append(fold)
+        return chosen
+
+    def turn(self, candidates: Sequence[Candidate], fold: int, steps: int) -> None:
         """Train each for ``steps`` on all but ``fold``, judge it on that."""
         inside = [i for i, f in enumerate(self._folds) if f == fold]
         training = [i for i, f in enumerate(self._folds) if f != fold]
@@ -333,30 +370,30 @@ class _Search:
 
     def _note(self, fold: int, name: str, share: float, gains: Floats) -> None:
         self._gains.setdefault((name, share), {})[fold] = gains
-        self.trials.append((f"rung {fold + 1}", name, share, max(-99.0, float(gains.mean()))))
+        self.trials.append((f"fold {fold + 1}", name, share, max(-99.0, float(gains.mean()))))
 
-    def _mean(self, name: str, share: float) -> float:
-        """Mean gain over the folds: each counts once, however many frames it has."""
-        return float(np.mean([g.mean() for g in self._gains[name, share].values()]))
+    def _all(self, name: str, share: float) -> Floats:
+        """Gains of all frames that judged, fold after fold."""
+        folds = self._gains[name, share]
+        return np.concatenate([folds[f] for f in sorted(folds)])
 
-    def best(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Best first, each at its best share."""
-        return sorted(candidates, key=lambda c: -max(self._mean(c.name, s) for s in _SHARES))
+    def _judging(self) -> list[str]:
+        """The groups of those frames."""
+        return [self._groups[i] for f in sorted(self._judges) for i in self._judges[f]]
 
     def winner(self, candidates: Sequence[Candidate]) -> tuple[Candidate | None, float]:
-        """The best of those that were in every rung, and its share; None where doing nothing but
-        the first adapter is as good."""
-        top = self.best(candidates)[0]
-        share = max(_SHARES, key=lambda s: self._mean(top.name, s))
-        if self._mean(top.name, share) <= self._mean("none", 0.0):
+        """The best candidate at its best share; None where that is not surely better, by one
+        standard error, than the first adapter and nothing trained."""
+        every = [(c, s) for c in candidates for s in _SHARES]
+        best, share = max(every, key=lambda at: float(self._all(at[0].name, at[1]).mean()))
+        ahead = self._all(best.name, share) - self._all("none", 0.0)
+        if not float(ahead.mean()) > _error(ahead, self._judging()):
             return None, 0.0
-        return top, share
+        return best, share
 
     def evidence(self, winner: Candidate | None, share: float, prior: Prior) -> Evidence:
         name = "none" if winner is None else winner.name
-        folds = self._gains[name, share]
-        gains = np.concatenate([folds[f] for f in sorted(folds)])
-        groups = [self._groups[i] for f in sorted(folds) for i in self._judges[f]]
         before = float(np.exp(np.log(np.concatenate(list(self._before.values()))).mean()))
+        gains, groups = self._all(name, share), self._judging()
         gain, error = prior.posterior(gains, groups)
         return Evidence(gain, error, before, len(gains), len(set(groups)))

@@ -15,6 +15,7 @@ from ultralytics.utils.nms import non_max_suppression
 
 from endedge.data.frames import Batch
 from endedge.distill.model import DetectionModel, clone
+from endedge.distill.precision import computing
 
 __all__ = ["Detections", "Network", "detect", "detect_square", "suppressed"]
 
@@ -46,11 +47,13 @@ def detect(
     min_score: float = _MIN_SCORE,
     device: torch.device | str = "cpu",
 ) -> list[Detections]:
-    """Run ``model`` over ``frames`` (letterboxed uint8) and return detections in frame px."""
+    """Run ``model`` over ``frames`` (letterboxed uint8) and return detections in frame px; in
+    fp32, whatever trainings compute in."""
     model = clone(model).to(device).eval().fuse(verbose=False)
     model.to(memory_format=torch.channels_last)  # an eighth off the time of a processor
     windows = _by_window(frames, int(model.stride.max()), batch_size)
-    return _detected(lambda images: model(images)[0], frames, windows, min_score, device)
+    with computing("fp32", str(device)):
+        return _detected(lambda images: model(images)[0], frames, windows, min_score, device)
 
 
 @torch.inference_mode()

@@ -21,10 +21,9 @@ from pycocotools.cocoeval import COCOeval
 from endedge.data.coco import Dataset
 from endedge.data.frames import Batch
 from endedge.distill.model import DetectionModel
-from endedge.distill.precision import computing
 from endedge.end.inference import Detections, detect
 
-__all__ = ["FAST", "Score", "coco_map", "evaluate"]
+__all__ = ["FAST", "Score", "coco_map", "evaluate", "matched"]
 
 FAST = importlib.util.find_spec("hotcoco") is not None
 
@@ -44,6 +43,26 @@ def coco_map(truth: Dataset, detections: Sequence[Detections], *, fast: bool = F
     Classes without a box in ``truth`` do not count, as in COCOeval. With no boxes at all the
     score is 0, not COCOeval's −1. ``fast``: by hotcoco.
     """
+    run = _matched(truth, detections, fast)
+    if run is None:
+        return Score(0.0, 0.0, len(truth))
+    with contextlib.redirect_stdout(io.StringIO()):
+        run.accumulate()
+    precision = np.asarray(run.eval["precision"])[:, :, :, 0, 0]  # iou, recall, class
+    return Score(_mean(precision), _mean(precision[0]), len(truth))
+
+
+def matched(
+    truth: Dataset, detections: Sequence[Detections], *, fast: bool = FAST
+) -> list[dict[str, Any]]:
+    """Which detections find which boxes: COCOeval's ``evalImgs``, one entry a class and frame
+    that has any of either, by class and frame. Empty where nothing was detected."""
+    run = _matched(truth, detections, fast)
+    return [] if run is None else [entry for entry in run.evalImgs if entry is not None]
+
+
+def _matched(truth: Dataset, detections: Sequence[Detections], fast: bool) -> Any:
+    """COCOeval with every detection matched; None where there is none."""
     ids = np.array(truth.category_ids, np.float64)
     results = np.concatenate(
         [np.zeros((0, 7))]
@@ -60,15 +79,13 @@ def coco_map(truth: Dataset, detections: Sequence[Detections], *, fast: bool = F
         ]
     )
     if not len(results):
-        return Score(0.0, 0.0, len(truth))
+        return None
     with contextlib.redirect_stdout(io.StringIO()):
         run = _compared(_as_coco(truth), results, fast)
         run.params.areaRng, run.params.areaRngLbl = run.params.areaRng[:1], ["all"]
         run.params.maxDets = [100]  # only what mAP and mAP50 need; the values stay the same
         run.evaluate()
-        run.accumulate()
-    precision = np.asarray(run.eval["precision"])[:, :, :, 0, 0]  # iou, recall, class
-    return Score(_mean(precision), _mean(precision[0]), len(truth))
+    return run
 
 
 def _compared(truth: dict[str, Any], results: Any, fast: bool) -> Any:
@@ -83,9 +100,8 @@ def _compared(truth: dict[str, Any], results: Any, fast: bool) -> Any:
 
 
 def evaluate(model: DetectionModel, frames: Batch, truth: Dataset, device: str = "cpu") -> Score:
-    """Detect on ``frames`` (the pictures of ``truth``, same order), in fp32, and score."""
-    with computing("fp32", device):
-        return coco_map(truth, detect(model, frames, device=device))
+    """Detect on ``frames`` (the pictures of ``truth``, same order) and score."""
+    return coco_map(truth, detect(model, frames, device=device))
 
 
 def _mean(precision: Any) -> float:

@@ -405,6 +405,13 @@ class Config(_Section):
             )
         return self
 
+    @property
+    def fewest_frames(self) -> int:
+        """Uploaded frames below which no update is ever sent, as the policy of adaptation has it;
+        0 where none ever is."""
+        chosen = self.adaptation.policy == "chosen"
+        return LEAST_FRAMES if chosen else self.held_back.fewest_frames
+
     @model_validator(mode="after")
     def _no_repeats(self) -> Config:
         grids: dict[str, Sequence[Any]] = {

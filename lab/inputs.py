@@ -274,10 +274,11 @@ def find_weights(name: str, root: str | None) -> Path:
             raise BadInput(f"weights not found: the package ships no {name}")
         return shipped
     cache = cache_folder() / name
-    places = [Path(name), *([Path(root) / name] if root else []), cache]
-    for place in places:
+    for place in [Path(name), *([Path(root) / name] if root else [])]:
         if place.is_file():
             return place
+    if cache.is_file():
+        return fetch_weights(name, cache)[0]  # not asked for again, only compared
     put = Path(root) / name if root else cache
     if root and not Path(root).is_dir():
         raise BadInput(f"weights.root is not a folder: {root} (looking for {name})")

@@ -40,6 +40,7 @@ from endedge.lab.store import Store
 from endedge.lab.sweep.adaptive import adaptive_sweep
 from endedge.lab.sweep.cell import Rounds
 from endedge.lab.sweep.grid import Progress, decided, grid, surface_csv, sweep
+from endedge.lab.sweep.replicates import Replicates
 from endedge.lab.sweep.workers import one_thread
 
 __all__ = [
@@ -63,7 +64,8 @@ def run(config: Config, folder: Path, progress: Progress) -> Path:
 def measure_stage(
     config: Config, folder: Path, progress: Progress, width: float | None = None
 ) -> Path:
-    """Measure the grid → ``config.yaml``, ``cells/``, ``surface.csv``, ``examples.json``; with
+    """Measure the grid → ``config.yaml``, ``cells/``, ``surface.csv``, ``replicates.npz``,
+    ``examples.json``; with
     ``width`` (mAP) only the cells that the allocation needs for so narrow a regret."""
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"--out {folder} is a file; give a folder")
@@ -73,6 +75,7 @@ def measure_stage(
     else:
         rows = adaptive_sweep(config, folder, progress, width)
     write_atomic(folder / "surface.csv", surface_csv(rows).encode())
+    _replicates(config, folder, [str(row["cell"]) for row in rows])
     _examples(config, folder, progress)
     return folder / "surface.csv"
 
@@ -91,6 +94,13 @@ def _examples(config: Config, folder: Path, progress: Progress) -> None:
     (folder / "examples.json").unlink(missing_ok=True)
     if node is not None:
         write_atomic(folder / "examples.json", (node.folder / "examples.json").read_bytes())
+
+
+def _replicates(config: Config, folder: Path, cells: Sequence[str]) -> None:
+    """mAP of all ``cells`` on the same draws of the evaluation frames → ``replicates.npz``."""
+    start = Rounds(World.of(config, folder), Store(folder), lambda message: None).start()
+    found = Replicates.gathered(folder / "nodes", start.key, start.record["groups"], cells)
+    found.write(folder / "replicates.npz")
 
 
 def fit_stage(folder: Path) -> Curves:
@@ -118,9 +128,9 @@ def bench_stage(
     cells = captured(surface, link)
     rules, sweep_hz = (
         rules_of(link, surface),
-        bandwidths(sendable(cells, config.held_back.fewest_frames), link, curves),
+        bandwidths(sendable(cells, config.fewest_frames), link, curves),
     )
-    points = Points.of(sendable(cells, config.held_back.fewest_frames))
+    points = Points.of(sendable(cells, config.fewest_frames))
     contest = Contest(curves, link, executable(rules, points), sweep_hz, points)
     allocations = split_sweep(curves, link, contest.rules, sweep_hz)
     write_atomic(folder / "allocation.csv", allocation_csv(allocations).encode())
@@ -160,7 +170,7 @@ def _studies(
     if config.benchmark.studies:
         cells, draws = captured(surface, config.link), config.benchmark.error_draws
         found["heldout.csv"] = held_out(
-            cells, config.link, contest.bandwidths_hz, say, config.held_back.fewest_frames
+            cells, config.link, contest.bandwidths_hz, say, config.fewest_frames
         )
         found["errors.csv"] = injected_errors(contest, cells, draws, say)
     for name in FILES:
@@ -184,6 +194,8 @@ def _executed(
         return cells
     rows = sweep(config, folder, progress, more)
     write_atomic(folder / "executed.csv", surface_csv(rows).encode())
+    measured_too = Surface.read(folder / "surface.csv").joined(Surface.from_rows(rows))
+    _replicates(config, folder, [str(name) for name in measured_too.cell])
     return cells.joined(Surface.from_rows(rows))
 
 
