@@ -8,6 +8,7 @@ better: its points could not be compared otherwise.
 from __future__ import annotations
 
 import logging
+import math
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -15,10 +16,11 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from endedge.data.storage import locked, write_atomic
 from endedge.distill.losses import heads
-from endedge.distill.model import DetectionModel, clone
+from endedge.distill.model import clone
 from endedge.distill.precision import autocast, computing
 from endedge.lab.config import Config, load_config
 from endedge.lab.inputs import World
@@ -32,6 +34,7 @@ Paces = Mapping[str, float]
 _SECONDS = 2.0  # that are spent on measuring
 _WORTH = 1.25  # so much faster than fp32 a less exact precision must be to be chosen
 _SLOW = 1.1  # as long as fp32
+_HOPELESS = 4.0  # as long, on two pictures
 _log = logging.getLogger("endedge")
 
 
@@ -61,7 +64,7 @@ def settled_here(config: Config, folder: Path) -> Config:
     def measure() -> Paces:
         world = World.of(config, folder)
         with one_thread():
-            return step_seconds(world.student, world.side, world.device)
+            return step_seconds(world)
 
     config = settled(config, folder, measure)
     warn_if_slow(config, folder, measure)
@@ -106,36 +109,37 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def step_seconds(
-    model: DetectionModel, side: int, device: str, seconds: float = _SECONDS
-) -> dict[str, float]:
-    """The shortest step (forward and backward through all layers) of ``model`` on squares of
-    ``side`` px in each precision that ``device`` has, fp32 first; measured in turns until
-    ``seconds`` are over, at least once. Processor time on a CPU, so that a busy machine does not
-    decide."""
-    gpu = device != "cpu"
+def step_seconds(world: World, seconds: float = _SECONDS) -> dict[str, float]:
+    """The shortest step (forward and backward through all layers) of the student, with its batch
+    and side, in each precision that the device has, fp32 first; in turns until ``seconds`` are
+    over, at least once. Two pictures go first: what is much slower for them is not tried on a
+    batch. Processor time on a CPU, so that a busy machine does not decide."""
+    device, gpu = world.device, world.device != "cpu"
     names = ("fp32", "tf32", "bf16") if gpu else ("fp32", "bf16")
-    model = clone(model).to(device).train().requires_grad_(True)
+    model = clone(world.student).to(device).train().requires_grad_(True)
     model.to(memory_format=torch.channels_last)
-    images = torch.rand(16 if gpu else 2, 3, side, side, device=device)
-    images = images.contiguous(memory_format=torch.channels_last)
     clock = time.perf_counter if gpu else time.process_time
 
-    def step() -> float:
+    def step(name: str, images: Tensor) -> float:
         if gpu:
             torch.cuda.synchronize(device)
         began = clock()
-        with autocast(device):
-            found = heads(model(images))[0]
-        (found["scores"].float().square().mean() + found["boxes"].float().mean()).backward()
+        with computing(name, device):
+            with autocast(device):
+                found = heads(model(images))[0]
+            (found["scores"].float().square().mean() + found["boxes"].float().mean()).backward()
         if gpu:
             torch.cuda.synchronize(device)
         return clock() - began
 
+    images = torch.rand(world.config.student.batch, 3, world.side, world.side, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    step("fp32", images[:2])  # what is done once
+    few = {name: step(name, images[:2]) for name in names}
+    fair = [name for name in names if few[name] <= _HOPELESS * few["fp32"]]
     best: dict[str, float] = {}
     began = time.perf_counter()
     while not best or time.perf_counter() - began < seconds:
-        for name in names:
-            with computing(name, device):
-                best[name] = min(best.get(name, float("inf")), step())
-    return best
+        for name in fair:
+            best[name] = min(best.get(name, math.inf), step(name, images))
+    return {name: best.get(name, few[name] / few["fp32"] * best["fp32"]) for name in names}

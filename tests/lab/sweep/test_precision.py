@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from endedge.data.errors import BadInput
-from endedge.distill.model import DetectionModel
+from endedge.distill.model import model_hash
+from endedge.distill.precision import computing as really
 from endedge.lab import pipeline
 from endedge.lab.cli.main import main
 from endedge.lab.config import load_config
@@ -71,12 +73,32 @@ def test_slow_is_said_in_one_line(place: Path, caplog: pytest.LogCaptureFixture)
     assert warn_if_slow(load_config(place / "c.yaml"), place, _never) == ""
 
 
-def test_a_step_is_measured_in_every_precision(tiny: DetectionModel) -> None:
-    before = {name: value.clone() for name, value in tiny.state_dict().items()}
-    found = step_seconds(tiny, 64, "cpu", seconds=0.0)
+def test_a_step_is_measured_in_every_precision(place: Path) -> None:
+    world = World.of(load_config(place / "c.yaml", ["precision=auto"]), place / "out")
+    before = model_hash(world.student)
+    found = step_seconds(world, seconds=0.0)
     assert list(found) == ["fp32", "bf16"]
     assert all(seconds > 0 for seconds in found.values())
-    assert all(value.equal(before[name]) for name, value in tiny.state_dict().items())
+    assert model_hash(world.student) == before
+
+
+@pytest.mark.parametrize(("times", "batches"), [(0.5, 1), (11.0, 0)])
+def test_what_is_much_slower_for_two_pictures_is_not_tried_on_a_batch(
+    place: Path, monkeypatch: pytest.MonkeyPatch, times: float, batches: int
+) -> None:
+    """A clock on which a step takes a second, and in bf16 so many."""
+    world = World.of(load_config(place / "c.yaml", ["precision=auto"]), place / "out")
+    now, asked = [0.0], []
+
+    def computing(name: str, device: str) -> AbstractContextManager[None]:
+        asked.append(name)
+        now[0] += {"fp32": 1.0, "bf16": times}[name]
+        return really(name, device)
+
+    monkeypatch.setattr(precision, "computing", computing)
+    monkeypatch.setattr("time.process_time", lambda: now[0])
+    assert step_seconds(world, seconds=0.0) == {"fp32": 1.0, "bf16": times}
+    assert asked.count("bf16") == 1 + batches
 
 
 def test_a_surface_of_auto_is_resumed_as_it_began(
