@@ -256,9 +256,10 @@ class Benchmark(_Section):
 
 
 class Edge(_Section):
-    """How `loop` and `serve` answer round after round: whose labels (``truth``, ``pseudo``, or
-    ``mix-N`` boxes drawn; see edge/labels.py), ``replay_frames`` of earlier rounds beside each
-    upload, ``memory_rounds`` whose frames and models are kept for each device."""
+    """How the edge answers: whose labels (``truth``, ``pseudo``, or ``mix-N`` boxes drawn of an
+    upload; see edge/labels.py). Round after round, in `loop` and `serve`: ``replay_frames`` of
+    earlier rounds beside each upload, ``memory_rounds`` whose frames and models are kept for
+    each device."""
 
     labels: Annotated[str, Field(pattern=r"^(truth|pseudo|mix-[0-9]+)$")] = "truth"
     replay_frames: Annotated[int, Field(ge=0)] = 64
@@ -389,6 +390,20 @@ class Config(_Section):
                 except ValidationError as error:
                     wrong = error.errors()[0]["msg"]
                     raise ValueError(f"scenarios.{key}: {value!r}: {wrong}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _a_loop_stays_where_it_is(self) -> Config:
+        domains = {} if self.loop is None else self.loop.domains
+        kinds = {f"loop.domains.{name}": domain.kind for name, domain in domains.items()}
+        if self.loop is not None:
+            kinds["data.camera"] = self.data.camera.kind
+        for where, kind in kinds.items():
+            if kind == "viewpoint":
+                raise ValueError(
+                    f"{where}: viewpoint moves the boxes, which a loop takes from the files; it is "
+                    "for run, eval and serve"
+                )
         return self
 
     def link_with(self, key: str, value: Any) -> Link:

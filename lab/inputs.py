@@ -31,7 +31,11 @@ from endedge.data.stream import Captured
 from endedge.distill.model import DetectionModel, load_detector, model_hash
 from endedge.distill.precision import check_precision
 from endedge.edge.edge import Plan, Student
+from endedge.edge.labels import calibrate
+from endedge.end.inference import detect
 from endedge.lab.config import DEVICES, Config, Data
+
+_CALIBRATION_FRAMES = 64
 
 __all__ = ["World", "check_side", "find_weights", "pick_device"]
 
@@ -88,6 +92,8 @@ class World:
                 f"uplink.frames asks for {max(config.uplink.frames)} frames, "
                 f"the pool has {len(pool)}"
             )
+        camera = _camera(config)
+        pool, evaluation = camera.annotated(pool), camera.annotated(evaluation)
         return cls(config, pool, evaluation, teacher, student, device)
 
     @cached_property
@@ -124,9 +130,8 @@ class World:
 
     @cached_property
     def camera(self) -> Shift:
-        """The device's camera."""
-        camera = self.config.data.camera
-        return Shift(camera.kind, camera.severity, camera.seed)
+        """The device's camera; the boxes of ``pool`` and ``evaluation`` are where it sees them."""
+        return _camera(self.config)
 
     @cached_property
     def evaluation_batch(self) -> Batch:
@@ -154,6 +159,22 @@ class World:
         """What :attr:`starts` are."""
         return {name: model_hash(model) for name, model in self.starts.items()}
 
+    def unshifted(self, dataset: Dataset) -> Batch:
+        """Frames of ``pool`` or ``evaluation`` as a camera would see them that changes no tone and
+        stands where the device's does."""
+        camera = self.camera if self.camera.moves else Shift()
+        return stack_frames(dataset.frames, self.side, lambda f: camera.apply(f.read(), f.image_id))
+
+    @cached_property
+    def threshold(self) -> float:
+        """The score from which a detection of the large model as it came is taken for a label:
+        calibrated on annotated frames of the pool without the camera's shift, those that the
+        first seed uploads last."""
+        order = nested_subset(len(self.pool), 0)
+        known = self.pool.take(order[-_CALIBRATION_FRAMES:])
+        found = detect(self.teacher, self.unshifted(known), device=self.device)
+        return calibrate(found, known.frames).threshold
+
     @cached_property
     def plan(self) -> Plan:
         """How the edge answers an upload."""
@@ -169,7 +190,7 @@ class World:
             held_most=held.most,
             shares=held.shares,
             least=held.least,
-            labels="truth",
+            labels=config.edge.labels,
             mode=config.downlink.mode,
             side=self.side,
             device=self.device,
@@ -177,6 +198,11 @@ class World:
             sure=config.adaptation.sure,
             precision=self.precision,
         )
+
+
+def _camera(config: Config) -> Shift:
+    camera = config.data.camera
+    return Shift(camera.kind, camera.severity, camera.seed)
 
 
 def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:

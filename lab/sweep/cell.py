@@ -336,10 +336,12 @@ class Rounds:
         return self.store.node(stage, versioned, make)
 
     def _chosen(self) -> dict[str, str]:
-        """The policy of adaptation, for the names of nodes; nothing for the fixed one, as its
-        nodes were named before there was another."""
-        policy = self.world.config.adaptation.policy
-        return {} if policy == "fixed" else {"adaptation": f"{policy}-{_CHOOSING}"}
+        """The policy of adaptation and whose labels, for the names of nodes; nothing for the fixed
+        one and for true labels, as nodes were named before there were others."""
+        policy, labels = self.world.config.adaptation.policy, self.world.plan.labels
+        return ({} if policy == "fixed" else {"adaptation": f"{policy}-{_CHOOSING}"}) | (
+            {} if labels == "truth" else {"labels": labels}
+        )
 
     def _edge(self, cell: Cell) -> EdgeEnd:
         def watch(stage: str, total: int) -> OnStep:
