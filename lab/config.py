@@ -255,9 +255,10 @@ class Benchmark(_Section):
 
 
 class Edge(_Section):
-    """How `loop` and `serve` answer round after round: whose labels (``truth``, ``pseudo``, or
-    ``mix-N`` boxes drawn; see edge/labels.py), ``replay_frames`` of earlier rounds beside each
-    upload, ``memory_rounds`` whose frames and models are kept for each device."""
+    """How the edge answers: whose labels (``truth``, ``pseudo``, or ``mix-N`` boxes drawn of an
+    upload; see edge/labels.py). Round after round, in `loop` and `serve`: ``replay_frames`` of
+    earlier rounds beside each upload, ``memory_rounds`` whose frames and models are kept for
+    each device."""
 
     labels: Annotated[str, Field(pattern=r"^(truth|pseudo|mix-[0-9]+)$")] = "truth"
     replay_frames: Annotated[int, Field(ge=0)] = 64

@@ -21,8 +21,9 @@ from endedge.distill.adapter import kind_of
 from endedge.distill.model import DetectionModel, load_detector, save_detector
 from endedge.distill.package.choose import Contest
 from endedge.edge.adapt import OnStep, Upload
-from endedge.edge.choosing import Chosen, Evidence
+from endedge.edge.choosing import Chosen
 from endedge.edge.edge import EdgeEnd
+from endedge.edge.evidence import Evidence
 from endedge.end.device import DeviceEnd
 from endedge.lab.inputs import World
 from endedge.lab.store import Node, Store
@@ -46,7 +47,7 @@ VERSIONS = {
     "examples": 1,
 }
 
-_CHOOSING = 2  # the same for what the frames choose (edge/choosing.py): of such cells alone
+_CHOOSING = 3  # the same for what the frames choose (edge/choosing.py): of such cells alone
 
 Say = Callable[[str], None]
 
@@ -334,10 +335,12 @@ class Rounds:
         return self.store.node(stage, versioned, make)
 
     def _chosen(self) -> dict[str, str]:
-        """The policy of adaptation, for the names of nodes; nothing for the fixed one, as its
-        nodes were named before there was another."""
-        policy = self.world.config.adaptation.policy
-        return {} if policy == "fixed" else {"adaptation": f"{policy}-{_CHOOSING}"}
+        """The policy of adaptation and whose labels, for the names of nodes; nothing for the fixed
+        one and for true labels, as nodes were named before there were others."""
+        policy, labels = self.world.config.adaptation.policy, self.world.plan.labels
+        return ({} if policy == "fixed" else {"adaptation": f"{policy}-{_CHOOSING}"}) | (
+            {} if labels == "truth" else {"labels": labels}
+        )
 
     def _edge(self, cell: Cell) -> EdgeEnd:
         def watch(stage: str, total: int) -> OnStep:

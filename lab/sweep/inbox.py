@@ -38,14 +38,10 @@ class Inbox:
         received = edge.receive(self.sent, {f.image_id: f for f in world.pool.frames})
         if received.refused:
             raise BadInput(f"uploaded {received.refused[0]}")
-        return edge.known(received, edge.label(world.teacher, received, _no_threshold))
+        return edge.known(received, edge.label(world.teacher, received, lambda: world.threshold))
 
     @cached_property
     def losses(self) -> NDArray[np.float64]:
         """What the device holds before the update, on each held-back frame."""
         edge = EdgeEnd(self.world.plan, self.seed, self.frames)
         return edge.losses(self.world.student, self.upload)
-
-
-def _no_threshold() -> float:
-    raise BadInput("a cell learns from true labels")

@@ -14,6 +14,7 @@ from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, stack_frames
 from endedge.distill.adapter import adapter_of, attach, kind_of, start_adapter
 from endedge.distill.adapter_training import learn_adapter
+from endedge.distill.loss import Make
 from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel, build_detector, clone, model_hash
 from endedge.distill.training import Recipe, train
@@ -21,12 +22,10 @@ from endedge.edge.adapt import held_back_loss
 from endedge.edge.choosing import (
     CANDIDATES,
     Candidate,
-    Evidence,
-    Prior,
     choose_adapter,
     choose_and_train,
-    judge_chosen,
 )
+from endedge.edge.evidence import Evidence, Prior, gain_over, judge_chosen
 
 RECIPE = Recipe(steps=24, batch=4, lr=1.0, layers=None, ema=0.5, seed=0)
 
@@ -167,3 +166,20 @@ def test_kind_of_a_chosen_adapter_is_named(skilled: DetectionModel, frames: Batc
     found = choose_and_train(skilled, _inverted(frames), RECIPE, candidates=(HARMFUL,))
     assert found.candidate == "none"
     assert found.kind == kind_of(found.model) != "none"
+
+
+def test_a_teacher_must_be_ahead_of_what_labels_alone_teach(
+    skilled: DetectionModel, tiny: DetectionModel, frames: Batch
+) -> None:
+    told: list[float] = []
+
+    def objective(gain: float) -> Make:
+        told.append(gain)
+        return labels
+
+    found = choose_and_train(tiny, frames, RECIPE, candidates=(STRONG,), objective=objective)
+    assert told == [found.evidence.gain]
+    assert not found.taught
+    assert gain_over(tiny, skilled, frames) > 0.2
+    assert gain_over(skilled, tiny, frames) < 0
+    assert gain_over(tiny, skilled, frames) > gain_over(tiny, skilled, frames.take([0, 1])) > 0
