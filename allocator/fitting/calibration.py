@@ -5,7 +5,7 @@ to a third of the rise between its neighbours, which no bootstrap of the same fa
 error at levels left out is split into what seeds, cells and bootstrap explain and a share of
 that rise (a discrepancy of the model: M. Kennedy, A. O'Hagan, *Bayesian Calibration of Computer
 Models*, J. R. Statist. Soc. B 63, 2001). A grid has few levels, so each estimate is drawn to what
-would be believed without any (two levels' weight): that the value lies anywhere between its
+would be believed without any (a level and a half): that the value lies anywhere between its
 neighbours, and that the bootstrap is right.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ __all__ = ["calibrated"]
 
 Floats = NDArray[np.float64]
 
-_BELIEVED = 2.0  # levels that what is believed without any counts as
+_BELIEVED = 1.5  # levels that what is believed without any counts as
 
 
 def calibrated(grid: Grid, errors: Floats, draws: Sequence[Joint]) -> Width:
@@ -40,15 +41,15 @@ def calibrated(grid: Grid, errors: Floats, draws: Sequence[Joint]) -> Width:
     rooms = np.array([_room(grid, out) for out in grid.folds]).reshape(-1, 2, len(grid))
     squares = np.zeros(grid.folds.shape)
     squares[grid.folds] = errors
-    shares = [_share(grid, squares - known, rooms, axis) for axis in (0, 1)]
-    width = Width(*shares)
+    excess = squares - known
+    width = Width(_share(grid, excess, rooms, 0), _share(grid, excess, rooms, 1))
     expected = known + width.deviation((rooms[:, 0], rooms[:, 1])) ** 2
     levels = [
         float(np.mean(squares[f, at] / np.maximum(expected[f, at], 1e-12)))
         for f, at, _ in _levels(grid)
     ]
     scale = (_BELIEVED + sum(levels)) / (_BELIEVED + len(levels))
-    return Width(*shares, scale=math.sqrt(scale))
+    return replace(width, scale=math.sqrt(scale))
 
 
 def _share(grid: Grid, excess: Floats, rooms: Floats, axis: int) -> float:

@@ -112,7 +112,10 @@ def test_an_interval_is_as_wide_as_levels_left_out_were_off() -> None:
     """A truth that no family has (two steps): the bootstrap is sure of its family, the interval
     knows better."""
     rng, rows = np.random.default_rng(4), []
-    steps = lambda x: 0.1 + 0.1 / (1 + (2e5 / x) ** 6) + 0.15 / (1 + (2e6 / x) ** 6)  # noqa: E731
+
+    def steps(x: Any) -> Any:
+        return 0.1 + 0.1 / (1 + (2e5 / x) ** 6) + 0.15 / (1 + (2e6 / x) ** 6)
+
     for row in csv.DictReader(io.StringIO(noisy(cell_noise=0.001, seed_noise=0.0).to_csv())):
         value = float(steps(float(row["upload_bytes"]))) + 0.001 * rng.standard_normal()
         rows.append({**row, "map": value})
