@@ -179,7 +179,7 @@ LIES = [
     ),
     Lie(
         "narrow intervals",
-        "allocator/fitting/curves.py",
+        "allocator/accuracy/width.py",
         "tail = (1.0 - level) / 2.0",
         "tail = (1.0 - level / 2) / 2.0",
         "intervals are narrower than they say",

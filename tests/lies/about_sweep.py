@@ -73,7 +73,7 @@ LIES = [
         "if dataset.labels != said:",
         "if False:",
         "agreement with a detector passes for accuracy",
-        ("tests/lab/cli/test_importing.py",),
+        ("tests/lab/test_inputs.py",),
     ),
     Lie(
         "a changed file of a result is taken",
