@@ -29,10 +29,11 @@ from endedge.data.shift import Shift
 from endedge.data.storage import cache_folder, sha256_of
 from endedge.data.stream import Captured
 from endedge.distill.model import DetectionModel, load_detector, model_hash
-from endedge.edge.edge import Plan, Student
 from endedge.edge.labels import calibrate
+from endedge.edge.plan import Plan
 from endedge.end.inference import detect
 from endedge.lab.config import DEVICES, Config, Data
+from endedge.lab.menu import Menu, menu_of
 
 _CALIBRATION_FRAMES = 64
 
@@ -49,6 +50,8 @@ class World:
     teacher: DetectionModel
     student: DetectionModel
     device: str
+    folder: Path
+    others: tuple[DetectionModel, ...] = ()  # students that the device does not hold at first
 
     @classmethod
     def of(cls, config: Config, folder: Path) -> World:
@@ -62,24 +65,19 @@ class World:
         pool, evaluation = _frames(config.data, folder)
         weights = config.weights
         teacher = load_detector(find_weights(weights.teacher, weights.root))
-        student = load_detector(find_weights(weights.student, weights.root))
-        strides = [[round(x) for x in model.stride.tolist()] for model in (teacher, student)]
-        if strides[0] != strides[1]:
-            raise BadInput(
-                f"weights.teacher predicts at strides {strides[0]}, weights.student at "
-                f"{strides[1]}; distillation compares place by place, so they must be the same"
-            )
+        student, *others = (load_detector(find_weights(s, weights.root)) for s in weights.student)
         names = tuple(student.names.values())
-        same_classes(
-            tuple(teacher.names.values()), names, what="weights.teacher", other="weights.student"
-        )
+        named = "weights.student" + f" {weights.student[0]}" * bool(others)
+        _comparable(teacher, "weights.teacher", student, named)
+        for name, other in zip(weights.student[1:], others, strict=True):
+            _comparable(other, f"weights.student {name}", student, named)
         pool = match_classes(
             pool, names, what=config.data.pool_annotations, detector="weights.student"
         )
         evaluation = match_classes(
             evaluation, names, what=config.data.eval_annotations, detector="weights.student"
         )
-        for role, model in (("teacher", teacher), ("student", student)):
+        for role, model in (("teacher", teacher), *(("student", s) for s in (student, *others))):
             check_side(model, config.data.image_side, "data.image_side", f"weights.{role}")
         for codec in map(Codec.parse, config.uplink.codecs):
             _check_codec(pool, codec)
@@ -88,7 +86,8 @@ class World:
                 f"uplink.frames asks for {max(config.uplink.frames)} frames, "
                 f"the pool has {len(pool)}"
             )
-        return cls(config, pool, evaluation, teacher, student, pick_device(config.device))
+        device = pick_device(config.device)
+        return cls(config, pool, evaluation, teacher, student, device, folder, tuple(others))
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -130,12 +129,17 @@ class World:
     @cached_property
     def starts(self) -> dict[str, DetectionModel]:
         """The students before any training, by the architectures of the plan's menu."""
-        return {self.config.weights.student: self.student}
+        return dict(zip(self.config.weights.student, (self.student, *self.others), strict=True))
 
     @cached_property
     def start_hashes(self) -> dict[str, str]:
         """What :attr:`starts` are."""
         return {name: model_hash(model) for name, model in self.starts.items()}
+
+    @cached_property
+    def menu(self) -> Menu:
+        """The students that may be sent."""
+        return menu_of(self.config, self.starts, self.folder, self.start_hashes)
 
     @cached_property
     def threshold(self) -> float:
@@ -152,13 +156,13 @@ class World:
     def plan(self) -> Plan:
         """How the edge answers an upload."""
         config, held = self.config, self.config.held_back
-        keeps = sorted(config.downlink.keep, key=lambda keep: keep < 1)  # the whole one first
         return Plan(
             teacher=config.teacher,
             student=config.student,
             recovery=config.recovery,
             loss=config.distillation,
-            menu=tuple(Student(name, keep) for name in self.starts for keep in keeps),
+            menu=self.menu.lines,
+            barred=self.menu.barred,
             held_share=held.share,
             held_most=held.most,
             shares=held.shares,
@@ -212,6 +216,17 @@ def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:
                 "are the same picture; pool and evaluation must not overlap"
             )
     return pool, evaluation
+
+
+def _comparable(a: DetectionModel, what: str, b: DetectionModel, other: str) -> None:
+    """Raises :class:`BadInput` unless ``b`` can learn from what ``a`` predicts, or beside it."""
+    strides = [[round(x) for x in model.stride.tolist()] for model in (a, b)]
+    if strides[0] != strides[1]:
+        raise BadInput(
+            f"{what} predicts at strides {strides[0]}, {other} at "
+            f"{strides[1]}; distillation compares place by place, so they must be the same"
+        )
+    same_classes(tuple(a.names.values()), tuple(b.names.values()), what=what, other=other)
 
 
 def _check_codec(pool: Dataset, codec: Codec) -> None:

@@ -46,8 +46,14 @@ class Answers:
     def __init__(self, world: World, store: Store, seed: int) -> None:
         self.world, self.store, self.seed = world, store, seed
         self._annotated = {f.image_id: f for f in world.pool.frames}
-        whole = tuple(line for line in world.plan.menu if line.keep == 1)  # else cut each round
-        self._plan = replace(world.plan, menu=whole, labels=world.config.edge.labels)
+        able = [line for line in world.plan.menu if line not in world.plan.barred]
+        whole = tuple(line for line in able if line.keep == 1)  # else cut each round
+        if not whole:
+            raise BadInput(
+                f"end.max_latency_s {world.config.end.max_latency_s:g} s: no unpruned student is "
+                "fast enough, and a loop sends no other"
+            )
+        self._plan = replace(world.plan, menu=whole, barred=(), labels=world.config.edge.labels)
 
     def answer(
         self,
@@ -88,6 +94,8 @@ class Answers:
             "held_back": named(config.held_back),
             "mode": config.downlink.mode,
             **({} if not self._plan.chosen else {"adaptation": config.adaptation.model_dump()}),
+            **({} if not self.world.others else {"starts": self.world.start_hashes}),
+            **({} if not self.world.others else {"menu": [str(x) for x in self._plan.menu]}),
         }
 
         def make(folder: Path) -> dict[str, Any]:
@@ -99,9 +107,8 @@ class Answers:
             )
             edge = EdgeEnd(self._plan, round_seed(self.seed, round_index))
             try:
-                held = self.student_of(base)
                 found = self._update(
-                    folder, edge, teacher, held, batch, budget_bytes, certain, past
+                    folder, edge, teacher, base, batch, budget_bytes, certain, past
                 )
             except BadInput as error:
                 save_detector(teacher, folder / "teacher.safetensors")
@@ -116,18 +123,23 @@ class Answers:
             return self.world.student
         return load_detector(answer.folder / "student.safetensors")
 
+    def architecture_of(self, answer: Node | None) -> str:
+        """Of that model; answers that do not say it are of a menu of one."""
+        first = self.world.config.weights.student[0]
+        return first if answer is None else str(answer.record.get("student", first))
+
     def _update(
         self,
         folder: Path,
         edge: EdgeEnd,
         teacher: DetectionModel,
-        held: DetectionModel,
+        base: Node | None,
         batch: bytes,
         budget_bytes: int,
         certain: bool,
         past: Sequence[Node],
     ) -> dict[str, Any]:
-        """The files and the record of an answer to a device that holds ``held``."""
+        """The files and the record of an answer to a device that holds that of ``base``."""
         received, least = edge.receive(batch, self._annotated), self.world.config.edge.least_frames
         if len(received.frames) < least:
             raise BadInput(
@@ -138,7 +150,8 @@ class Answers:
         (folder / "upload.batch").write_bytes(batch)
         (folder / "labels.npz").write_bytes(_labels_out(named))
         known = edge.known(received, named, self._replay(edge, past))
-        starts = {line.architecture: held for line in edge.plan.menu}
+        held, own = self.student_of(base), self.architecture_of(base)
+        starts = {**self.world.starts, own: held}  # another architecture begins as it came
         update = edge.update(teacher, starts, known, budget_bytes, base=held, certain=certain)
         learned = update.teacher.losses[update.teacher.share] < update.teacher.losses[0.0]
         save_detector(update.teacher.model if learned else teacher, folder / "teacher.safetensors")
@@ -155,6 +168,7 @@ class Answers:
             "model": model_hash(update.decoded),
             "base": model_hash(held),
             "mode": update.packed.report.mode,
+            "student": update.line.architecture,
             "loss_before": update.verdict.before,
             "loss_after": update.verdict.after,
             "loss_error": update.verdict.error,

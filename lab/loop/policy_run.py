@@ -112,6 +112,7 @@ class Player:
             "seed": self.seed,
             "config": settings,
             "weights": self.world.hashes,
+            **({} if not self.world.others else {"starts": self.world.start_hashes}),
             "device": self.world.device,
             "prior": self.prior.surface.sha256() if self.prior else None,
         }

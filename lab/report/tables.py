@@ -313,7 +313,7 @@ def provenance(results: Results) -> str:
         "link": f"{link.schedule}, {quantity(link.period_s, 's')} a period, "
         f"{link.up_bit_per_s_per_hz:g} bit/s/Hz up, {link.down_bit_per_s_per_hz:g} bit/s/Hz down",
         "detectors": f"teacher {results.config.weights.teacher}, "
-        f"student {results.config.weights.student}, {data.image_side} px",
+        f"student {', '.join(results.config.weights.student)}, {data.image_side} px",
         "this page made with": ", ".join([*versions, f"Python {platform.python_version()}"]),
     }
     rows = "".join(
