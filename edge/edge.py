@@ -20,11 +20,12 @@ from endedge.data.coco import Frame
 from endedge.data.codec import Refused, decode_batch
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, join, stack_frames
+from endedge.distill.envelope import HEADER_BYTES
 from endedge.distill.loss import Make
 from endedge.distill.losses import labels
-from endedge.distill.model import DetectionModel
+from endedge.distill.model import DetectionModel, model_hash
 from endedge.distill.package.choose import Contest, prepare_contest
-from endedge.distill.package.packing import Packed, pack
+from endedge.distill.package.packing import Packed, pack, reused
 from endedge.distill.recovery import pruned_and_recovered
 from endedge.distill.training import Recipe
 from endedge.edge import labels as edge_labels
@@ -42,6 +43,7 @@ from endedge.edge.adapt import (
 from endedge.edge.choosing import Chosen, choose_and_train
 from endedge.edge.evidence import Evidence, gain_over, judge_chosen
 from endedge.edge.plan import Plan, Received, Schedule, Student, Update
+from endedge.edge.recall import Kept, Recalled, recall
 from endedge.end.inference import detect
 
 __all__ = ["EdgeEnd", "Plan", "Received", "Schedule", "Student", "Update", "pack_for"]
@@ -344,13 +346,28 @@ class EdgeEnd:
         *,
         base: DetectionModel,
         certain: bool = True,
+        kept: Sequence[Kept] = (),
     ) -> Update:
         """The answer to what is ``known`` for a device that holds ``base``, in at most
-        ``budget_bytes``. Raises :class:`BadInput` for a budget too small."""
+        ``budget_bytes``. One of the models that it has ``kept`` takes the place of ``base`` where
+        it suits the frames better: what is learned starts there, and is sent if it surely beats
+        it; else the device goes back to it. Raises :class:`BadInput` for a budget too small."""
         taught = self.teach(teacher, known)
+        plan = self.plan
+        recalled = recall(
+            kept, base, known.held_back, least=plan.least, sure=plan.sure, device=plan.device
+        )
+        if recalled is not None:
+            starts = {**starts, recalled.architecture: recalled.model}
+            base = recalled.model
         learned = self.students(starts, taught.model, known, base)
         students = tuple(each.model for each in learned)
-        packed = self.pack(learned, budget_bytes, base, known, certain=certain)
+        try:
+            packed = self.pack(learned, budget_bytes, base, known, certain=certain)
+        except BadInput:
+            if recalled is None or budget_bytes < HEADER_BYTES:
+                raise
+            return _back_to(recalled, taught, students)
         name, decoded = self.line(packed).architecture, packed.decoded
         whole = next(
             each
@@ -361,10 +378,21 @@ class EdgeEnd:
             verdict = self.judge_chosen(whole.model, whole.evidence, decoded, known)
         else:
             verdict = self.judge(self.losses(base, known), decoded, known)
-        return Update(taught, students, packed, decoded, verdict, self.line(packed))
+        if recalled is None:
+            return Update(taught, students, packed, decoded, verdict, self.line(packed))
+        if not replace(verdict, sure=max(1.0, verdict.sure)).helps:
+            return _back_to(recalled, taught, students)
+        return Update(
+            taught, students, packed, decoded, verdict, self.line(packed), model_hash(base)
+        )
 
     def _recipe(self, schedule: Schedule, known: Upload) -> Recipe:
         return schedule.recipe(self.frames or len(known.trained), self.seed)
+
+
+def _back_to(recalled: Recalled, taught: Adapted, students: tuple[DetectionModel, ...]) -> Update:
+    model, line = recalled.model, Student(recalled.architecture)
+    return Update(taught, students, reused(model), model, recalled.verdict, line, model_hash(model))
 
 
 def pack_for(

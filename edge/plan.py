@@ -82,7 +82,8 @@ class Received:
 class Update:
     """The answer. ``teacher`` and ``students`` before packing; ``decoded`` is what the device will
     hold, of the menu's ``line``; ``verdict``: the device's model now against ``decoded``, on the
-    held-back frames."""
+    held-back frames; ``recalled``: the hash of the kept model that it builds upon or goes back to,
+    if it is not the one that the device runs."""
 
     teacher: Adapted
     students: tuple[DetectionModel, ...]
@@ -90,6 +91,7 @@ class Update:
     decoded: DetectionModel
     verdict: Verdict
     line: Student
+    recalled: str = ""
 
     @property
     def helps(self) -> bool:

@@ -52,6 +52,7 @@ def _quantity(unit: str, kind: type) -> BeforeValidator:
 
 
 Bytes = Annotated[Count, _quantity("B", int)]
+Storage = Annotated[int, Field(ge=0), _quantity("B", int)]
 Params = Annotated[Count, _quantity("", int)]
 Hertz = Annotated[Positive, _quantity("Hz", float)]
 Seconds = Annotated[Positive, _quantity("s", float)]
@@ -300,9 +301,12 @@ class Edge(_Section):
 
 class End(_Section):
     """What the device can take: seconds a frame, above which a student is not sent
-    (``max_latency_s``, as `endedge latency` measures it on this machine)."""
+    (``max_latency_s``, as `endedge latency` measures it on this machine); bytes of storage for
+    models, in `loop` and `serve` (``models_bytes``): the last ones stay as long as they and the one
+    in use fit, and the edge may name them (0: only the one in use)."""
 
     max_latency_s: Annotated[Seconds | None, LATER] = None
+    models_bytes: Annotated[Storage, LATER] = 0
 
 
 class Serve(_Section):

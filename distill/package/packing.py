@@ -17,12 +17,13 @@ import torch
 from endedge.data.errors import BadInput
 from endedge.distill.adapter import InputAdapter, adapter_of, attach
 from endedge.distill.description import plan_of
+from endedge.distill.envelope import HEADER_BYTES, reuse, seal
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, clone, count_parameters, model_hash, spec_of
 from endedge.distill.package.byte_budget import COARSEST, SizeCurve, fit_step
 from endedge.distill.package.description import describe
 from endedge.distill.package.entropy import encode_arrays
-from endedge.distill.package.format import HEADER_BYTES, seal, wire_arrays
+from endedge.distill.package.format import wire_arrays
 from endedge.distill.package.qat import train_integers
 from endedge.distill.package.quantization import Coded, Floats, Target, apply_coded, steps, targets
 from endedge.distill.package.rounding import (
@@ -37,7 +38,7 @@ from endedge.distill.package.rounding import (
 from endedge.distill.package.sensitivity import measure, synthetic_frames
 from endedge.distill.training import Recipe
 
-__all__ = ["Packed", "Prepared", "Report", "Watch", "pack", "prepare"]
+__all__ = ["Packed", "Prepared", "Report", "Watch", "pack", "prepare", "reused"]
 
 _ROOM = 0.99  # of the budget is filled where integers are then trained: it grows a little
 _MOST_FRAMES = 128  # more tell the packer little and cost seconds
@@ -289,6 +290,14 @@ def pack(
     """
     prepared = prepare(model, base=base, frames=frames, seed=seed, mode=mode, watch=watch)
     return prepared.pack(budget_bytes, params=params, aware=aware, watch=watch)
+
+
+def reused(model: DetectionModel) -> Packed:
+    """The package that tells a device to run ``model``, which it keeps: its hash, 61 bytes."""
+    data, whole = reuse(model_hash(model)), plan_of(spec_of(model)).parameters
+    n = count_parameters(model)
+    report = Report("reuse", 0.0, n, n / whole, 0.0, 0.0, len(data), 0, 0, 0)
+    return Packed(data, report, model)
 
 
 def _transmitted(coded: Sequence[Coded]) -> int:

@@ -23,13 +23,14 @@ from endedge.data.frames import Batch, join, stack_frames
 from endedge.distill.model import DetectionModel, load_detector, model_hash, save_detector
 from endedge.edge import labels as edge_labels
 from endedge.edge.edge import EdgeEnd
+from endedge.edge.recall import Kept
 from endedge.end.inference import detect
 from endedge.lab.config import named
 from endedge.lab.inputs import World
 from endedge.lab.loop.day import evaluation_sets
 from endedge.lab.store import Node, Store
 
-__all__ = ["Answers", "round_seed"]
+__all__ = ["Answers", "keeping", "round_seed"]
 
 VERSION = 1  # of what an answer computes; raise it when that changes
 _CALIBRATION_FRAMES = 64
@@ -65,6 +66,7 @@ class Answers:
         base: Node | None,
         certain: bool = True,
         past: Sequence[Node] = (),
+        kept: Sequence[Node] = (),
     ) -> Node:
         """The answer to ``batch`` as a node: ``update.eeu`` and ``student.safetensors`` (what
         the device holds once it has applied it) if the record says ``sent``, else ``reason``.
@@ -72,6 +74,8 @@ class Answers:
         ``base``: the answer that the device runs, as far as the edge knows; None: the model it
         came with; not ``certain``: a full package is made if one fits. ``past``: the answers
         before, oldest first; the teacher goes on from the last, frames are replayed from all.
+        ``kept``: answers whose models the device still has (where the configuration lets it keep
+        any); it always has the one it came with.
         """
         config = self.world.config
         determinants = {
@@ -93,6 +97,7 @@ class Answers:
             "gains": named(config.distillation),
             "held_back": named(config.held_back),
             "mode": config.downlink.mode,
+            **({"kept": [n.key for n in kept]} if config.end.models_bytes else {}),
             **({} if not self._plan.chosen else {"adaptation": config.adaptation.model_dump()}),
             **({} if not self.world.others else {"starts": self.world.start_hashes}),
             **({} if not self.world.others else {"menu": [str(x) for x in self._plan.menu]}),
@@ -108,7 +113,7 @@ class Answers:
             edge = EdgeEnd(self._plan, round_seed(self.seed, round_index))
             try:
                 found = self._update(
-                    folder, edge, teacher, base, batch, budget_bytes, certain, past
+                    folder, edge, teacher, base, batch, budget_bytes, certain, past, kept
                 )
             except BadInput as error:
                 save_detector(teacher, folder / "teacher.safetensors")
@@ -138,6 +143,7 @@ class Answers:
         budget_bytes: int,
         certain: bool,
         past: Sequence[Node],
+        kept: Sequence[Node],
     ) -> dict[str, Any]:
         """The files and the record of an answer to a device that holds that of ``base``."""
         received, least = edge.receive(batch, self._annotated), self.world.config.edge.least_frames
@@ -152,7 +158,15 @@ class Answers:
         known = edge.known(received, named, self._replay(edge, past))
         held, own = self.student_of(base), self.architecture_of(base)
         starts = {**self.world.starts, own: held}  # another architecture begins as it came
-        update = edge.update(teacher, starts, known, budget_bytes, base=held, certain=certain)
+        update = edge.update(
+            teacher,
+            starts,
+            known,
+            budget_bytes,
+            base=held,
+            certain=certain,
+            kept=self._kept(base, kept) if certain else (),
+        )
         learned = update.teacher.losses[update.teacher.share] < update.teacher.losses[0.0]
         save_detector(update.teacher.model if learned else teacher, folder / "teacher.safetensors")
         save_detector(update.decoded, folder / "student.safetensors")
@@ -169,12 +183,20 @@ class Answers:
             "base": model_hash(held),
             "mode": update.packed.report.mode,
             "student": update.line.architecture,
+            "recalled": update.recalled,
             "loss_before": update.verdict.before,
             "loss_after": update.verdict.after,
             "loss_error": update.verdict.error,
             "teacher_learned": learned,
             **{f"label_{k}": v for k, v in asdict(right).items()},
         }
+
+    def _kept(self, base: Node | None, kept: Sequence[Node]) -> list[Kept]:
+        """What a device that runs ``base`` has beside it."""
+        if not self.world.config.end.models_bytes:
+            return []
+        others = [node for node in (None, *kept) if node != base]
+        return [Kept(self.student_of(node), self.architecture_of(node)) for node in others]
 
     @cached_property
     def _threshold(self) -> float:
@@ -209,6 +231,21 @@ class Answers:
             pictures = edge.receive(pack_batch([frame]), self._annotated).pictures
             parts.append(edge_labels.apply_labels(pictures, [entry]))
         return join(parts)
+
+
+def keeping(kept: Sequence[Node], running: Node | None, fresh: Node, room_bytes: int) -> list[Node]:
+    """Of the answers ``kept`` (oldest first) and the one ``running`` until now, those whose models
+    a device still has once it runs ``fresh``: as :class:`endedge.end.client.apply.ModelStore`
+    keeps their files."""
+    size = lambda node: (node.folder / "student.safetensors").stat().st_size  # noqa: E731
+    before = [n for n in kept if n != running] + ([running] if running is not None else [])
+    left, stay = room_bytes - size(fresh), list[Node]()
+    for node in reversed([n for n in before if n.record["model"] != fresh.record["model"]]):
+        left -= size(node)
+        if left < 0:
+            break
+        stay.append(node)
+    return stay[::-1]
 
 
 def _labels_out(named: Sequence[edge_labels.Labels]) -> bytes:
