@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from endedge.data.coco import Frame
 from endedge.data.codec import Refused, decode_batch
@@ -24,8 +24,9 @@ from endedge.distill.envelope import HEADER_BYTES
 from endedge.distill.loss import Make
 from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel, model_hash
-from endedge.distill.package.choose import Contest, prepare_contest
-from endedge.distill.package.packing import Packed, pack, reused
+from endedge.distill.package.choose import Contest, pack_for, prepare_contest
+from endedge.distill.package.packing import Packed
+from endedge.distill.precision import computing
 from endedge.distill.recovery import pruned_and_recovered
 from endedge.distill.training import Recipe
 from endedge.edge import labels as edge_labels
@@ -46,9 +47,23 @@ from endedge.edge.plan import Plan, Received, Schedule, Student, Update
 from endedge.edge.recall import Kept, Recalled, recall
 from endedge.end.inference import detect
 
-__all__ = ["EdgeEnd", "Plan", "Received", "Schedule", "Student", "Update", "pack_for"]
+__all__ = ["EdgeEnd", "Plan", "Received", "Schedule", "Student", "Update"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _CALIBRATION_FRAMES = 32  # of an upload, on which the packer and the pruner look
+
+
+def _precisely(step: Callable[Concatenate[EdgeEnd, P], R]) -> Callable[Concatenate[EdgeEnd, P], R]:
+    """A step whose networks compute in the precision of the plan."""
+
+    @wraps(step)
+    def inside(edge: EdgeEnd, /, *arguments: P.args, **named: P.kwargs) -> R:
+        with computing(edge.plan.precision, edge.plan.device):
+            return step(edge, *arguments, **named)
+
+    return inside
 
 
 @dataclass(frozen=True)
@@ -135,6 +150,7 @@ class EdgeEnd:
 
     # Teacher -------------------------------------------------------------------------------
 
+    @_precisely
     def teach(self, teacher: DetectionModel, known: Upload) -> Adapted:
         """The large model, fine-tuned on the upload."""
         recipe = self._recipe(self.plan.teacher, known)
@@ -149,6 +165,7 @@ class EdgeEnd:
 
     # Students ------------------------------------------------------------------------------
 
+    @_precisely
     def distil(
         self,
         start: DetectionModel,
@@ -203,6 +220,7 @@ class EdgeEnd:
             return known
         return split_upload(known.trained, self.plan.held_share, self.plan.held_most, known.groups)
 
+    @_precisely
     def prune(self, whole: DetectionModel, keep: float, known: Upload) -> DetectionModel:
         """``whole`` with the share ``keep`` of its parameters: cut by what the uploaded frames
         show, then taught by the uncut one."""
@@ -315,16 +333,19 @@ class EdgeEnd:
 
     # Verdict -------------------------------------------------------------------------------
 
+    @_precisely
     def losses(self, base: DetectionModel, known: Upload) -> NDArray[np.float64]:
         """What the device holds, on each held-back frame: (n,). The same for every package that
         may answer this upload."""
         return held_back_losses(base, known.held_back, self.plan.device)
 
+    @_precisely
     def judge(self, before: NDArray[np.float64], decoded: DetectionModel, known: Upload) -> Verdict:
         """Whether what the device would hold, ``decoded``, beats the losses ``before``."""
         after = held_back_losses(decoded, known.held_back, self.plan.device)
         return weigh(before, after, self.plan.least)
 
+    @_precisely
     def judge_chosen(
         self, student: DetectionModel, evidence: Evidence, decoded: DetectionModel, known: Upload
     ) -> Verdict:
@@ -334,6 +355,14 @@ class EdgeEnd:
         return judge_chosen(
             student, decoded, evidence, known.trained, sure=plan.sure, device=plan.device
         )
+
+    @_precisely
+    def recall(
+        self, kept: Sequence[Kept], running: DetectionModel, known: Upload
+    ) -> Recalled | None:
+        """Of the models that a device has ``kept`` the one that it should go back to, if any."""
+        least, sure, device = self.plan.least, self.plan.sure, self.plan.device
+        return recall(kept, running, known.held_back, least=least, sure=sure, device=device)
 
     # All of it -----------------------------------------------------------------------------
 
@@ -353,10 +382,7 @@ class EdgeEnd:
         it suits the frames better: what is learned starts there, and is sent if it surely beats
         it; else the device goes back to it. Raises :class:`BadInput` for a budget too small."""
         taught = self.teach(teacher, known)
-        plan = self.plan
-        recalled = recall(
-            kept, base, known.held_back, least=plan.least, sure=plan.sure, device=plan.device
-        )
+        recalled = self.recall(kept, base, known)
         if recalled is not None:
             starts = {**starts, recalled.architecture: recalled.model}
             base = recalled.model
@@ -367,7 +393,7 @@ class EdgeEnd:
         except BadInput:
             if recalled is None or budget_bytes < HEADER_BYTES:
                 raise
-            return _back_to(recalled, taught, students)
+            return recalled.answer(taught, students)
         name, decoded = self.line(packed).architecture, packed.decoded
         whole = next(
             each
@@ -381,41 +407,10 @@ class EdgeEnd:
         if recalled is None:
             return Update(taught, students, packed, decoded, verdict, self.line(packed))
         if not replace(verdict, sure=max(1.0, verdict.sure)).helps:
-            return _back_to(recalled, taught, students)
+            return recalled.answer(taught, students)
         return Update(
             taught, students, packed, decoded, verdict, self.line(packed), model_hash(base)
         )
 
     def _recipe(self, schedule: Schedule, known: Upload) -> Recipe:
         return schedule.recipe(self.frames or len(known.trained), self.seed)
-
-
-def _back_to(recalled: Recalled, taught: Adapted, students: tuple[DetectionModel, ...]) -> Update:
-    model, line = recalled.model, Student(recalled.architecture)
-    return Update(taught, students, reused(model), model, recalled.verdict, line, model_hash(model))
-
-
-def pack_for(
-    student: DetectionModel,
-    budget_bytes: int,
-    base: DetectionModel,
-    mode: str,
-    *,
-    certain: bool,
-    frames: Tensor | None = None,
-    seed: int = 0,
-) -> Packed:
-    """A package for a device that holds ``base``. Where that is not ``certain``, a full one,
-    which decodes on top of any model; if none fits, a delta that the device refuses should it
-    hold something else."""
-
-    def one(mode: str) -> Packed:
-        reference = None if mode == "full" else base
-        return pack(student, budget_bytes, base=reference, frames=frames, seed=seed, mode=mode)
-
-    if certain or mode == "full":
-        return one(mode)
-    try:
-        return one("full")
-    except BadInput:
-        return one("delta")

@@ -45,9 +45,9 @@ class Plan:
     and an answer needs ``least`` such frames. ``chosen``: instead, all frames are trained on and
     judged in turn, and choose the input adapter, depth and strength of the student too
     (:mod:`endedge.edge.choosing`); an answer then needs a gain of ``sure`` standard errors.
-    ``labels``: whose (``truth``, ``pseudo``,
-    ``mix-N``); ``mode`` of the packer; ``side`` px of the detectors' square input; ``device``:
-    where it computes.
+    ``labels``: whose (``truth``, ``pseudo``, ``mix-N``); ``mode`` of the packer; ``side`` px of the
+    detectors' square input; ``device``: where it computes, and in which ``precision`` it trains
+    and judges.
     """
 
     teacher: Schedule
@@ -66,6 +66,7 @@ class Plan:
     chosen: bool = False
     sure: float = 1.0
     barred: tuple[Student, ...] = ()
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from endedge.data.frames import Batch
-from endedge.distill.model import DetectionModel
-from endedge.edge.adapt import Verdict, held_back_losses, weigh
+from endedge.distill.model import DetectionModel, model_hash
+from endedge.distill.package.packing import reused
+from endedge.edge.adapt import Adapted, Verdict, held_back_losses, weigh
 from endedge.edge.evidence import FIRST_ROUND, MOST_JUDGED, log_gains
+from endedge.edge.plan import Student, Update
 
 __all__ = ["Kept", "Recalled", "recall"]
 
@@ -33,6 +35,12 @@ class Recalled(Kept):
     """The one that suits the frames best, surely better than what the device runs."""
 
     verdict: Verdict
+
+    def answer(self, taught: Adapted, students: tuple[DetectionModel, ...]) -> Update:
+        """That the device goes back to it, after all."""
+        line = Student(self.architecture)
+        packed, name = reused(self.model), model_hash(self.model)
+        return Update(taught, students, packed, self.model, self.verdict, line, name)
 
 
 def recall(

@@ -158,9 +158,16 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub = verb(
         "report",
         "write report.html of a results folder, or compare several",
-        "endedge report runs/demo runs/other -o compare.html",
+        "endedge report runs/demo runs/other -o compare.html\n"
+        "  endedge report runs/demo link.schedule=sequential link.edge_s=20",
     )
-    sub.add_argument("dirs", nargs="+", metavar="DIR", help="results folders, the first is named A")
+    sub.add_argument(
+        "dirs",
+        nargs="+",
+        metavar="DIR|key=value",
+        help="results folders, the first is named A; key=value of link, benchmark or scenarios: "
+        "benchmarked anew with that first, as bench does",
+    )
     sub.add_argument(
         "-o",
         "--output",
@@ -363,7 +370,7 @@ def _data(jobs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
 
     sub = verb(
         "download",
-        "COCO's validation frames, weights, or any file",
+        "COCO's validation frames, thermal frames from a drone, weights, or any file",
         "endedge data download coco-val yolov8n.pt --out downloads",
         jobs,
     )
@@ -371,7 +378,8 @@ def _data(jobs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
         "what",
         nargs="+",
         metavar="WHAT",
-        help="coco-val (1.1 GB), an Ultralytics file (yolov8n.pt), or a URL",
+        help="coco-val (1.1 GB), hituav (real thermal frames; needs git), an Ultralytics file "
+        "(yolov8n.pt), or a URL",
     )
     sub.add_argument("--out", required=True, metavar="DIR")
     sub.add_argument(

@@ -108,7 +108,7 @@ class Player:
     @cached_property
     def determinants(self) -> dict[str, Any]:
         """All that every round of this policy depends on."""
-        around = {"name", "workers", "seeds", "device"}
+        around = {"name", "workers", "seeds", "device", "precision"}
         settings = {k: v for k, v in named(self.world.config).items() if k not in around}
         settings["loop"] = {
             k: v for k, v in settings["loop"].items() if k not in ("policies", "prior")
@@ -120,6 +120,7 @@ class Player:
             "policy": self.name,
             "seed": self.seed,
             "config": settings,
+            **self.world.arithmetic,
             "weights": self.world.hashes,
             **({} if not self.world.others else {"starts": self.world.start_hashes}),
             "device": self.world.device,

@@ -121,7 +121,7 @@ class Rounds:
             "keep": keep,
             "latency_s": self.world.menu.latency_s.get(Student(name, keep), ""),
             "labels": self.world.plan.labels,
-            "precision": "fp32",
+            "precision": self.world.precision,
             "candidate": learned.get("candidate", ""),
             "share": learned["share"],
         }
@@ -202,6 +202,7 @@ class Rounds:
             "recipe": asdict(recipe),
             "held_back": plan.held_back.model_dump(exclude={"least"}),
             "side": world.side,
+            **world.arithmetic,
             **self._chosen(),
         }
         return self._node("teacher", determinants, make)
