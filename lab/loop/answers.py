@@ -238,15 +238,18 @@ def keeping(kept: Sequence[Node], running: Node | None, fresh: Node, room_bytes:
     """Of the answers ``kept`` (oldest first) and the one ``running`` until now, those whose models
     a device still has once it runs ``fresh``: as :class:`endedge.end.client.apply.ModelStore`
     keeps their files."""
-    size = lambda node: (node.folder / "student.safetensors").stat().st_size  # noqa: E731
     before = [n for n in kept if n != running] + ([running] if running is not None else [])
-    left, stay = room_bytes - size(fresh), list[Node]()
+    left, stay = room_bytes - _size_of(fresh), list[Node]()
     for node in reversed([n for n in before if n.record["model"] != fresh.record["model"]]):
-        left -= size(node)
+        left -= _size_of(node)
         if left < 0:
             break
         stay.append(node)
     return stay[::-1]
+
+
+def _size_of(answer: Node) -> int:
+    return (answer.folder / "student.safetensors").stat().st_size
 
 
 def _labels_out(named: Sequence[edge_labels.Labels]) -> bytes:

@@ -233,8 +233,10 @@ class Player:
         if self.watches:
             row["monitor_after"] = device.score(decoded, period.domain, monitor=True)
         room = self.world.config.end.models_bytes
-        left = keeping(self.answers(standing.kept), self.answer(standing.holds), answer, room)
-        kept = tuple(node.key for node in left) if room else ()
+        kept: tuple[str, ...] = ()
+        if room:
+            before = self.answers(standing.kept), self.answer(standing.holds)
+            kept = tuple(node.key for node in keeping(*before, answer, room))
         return replace(standing, holds=answer.key, acknowledged=answer.key, certain=True, kept=kept)
 
     def _kept(self, standing: Standing, needed: str) -> DetectionModel | None:

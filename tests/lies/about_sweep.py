@@ -54,7 +54,7 @@ LIES = [
     ),
     Lie(
         "a menu without its whole student first",
-        "lab/inputs.py",
+        "lab/menu.py",
         "key=lambda keep: keep < 1)",
         "key=lambda keep: keep == 1)",
         "packages are compared with a pruned student in place of the whole one",

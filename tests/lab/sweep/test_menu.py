@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from endedge.configs import SHIPPED
@@ -20,6 +21,8 @@ from endedge.distill.model import (
 from endedge.distill.package import inspect, pack, unpack
 from endedge.edge.adapt import held_back_loss
 from endedge.edge.edge import EdgeEnd
+from endedge.end.latency import Latency
+from endedge.lab import menu
 from endedge.lab.config import load_config, named
 from endedge.lab.inputs import World
 from endedge.lab.store import Store
@@ -184,3 +187,41 @@ def test_students_that_cannot_stand_beside_each_other_are_refused(
 def test_menus_that_make_no_sense(yard: Path, changes: list[str], says: str) -> None:
     with pytest.raises(BadInput, match=says):
         load_config(str(yard / "c.yaml"), changes)
+
+
+def test_what_is_too_slow_for_the_device_is_not_sent(
+    yard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Said in one line, once; the pruned line of a slow one may stay. Timed by a clock of ours."""
+    seconds = {1: 0.3, 2: 0.1, 3: 0.9, 4: 0.2}  # small, small at 60 %, large, large at 60 %
+    timed: list[int] = []
+
+    def told(network: object, images: torch.Tensor, **_: object) -> Latency:
+        timed.append(len(timed) + 1)
+        assert images.shape[1:] == (3, 64, 64)
+        return Latency("torch", seconds[timed[-1]], 0.0, 0.0, 0.0, 20, 1)
+
+    monkeypatch.setattr(menu, "latency", told)
+    changes = [MENU, "downlink.keep=[1.0,0.6]", "end.max_latency_s=0.25"]
+    config = load_config(str(yard / "c.yaml"), changes)
+    world = World.of(config, tmp_path)
+    plan = world.plan
+    assert [str(line) for line in plan.menu] == [SMALL, f"{SMALL} at 60%", LARGE, f"{LARGE} at 60%"]
+    assert [str(line) for line in plan.barred] == [SMALL, LARGE]
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert SMALL in line
+    assert "0.25 s" in line
+    assert "60%" not in line
+    assert World.of(config, tmp_path).plan.barred == plan.barred
+    assert len(timed) == 4
+    strict = [*changes[:2], "end.max_latency_s=0.15"]
+    least = World.of(load_config(str(yard / "c.yaml"), strict), tmp_path)
+    assert {line.architecture for line in least.plan.menu} == {SMALL}
+    with pytest.raises(BadInput, match=r"at 60%, takes 0\.1 s"):
+        _ = World.of(
+            load_config(str(yard / "c.yaml"), [*changes[:2], "end.max_latency_s=0.01"]), tmp_path
+        ).plan
+    rounds, cell = Rounds(world, Store(tmp_path), lambda message: None), _cell(110_000)
+    row = rounds.measure(cell)
+    assert row["keep"] == 0.6
+    assert row["latency_s"] == seconds[2 if row["student"] == SMALL else 4]
