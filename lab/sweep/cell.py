@@ -81,7 +81,8 @@ class Rounds:
         teacher = self.teacher(cell, upload)  # edge: labels; the large model learns the frames
         students = self.students(cell, upload, teacher)  # the small ones learn from it
         package = self.package(cell, upload, students)  # chosen, quantized, coded
-        sent = bool(self.verdict(cell, package, students).record["sent"])  # by frames unseen
+        whole = self._whole(package, students)  # the one that it is of, or was cut from
+        sent = bool(self.verdict(cell, package, whole).record["sent"])  # by frames unseen
         start = self.start()
         applied = self.applied(package, start)  # end: decoded on the device, evaluated
         on_device = applied if sent else start
@@ -128,7 +129,8 @@ class Rounds:
 
     def _architecture(self, package: Node) -> str:
         """Of the student that ``package`` is of; older ones, of a menu of one, do not say it."""
-        return str(package.record.get("student", self.world.config.weights.student[0]))
+        said = package.record.get("student")
+        return self.world.config.weights.student[0] if said is None else str(said)
 
     def _whole(self, package: Node, students: Sequence[Node]) -> Node:
         """The unpruned one of ``students`` that ``package`` is of, or was cut from."""
@@ -305,16 +307,15 @@ class Rounds:
         }
         return self._node("package", determinants, make)
 
-    def verdict(self, cell: Cell, package: Node, students: Sequence[Node]) -> Node:
-        """Whether the edge sends the package of one of ``students``: it decodes it and compares it
-        with what the device has, on the frames that no training saw."""
+    def verdict(self, cell: Cell, package: Node, student: Node) -> Node:
+        """Whether the edge sends the package of ``student``: it decodes it and compares it with
+        what the device has, on the frames that no training saw."""
         plan = self.world.plan
         rule = {"sure": plan.sure} if plan.chosen else {"least": plan.least}
 
         def make(folder: Path) -> dict[str, Any]:
             edge, known, decoded = self._edge(cell), self.received(cell), self._decoded(package)
             if plan.chosen:
-                student = self._whole(package, students)
                 model = load_detector(student.folder / "student.safetensors")
                 evidence = Evidence(**student.record["evidence"])
                 found = edge.judge_chosen(model, evidence, decoded, known)
@@ -341,7 +342,7 @@ class Rounds:
         upload = self.upload(cell)
         students = self.trunk(cell)
         package = self.package(cell, upload, students)
-        if not self.verdict(cell, package, students).record["sent"]:
+        if not self.verdict(cell, package, self._whole(package, students)).record["sent"]:
             return None
 
         def make(folder: Path) -> dict[str, Any]:

@@ -216,7 +216,7 @@ LIES = [
         "lab/sweep/cell.py",
         "return next(node for line, node in menu if line.architecture == name)",
         "return [node for line, node in menu if line.architecture == name][-1]",
-        "the verdict is on another student than the one distilled",
+        "the verdict is on another student than the one distilled, of the same architecture",
         ROW,
     ),
     Lie(

@@ -18,7 +18,7 @@ from endedge.distill.model import (
     model_hash,
     save_detector,
 )
-from endedge.distill.package import inspect, pack, unpack
+from endedge.distill.package import inspect, unpack
 from endedge.edge.adapt import held_back_loss
 from endedge.edge.edge import EdgeEnd
 from endedge.end.latency import Latency
@@ -90,21 +90,21 @@ def test_a_menu_makes_nothing_again_that_one_student_has_made(yard: Path, tmp_pa
 def test_the_package_with_the_smallest_loss_on_held_back_frames_travels(
     yard: Path, tmp_path: Path, policy: str
 ) -> None:
-    store, winners = Store(tmp_path / "out"), set()
-    rounds = _rounds(yard, store, MENU, f"adaptation.policy={policy}")
+    rounds = _rounds(yard, Store(tmp_path / "out"), MENU, f"adaptation.policy={policy}")
+    contest, winners = None, set()
     for budget in (5_000, 110_000):
         cell = _cell(budget)
         row, known = rounds.measure(cell), rounds.received(cell)
         upload = rounds.upload(cell)
         students = rounds.students(cell, upload, rounds.teacher(cell, upload))
         models = [load_detector(node.folder / "student.safetensors") for node in students]
+        contest = contest or EdgeEnd(rounds.world.plan, 0, 20).prepare(models, models[0], known)
         score = {}
-        for name, model in zip((SMALL, LARGE), models, strict=True):
-            try:
-                made = pack(model, budget, base=None, frames=known.trained.images[:32], mode="full")
-            except BadInput:
-                continue
-            score[name] = held_back_loss(made.decoded, known.held_back)
+        for packed in contest.finalists(budget):
+            score[(SMALL, LARGE)[packed.candidate]] = held_back_loss(
+                packed.decoded, known.held_back
+            )
+        assert len(score) == 2
         if policy == "fixed":  # by plain losses; the evidence of the other policy is another test's
             assert row["student"] == min(score, key=lambda name: score[name])
         package = rounds.package(cell, upload, students)
@@ -114,13 +114,14 @@ def test_the_package_with_the_smallest_loss_on_held_back_frames_travels(
         assert row["params"] == count_parameters(decoded) == count_parameters(whole)
         assert row["mode"] == "full"
         assert row["keep"] == 1
-        verdict = rounds.verdict(cell, package, students).record
+        whole = students[(SMALL, LARGE).index(row["student"])]
+        verdict = rounds.verdict(cell, package, whole).record
         if policy == "fixed":
             assert verdict["after"] == pytest.approx(score[row["student"]], rel=1e-5)
             start = held_back_loss(rounds.world.student, known.held_back)
             assert verdict["before"] == pytest.approx(start, rel=1e-5)
         else:
-            whose = students[(SMALL, LARGE).index(row["student"])].record["evidence"]
+            whose = whole.record["evidence"]
             assert verdict["before"] == pytest.approx(whose["before"])
             assert verdict["frames"] == whose["frames"]
         winners.add(row["student"])
