@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,12 +33,15 @@ from endedge.data.stream import Captured
 from endedge.distill.model import DetectionModel, load_detector, model_hash
 from endedge.distill.precision import check_precision
 from endedge.edge.labels import calibrate
-from endedge.edge.plan import Plan
+from endedge.edge.menu import Menu, fast_enough, seconds_of
+from endedge.edge.plan import Plan, Student
 from endedge.end.inference import detect
 from endedge.lab.config import DEVICES, Config, Data
-from endedge.lab.menu import Menu, menu_of
+from endedge.lab.store import Store
 
+_log = logging.getLogger("endedge")
 _CALIBRATION_FRAMES = 64
+_LATENCY_VERSION = 1  # of how students are timed; raise it when that changes
 
 __all__ = ["World", "check_side", "find_weights", "pick_device"]
 
@@ -165,8 +170,33 @@ class World:
 
     @cached_property
     def menu(self) -> Menu:
-        """The students that may be sent."""
-        return menu_of(self.config, self.starts, self.folder, self.start_hashes)
+        """The students, without those that take more than ``end.max_latency_s`` a frame. That is
+        measured once and kept in the folder: what is left out must not change when the work goes
+        on."""
+        keeps = sorted(self.config.downlink.keep, key=lambda keep: keep < 1)
+        lines = tuple(Student(name, keep) for name in self.starts for keep in keeps)
+        if (most_s := self.config.end.max_latency_s) is None:
+            return Menu(lines)
+
+        def make(_: Path) -> dict[str, Any]:
+            took = [seconds_of(line, self.starts[line.architecture], self.side) for line in lines]
+            slow = [f"{x} ({s:.3g} s)" for x, s in zip(lines, took, strict=True) if s > most_s]
+            if slow:
+                _log.warning(
+                    "note: left out, as a frame takes longer than end.max_latency_s = %g s: %s",
+                    most_s,
+                    ", ".join(slow),
+                )
+            return {"latency_s": took}
+
+        determinants = {
+            "version": _LATENCY_VERSION,
+            "weights": self.start_hashes,
+            "keep": keeps,
+            "side": self.side,
+        }
+        node = Store(self.folder).node("latency", determinants, make)
+        return fast_enough(lines, node.record["latency_s"], most_s)
 
     @cached_property
     def threshold(self) -> float:

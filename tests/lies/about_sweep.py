@@ -53,7 +53,7 @@ LIES = [
     ),
     Lie(
         "a menu without its whole student first",
-        "lab/menu.py",
+        "lab/inputs.py",
         "key=lambda keep: keep < 1)",
         "key=lambda keep: keep == 1)",
         "packages are compared with a pruned student in place of the whole one",

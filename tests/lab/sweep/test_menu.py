@@ -19,10 +19,10 @@ from endedge.distill.model import (
     save_detector,
 )
 from endedge.distill.package import inspect, unpack
+from endedge.edge import menu
 from endedge.edge.adapt import held_back_loss
 from endedge.edge.edge import EdgeEnd
 from endedge.end.latency import Latency
-from endedge.lab import menu
 from endedge.lab.config import load_config, named
 from endedge.lab.inputs import World
 from endedge.lab.store import Store
