@@ -6,9 +6,10 @@ any of them can be run again alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from endedge.allocator import Curves, Points, Surface, fit
 from endedge.data.errors import BadInput
@@ -33,6 +34,7 @@ from endedge.lab.benchmark.ranking import Standing, standings
 from endedge.lab.benchmark.robustness import FILES, Trial, held_out, injected_errors, scenarios
 from endedge.lab.config import Config, load_config
 from endedge.lab.inputs import World
+from endedge.lab.report.class_table import class_rows, write_classes
 from endedge.lab.report.compare import write_comparison
 from endedge.lab.report.page import write_report
 from endedge.lab.report.results import Results
@@ -72,17 +74,28 @@ def measure_stage(
     else:
         rows = adaptive_sweep(config, folder, progress, width)
     write_atomic(folder / "surface.csv", surface_csv(rows).encode())
-    _examples(config, folder, progress)
+    world = World.of(config, folder)
+    _examples(world, folder, progress)
+    _classes(world, folder, rows)
     return folder / "surface.csv"
 
 
-def _examples(config: Config, folder: Path, progress: Progress) -> None:
-    """The largest round on a few frames → ``examples.json``; none when nothing was sent."""
-    cells = grid(config)
-    largest = max(cells, key=lambda c: (c.frames, c.budget_bytes, -config.seeds.index(c.seed)))
+def _classes(world: World, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """What was evaluated, class by class → ``classes.csv``; not of cells of an older version."""
+    store = Store(folder)
+    before = Rounds(world, store, lambda message: None).start().record
+    cells = [(row, store.open(str(row["cell"]))) for row in rows]
+    found = [r for row, cell in cells if cell for r in class_rows(row, before, cell.record)]
+    write_classes(folder, found)
+
+
+def _examples(world: World, folder: Path, progress: Progress) -> None:
+    """The largest round on some frames → ``examples.json``; none when nothing was sent."""
+    cells, seeds = grid(world.config), world.config.seeds
+    largest = max(cells, key=lambda c: (c.frames, c.budget_bytes, -seeds.index(c.seed)))
     with one_thread():
         rounds = Rounds(
-            World.of(config, folder),
+            world,
             Store(folder),
             lambda message: progress(len(cells), len(cells), message),
         )

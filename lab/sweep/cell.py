@@ -45,7 +45,7 @@ VERSIONS = {
     "package": 4,
     "verdict": 2,
     "cell": 1,
-    "examples": 1,
+    "examples": 2,
 }
 
 Say = Callable[[str], None]
@@ -398,7 +398,12 @@ def _no_threshold() -> float:
     raise BadInput("a cell learns from true labels")
 
 
-def _scored(world: World, model: DetectionModel) -> dict[str, float]:
+def _scored(world: World, model: DetectionModel) -> dict[str, Any]:
     began = time.perf_counter()
     score = _end(world).evaluate(model, world.evaluation_batch, world.evaluation)
-    return {"map": score.map, "map50": score.map50, "seconds": time.perf_counter() - began}
+    return {
+        "map": score.map,
+        "map50": score.map50,
+        "classes": score.classes,
+        "seconds": time.perf_counter() - began,
+    }

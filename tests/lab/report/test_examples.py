@@ -99,7 +99,7 @@ def test_only_an_update_that_was_sent_is_drawn(
         assert (rounds.examples(cell) is not None) == sent
     monkeypatch.setattr(Rounds, "examples", lambda *_: None)
     (place / "out" / "examples.json").write_text("of an older run")
-    pipeline._examples(load_config(place / "c.yaml"), place / "out", lambda *_: None)
+    pipeline._examples(world, place / "out", lambda *_: None)
     assert not (place / "out" / "examples.json").exists()
 
 

@@ -452,7 +452,7 @@ def test_the_page_runs_and_its_control_moves_the_split(
     page = page.replace('at("surface").on(', "void (")
     (folder / "probe.html").write_text(page, encoding="utf-8")
     document, _ = _browse((folder / "probe.html").as_uri(), tmp_path / "two")
-    sweep, period = results.benchmark.bandwidth_hz, results.config.link.period_s
+    sweep, period = results.benchmark.bandwidth_hz, results.channel.period_s
     low, high = sweep[0] / 1.5, sweep[-1] * 1.5
     _check_answer(document, results, float(low * (high / low) ** 0.7), period / 10 * 100**0.3)
 
