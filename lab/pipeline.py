@@ -199,14 +199,17 @@ def _executed(
     return cells.joined(Surface.from_rows(rows))
 
 
-def report_stage(folder: Path, out: Path | None = None) -> Path:
-    """Everything in the folder → ``report.html`` (or ``out``)."""
-    return write_report(folder, _planned(folder), out)
+def report_stage(where: str | Path, out: Path | None = None) -> Path:
+    """Everything in a results folder → its ``report.html`` (or ``out``); of a shipped table →
+    ``out``, or ``report.html`` here. Returns the path."""
+    folder = Path(where)
+    target = out or (folder / "report.html" if folder.is_dir() else Path("report.html"))
+    return write_report(Results.find(where), target)
 
 
-def compare_stage(folders: Sequence[Path], out: Path) -> Path:
-    """Several results folders → one page that lays them side by side."""
-    return write_comparison({str(f): Results.read(f, _planned(f)) for f in folders}, out)
+def compare_stage(places: Sequence[str | Path], out: Path) -> Path:
+    """Several results folders or shipped tables → one page that lays them side by side."""
+    return write_comparison({str(place): Results.find(place) for place in places}, out)
 
 
 def _replanned(folder: Path, config: Config, changes: Sequence[str]) -> Config:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from endedge.lab.cli import exporting, importing, predicting, timing
+from endedge.lab.cli import exporting, importing, plotting, predicting, timing, watching
 from endedge.lab.cli.numbers import PORT, SEED, SIDE, share, whole
 
 __all__ = ["Action", "build_parser", "meant"]
@@ -109,6 +109,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     )
     sub.add_argument("dir", help="results folder")
     sub.add_argument("--json", action="store_true", help="print JSON")
+    watching.declare(verb)
     sub = verb(
         "loop",
         "closed-loop rounds over a drifting stream, policies side by side; resumes",
@@ -157,21 +158,23 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
 
     sub = verb(
         "report",
-        "write report.html of a results folder, or compare several",
+        "write report.html of a results folder or shipped table, or compare several",
         "endedge report runs/demo runs/other -o compare.html",
     )
-    sub.add_argument("dirs", nargs="+", metavar="DIR", help="results folders, the first is named A")
+    sub.add_argument(
+        "dirs",
+        nargs="+",
+        metavar="DIR|NAME",
+        help="results folders or shipped tables; the first is named A",
+    )
     sub.add_argument(
         "-o",
         "--output",
         metavar="FILE",
-        help="(default: report.html in DIR; of several folders compare.html here)",
+        help="(default: report.html in DIR, of a table here; of several compare.html here)",
     )
 
-    sub = verb("plot", "a publication figure", "endedge plot runs/demo --what share -o f.pdf")
-    sub.add_argument("dir", help="results folder")
-    sub.add_argument("--what", required=True, help="surface, curves, share, policies, regret")
-    sub.add_argument("-o", "--output", required=True, metavar="FILE", help=".pdf, .svg, .png, .tex")
+    plotting.declare(verb)
 
     sub = verb(
         "allocate",

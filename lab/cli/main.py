@@ -18,7 +18,7 @@ from typing import Any
 from endedge.data.errors import BadInput, Unfinished
 from endedge.data.storage import at_home
 from endedge.data.units import parse_quantity
-from endedge.lab.cli import exporting, importing, predicting, timing
+from endedge.lab.cli import exporting, importing, plotting, predicting, timing, watching
 from endedge.lab.cli import package as tools
 from endedge.lab.cli.arguments import Action, build_parser
 from endedge.lab.cli.logs import log_to_stderr
@@ -168,19 +168,12 @@ def _report(a: argparse.Namespace) -> None:
     from endedge.lab import pipeline
 
     out = Path(a.output) if a.output else None
-    folders = [Path(folder) for folder in a.dirs]
     made = (
-        pipeline.report_stage(folders[0], out)
-        if len(folders) == 1
-        else pipeline.compare_stage(folders, out or Path("compare.html"))
+        pipeline.report_stage(a.dirs[0], out)
+        if len(a.dirs) == 1
+        else pipeline.compare_stage(a.dirs, out or Path("compare.html"))
     )
     print(f"report: {made}")
-
-
-def _plot(a: argparse.Namespace) -> None:
-    from endedge.lab.report.paper_figures import plot
-
-    print(plot(Path(a.dir), a.what, Path(a.output)))
 
 
 def _allocate(a: argparse.Namespace) -> None:
@@ -340,10 +333,11 @@ _ACTIONS: dict[str, Action] = {
     "measure": _measure,
     "loop": _loop,
     "status": _status,
+    "watch": watching.watch_source,
     "fit": _fit,
     "bench": _bench,
     "report": _report,
-    "plot": _plot,
+    "plot": plotting.draw_figures,
     "allocate": _allocate,
     "pack": tools.pack_file,
     "inspect": tools.inspect_file,

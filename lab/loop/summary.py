@@ -15,7 +15,7 @@ from endedge.data.storage import write_atomic
 from endedge.lab.benchmark.outcomes import spread
 from endedge.lab.config import Config, loop_of
 from endedge.lab.loop.loop import run
-from endedge.lab.report.paper_figures import drawn
+from endedge.lab.report.plotting import drawn
 from endedge.lab.report.style import (
     BLACK,
     BLUE,

@@ -15,7 +15,6 @@ from endedge.allocator import Joint
 from endedge.data.storage import write_atomic
 from endedge.data.units import hz_for_bytes
 from endedge.lab.benchmark.outcomes import spread
-from endedge.lab.config import Config
 from endedge.lab.report import captions as findings
 from endedge.lab.report import examples as seen
 from endedge.lab.report import figure_tables, tables
@@ -28,11 +27,9 @@ from endedge.lab.report.tables import interval
 __all__ = ["page", "shell", "write_report"]
 
 
-def write_report(folder: Path, config: Config, out: Path | None = None) -> Path:
-    """Write ``folder/report.html`` (or ``out``) from the files of a results folder; return its
-    path. Raises :class:`BadInput` naming the file that is missing or broken."""
-    target = out or folder / "report.html"
-    write_atomic(target, page(Results.read(folder, config)).encode())
+def write_report(results: Results, target: Path) -> Path:
+    """Write the page of ``results`` to ``target``; return that."""
+    write_atomic(target, page(results).encode())
     return target
 
 
@@ -96,6 +93,8 @@ def shell(
     eyebrow: str,
     contents: Mapping[str, Any],
     more: str = "",
+    *,
+    live: bool = False,
     **slots: Any,
 ) -> str:
     """A page that draws ``contents["figures"]`` at the ids in it and needs no network.
@@ -106,6 +105,7 @@ def shell(
         eyebrow: the line above the headline.
         contents: what the page's scripts work on, as JSON.
         more: a script that runs after the figures.
+        live: whether it may ask the server that it comes from.
         slots: what else the template asks for.
     """
     scripts = [Markup(plotly.offline.get_plotlyjs()), asset("page.js")]
@@ -118,6 +118,7 @@ def shell(
         eyebrow=eyebrow,
         contents=json_for_script(contents),
         scripts=scripts,
+        live=live,
         **slots,
     )
 

@@ -27,7 +27,9 @@ from endedge.lab.report.style import (
     RED,
     UPDATE,
     UPLOAD,
+    own,
     style,
+    styles,
 )
 from endedge.lab.report.tabular import decimal
 
@@ -329,13 +331,15 @@ def policies(results: Results) -> Figure:
     """Every policy's measured mAP against bandwidth, the interval of the fitted allocator."""
     bench = results.benchmark
     names = [bench.policies[k] for k in bench.drawn]
-    order = sorted(names, key=lambda name: (name in KNOWN, names.index(name)))
+    order = sorted(names, key=lambda name: (name in KNOWN or own(name), names.index(name)))
+    looks = styles(names)
     fitted = spread(100 * bench.judged[bench.of("fitted")])
     traces = (
         [shaded(bench.bandwidth_hz, fitted, style("fitted").colour)] if fitted.seeds > 1 else []
     )
     for name in order:  # the known ones on top
-        look, shown = style(name), html.escape(name)
+        look, shown = looks[name], html.escape(name)
+        told = look.colour != GREY
         mean = 100 * bench.judged[bench.of(name)].mean(axis=1)
         traces.append(
             {
@@ -345,7 +349,7 @@ def policies(results: Results) -> Figure:
                 "y": numbers(mean),
                 "name": shown,
                 "line": {"color": look.colour, "dash": look.dash, "width": look.width},
-                "marker": {"size": 6 if name in KNOWN else 3, "color": look.colour},
+                "marker": {"size": 6 if told else 3, "color": look.colour},
                 "hovertemplate": f"{shown}: %{{y:.2f}} mAP at %{{x:.3s}}Hz<extra></extra>",
                 "legendrank": 1 + [*KNOWN, name].index(name),
             }
@@ -378,7 +382,8 @@ def shaded(x: Floats, seen: Spread, colour: str) -> dict[str, Any]:
 def policy(results: Results, name: str) -> Figure:
     """One policy with its interval over seeds, the oracle behind it: a small multiple."""
     bench = results.benchmark
-    x, colour = bench.bandwidth_hz, style(name).colour if name in KNOWN else BLUE
+    look = styles([name])[name]
+    x, colour = bench.bandwidth_hz, BLUE if look.colour == GREY else look.colour
     mine = spread(100 * bench.judged[bench.of(name)])
     oracle = spread(100 * bench.judged[bench.of("oracle")])
     means = 100 * bench.judged[bench.drawn].mean(axis=2)

@@ -33,7 +33,7 @@ from endedge.lab.benchmark.benchmark import Contest, bandwidths, outcomes, plann
 from endedge.lab.benchmark.outcomes import Benchmark, Spread, reader_of, rows_of, spread
 from endedge.lab.benchmark.robustness import Trial, read_trials
 from endedge.lab.benchmark.table import Table
-from endedge.lab.config import Config
+from endedge.lab.config import Config, load_config
 from endedge.lab.config import Link as Channel
 from endedge.lab.latency_table import Row, read_rows
 from endedge.lab.report.class_table import ClassRow, read_classes
@@ -177,6 +177,21 @@ class Results:
         trials, timed = read_trials(folder), tuple(read_rows(folder))
         classes = tuple(read_classes(folder))
         return cls(config, surface, curves, steps, bench, examples, trials, timed, classes)
+
+    @classmethod
+    def find(cls, where: str | Path) -> Self:
+        """Those of a results folder, or of a shipped table by its name.
+
+        Raises :class:`BadInput` for neither, and as :meth:`read` does.
+        """
+        folder = Path(where)
+        if not folder.is_dir():
+            return cls.of(Table.load(where))
+        if not (folder / "config.yaml").is_file():
+            raise BadInput(
+                f"{folder} is not a results folder (no config.yaml); run 'endedge measure'"
+            )
+        return cls.read(folder, load_config(folder / "config.yaml"))
 
     @classmethod
     def of(cls, table: Table) -> Self:

@@ -40,8 +40,10 @@ class Survey:
     """What a results folder holds of a grid: ``rows`` of measured cells, and of every other cell
     the first stage that is ``missing``."""
 
-    def __init__(self, world: World, folder: Path, cells: Iterable[Cell]) -> None:
-        self._store = Peek(folder)
+    def __init__(
+        self, world: World, folder: Path, cells: Iterable[Cell], store: Peek | None = None
+    ) -> None:
+        self._store = store or Peek(folder)
         rounds = Rounds(world, self._store, lambda message: None)
         self.rows: dict[Cell, dict[str, Any]] = {}
         self.missing: dict[Cell, str] = {}

@@ -16,7 +16,7 @@ const NIGHT = {
 const scheme = matchMedia("(prefers-color-scheme: dark)");
 let onPaper = false;
 const dark = () => scheme.matches && !onPaper;
-const COLOURS = () => (dark() ? { up: "#1a7fc2", down: "#e0a02a", accent: "#f0803c" } : { up: "#0072b2", down: "#e69f00", accent: "#d55e00" });
+const COLOURS = () => (dark() ? { up: "#1570b0", down: "#e0a02a", accent: "#f0803c" } : { up: "#0072b2", down: "#e69f00", accent: "#d55e00" });
 const themed = (value) => (dark()
   ? JSON.parse(JSON.stringify(value).replace(/#[0-9a-f]{6}/g, (colour) => NIGHT[colour] || colour)
       .replace(/rgba\(0,114,178,0\.2\)/g, "rgba(75,163,227,0.28)"))
