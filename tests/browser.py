@@ -155,14 +155,14 @@ class Browser:
 
 
 @contextmanager
-def browsing() -> Iterator[Browser]:
-    """A browser that can reach this machine only, gone at the end."""
+def browsing(*, solid: bool = False) -> Iterator[Browser]:
+    """A browser that can reach this machine only, gone at the end; ``solid``: with WebGL, which
+    takes a minute of software rendering."""
     command = [
         chromium(),
         "--headless=new",
         "--no-sandbox",
-        "--disable-gpu",
-        "--disable-3d-apis",
+        *(("--enable-unsafe-swiftshader",) if solid else ("--disable-gpu", "--disable-3d-apis")),
         "--no-first-run",
         "--disable-background-networking",
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",

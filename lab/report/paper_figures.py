@@ -237,7 +237,7 @@ def _share(results: Results, choice: Choice) -> Figure:
             x, y = place
             axes.text(np.exp(x), y, name, color=colour, ha="center", va="center")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left")
+        figure.legend(loc="outside lower center")
     axes.set(xlim=(sweep[0], sweep[-1]), ylim=(0, 100), ylabel=SHARE)
     show.log_axis(axes, BANDWIDTH)
     runs = findings.segments(steps)
@@ -351,8 +351,9 @@ def _regret(results: Results, choice: Choice) -> Figure:
     image = axes.imshow(mean, cmap="cividis_r", aspect="auto", vmin=min(0.0, float(mean.min())))
     middle = (min(0.0, float(mean.min())) + float(mean.max())) / 2
     letters = max(len(decimal(v, 1)) for v in mean.ravel())
-    size = min(0.75 * choice.look.size_pt, 72 * 0.62 * width / mean.shape[1] / (0.68 * letters))
-    if size >= 3.5:  # smaller cannot be read
+    inside = 72 * (width - 0.24 * choice.look.size_pt) / mean.shape[1]  # pt, of a cell
+    size = min(0.75 * choice.look.size_pt, inside / (0.68 * letters + 0.5))
+    if size >= 4:  # smaller cannot be read
         for i, j in np.ndindex(*mean.shape):
             colour = "white" if mean[i, j] > middle else "black"
             text = decimal(mean[i, j], 1)
