@@ -36,8 +36,8 @@ _SPEC = {
     "yaml": {
         "nc": 2,
         "reg_max": 4,
-        "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "C2f", [8, True]]],
-        "head": [[-1, 1, "Conv", [8, 3, 2]], [[1, 2], 1, "Detect", ["nc"]]],
+        "backbone": [[-1, 1, "Conv", [8, 3, 2]]],
+        "head": [[[0], 1, "Detect", ["nc"]]],
     },
 }
 _LONGEST_S, _MOST_BYTES = 10.0, 500_000_000

@@ -2,22 +2,25 @@
 strongly, how far.
 
 No depth is right everywhere: a shift of tone wants an adapter and nothing more, a dim camera the
-first layers, an unknown sensor all of them. So candidates train shortly on most of the frames
-and are judged on the rest, by groups (flight, scene) that lie on one side or the other; the better
-ones train longer and are judged on other groups (successive halving; K. Jamieson, A. Talwalkar,
-*Non-stochastic Best Arm Identification and Hyperparameter Optimization*, AISTATS 2016). All of
-this takes at most as many steps as the training of the winner, which then has all the frames.
+first layers, an unknown sensor all of them. So a few candidates that differ much train on two
+thirds of the frames and are judged on the rest, by groups (flight, scene) that lie on one side or
+the other; where that is too few frames to judge by, the thirds take turns. All of this takes at
+most as many steps as the training of the winner, which then has all the frames.
+
+Few and long trainings, not many short ones: after a handful of steps the careful candidate is
+ahead of the one that wins in the end, so halving a large field (K. Jamieson, A. Talwalkar,
+*Non-stochastic Best Arm Identification and Hyperparameter Optimization*, AISTATS 2016) threw out
+the winners first (docs/log.md).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
@@ -29,27 +32,31 @@ from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel, clone
 from endedge.distill.recipe import Diverged
 from endedge.distill.training import Recipe, interpolate, train
-from endedge.edge.adapt import Adapted, OnStep, Verdict, held_back_losses
+from endedge.edge.adapt import Adapted, OnStep, held_back_losses
+from endedge.edge.evidence import (
+    FIRST_ROUND,
+    MOST_JUDGED,
+    Evidence,
+    Floats,
+    Prior,
+    error_of,
+    log_gains,
+)
 
 __all__ = [
     "CANDIDATES",
     "Candidate",
     "Chosen",
-    "Evidence",
-    "Prior",
     "choose_adapter",
     "choose_and_train",
-    "judge_chosen",
 ]
 
 _FOLDS = 3
-_MOST_JUDGED = 64  # frames of a fold, or on which adapters are compared
-_LEAST_STEPS = 4  # of a candidate in the first rung
-_FINALISTS = 2
+_MOST_TURNS = 2  # folds that judge: more would leave each training too short
+_ENOUGH_JUDGED = 20  # frames; with fewer in a fold another one judges too
+_LEAST_STEPS = 4  # of a candidate's training
 _FULL_RATE_FRAMES = 128  # below, the rate of a candidate falls with the root of their number
 _SHARES = (0.25, 0.5, 0.75, 1.0)
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -75,71 +82,29 @@ class Candidate:
         )
 
 
-#: From the most careful on: where steps are short, the last ones are left out.
+#: From the most careful on: where steps are short, the last ones are left out. A tone that is off
+#: wants the first, a dim camera the second, an unknown sensor the third; what lies between them
+#: (all layers gently, the first ones with statistics that follow) won nowhere by much.
 CANDIDATES: tuple[Candidate, ...] = (
     Candidate("adapter", 0, 1e-2, False),
     Candidate("front", 5, 5e-4, False),
-    Candidate("all-gentle", None, 2e-4, False),
-    Candidate("all-strong", None, 1e-3, True),
-    Candidate("front-following", 5, 5e-4, True),
+    Candidate("all", None, 1e-3, True),
 )
-
-
-@dataclass(frozen=True)
-class Prior:
-    """What an adaptation gained in earlier rounds: normal with ``mean`` and ``deviation``.
-    ``noise``: that of one frame's gain, counted as ``weight`` frames seen before (a few frames
-    agree by chance). A gain is the logarithm of the loss before over the loss after."""
-
-    mean: float = 0.0
-    deviation: float = 0.1
-    noise: float = 0.1
-    weight: float = 4.0
-
-    def posterior(self, gains: Floats, groups: Sequence[str]) -> tuple[float, float]:
-        """Mean and deviation of the true gain after ``gains`` (n,) of frames in ``groups``.
-        Frames of a group count together: the error is that of the sums over groups."""
-        n = len(gains)
-        sums: dict[str, float] = {}
-        for gain, group in zip(gains - gains.mean(), groups, strict=True):
-            sums[group] = sums.get(group, 0.0) + float(gain)
-        spread = sum(v * v for v in sums.values()) / n  # of one frame, as if they were alone
-        noise = (self.weight * self.noise**2 + n * spread) / (self.weight + n)
-        precision = n / max(noise, 1e-12)
-        own = 1 / max(self.deviation, 1e-12) ** 2
-        mean = (precision * float(gains.mean()) + own * self.mean) / (precision + own)
-        return mean, 1 / math.sqrt(precision + own)
-
-    def after(self, gain: float) -> Prior:
-        """The prior of the next round, this one having gained ``gain``: half of the way
-        there, as rounds are few and differ."""
-        return replace(self, mean=(self.mean + gain) / 2)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What frames said that the judged models were not trained on: ``gain`` over the
-    detector the device has (log ratio of the losses) and its ``error``, both after the prior;
-    the loss ``before`` (geometric mean); how many ``frames`` in how many ``groups``."""
-
-    gain: float
-    error: float
-    before: float
-    frames: int
-    groups: int
 
 
 @dataclass(frozen=True, eq=False)
 class Chosen(Adapted):
     """The adapted detector and why: ``candidate`` (``none``: nothing was trained), the ``kind``
     of its input adapter, the ``evidence``, training steps spent on choosing and on the winner,
-    and the mean gain of everything tried (``trials``: rung, candidate, share, gain)."""
+    whether a teacher ``taught`` beside the labels, and the mean gain of everything tried
+    (``trials``: fold, candidate, share, gain)."""
 
     candidate: str = "none"
     kind: str = "none"
     evidence: Evidence = field(default_factory=lambda: Evidence(0.0, 0.0, 0.0, 0, 0))
     choosing_steps: int = 0
     training_steps: int = 0
+    taught: bool = False
     trials: tuple[tuple[str, str, float, float], ...] = ()
 
     def record(self) -> dict[str, Any]:
@@ -150,21 +115,29 @@ class Chosen(Adapted):
             "evidence": asdict(self.evidence),
             "choosing_steps": self.choosing_steps,
             "training_steps": self.training_steps,
+            "taught": self.taught,
             "trials": [list(trial) for trial in self.trials],
         }
 
 
 def choose_adapter(
-    start: DetectionModel, frames: Batch, *, device: str = "cpu", sure: float = 1.0
+    start: DetectionModel,
+    frames: Batch,
+    *,
+    groups: Sequence[str] | None = None,
+    device: str = "cpu",
+    sure: float = 1.0,
 ) -> tuple[DetectionModel, dict[str, float]]:
     """``start`` behind the input adapter under which it finds the labels of ``frames`` best, and
     the mean loss of each one tried.
 
     Every curve of :data:`~endedge.distill.adapter.STARTS` with and without the stretch of each
     frame. No adapter, or the one that ``start`` has, is kept unless another is better by more
-    than ``sure`` standard errors (paired by frame). Nothing is trained.
+    than ``sure`` standard errors (paired by frame, over ``groups`` (n,) where there are at least
+    three of them). Nothing is trained.
     """
-    judges = frames.take(range(min(len(frames), _MOST_JUDGED)))
+    judges = frames.take(range(min(len(frames), MOST_JUDGED)))
+    named = groups_of(None if groups is None else groups[: len(judges)], len(judges), _FOLDS)
     before = held_back_losses(start, judges, device)
     best, best_gain, losses = start, 0.0, {"as it is": float(before.mean())}
     for per_frame in (False, True):
@@ -175,10 +148,9 @@ def choose_adapter(
                 continue
             after = held_back_losses(trial, judges, device)
             losses[curve + "+stretch" * per_frame] = float(after.mean())
-            gains = _gains(before, after)
-            error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
+            gains = log_gains(before, after)
             gain = float(gains.mean())
-            if gain > sure * error and gain > best_gain:
+            if gain > sure * error_of(gains, named) and gain > best_gain:
                 best, best_gain = trial, gain
     return best, losses
 
@@ -188,19 +160,30 @@ def choose_and_train(
     frames: Batch,
     recipe: Recipe,
     *,
-    objective: Make = labels,
+    objective: Callable[[float], Make] = lambda gain: labels,
     groups: Sequence[str] | None = None,
     candidates: Sequence[Candidate] = CANDIDATES,
-    prior: Prior = Prior(),
+    prior: Prior = FIRST_ROUND,
     device: str = "cpu",
     on_step: OnStep | None = None,
 ) -> Chosen:
     """The student for ``frames``, adapted in the way that they themselves show to be best.
 
-    ``recipe`` gives the winner's steps, the batch, average and seed; depth, rate and statistics
-    are chosen among ``candidates``. ``groups`` (n,): frames of one group are trained on or judged
-    together (None, or fewer than three of them: each frame is its own). Raises :class:`BadInput`
-    for fewer than :data:`~endedge.data.groups.LEAST_FRAMES` frames.
+    Args:
+        start: What the device has; untouched.
+        frames: Labelled frames, all of them: they are trained on and judge in turn.
+        recipe: The winner's steps, the batch, average and seed.
+        objective: The loss of the winner's training, told what its short training on labels alone
+            had gained (of :class:`Evidence`): a teacher must be better than that to teach.
+        groups: (n,) Frames of one group are trained on or judged together. None, or fewer than
+            three of them: each frame is its own.
+        candidates: Among which depth, rate and statistics are chosen.
+        prior: What earlier rounds gained.
+        device: Where it computes.
+        on_step: Told of the steps of the winner's training.
+
+    Raises:
+        BadInput: for fewer than :data:`~endedge.data.groups.LEAST_FRAMES` frames.
     """
     n = len(frames)
     if n < LEAST_FRAMES:
@@ -208,21 +191,19 @@ def choose_and_train(
     if not candidates:
         raise BadInput("no candidates to choose an adaptation from")
     named = groups_of(groups, n, _FOLDS)
-    first, _ = choose_adapter(start, frames, device=device)
-    search = _Search(start, first, frames, named, recipe, objective, device)
-    budget = recipe.steps
-    field_ = list(candidates)[: max(1, budget // 2 // _LEAST_STEPS)]
-    search.rung(field_, 0, budget // 2 // len(field_))
-    finalists = search.best(field_)[:_FINALISTS]
-    search.rung(finalists, 1, (budget - budget // 2) // len(finalists))
-    winner, share = search.winner(finalists)
+    first, _ = choose_adapter(start, frames, groups=groups, device=device)
+    search = _Search(start, first, frames, named, recipe, device)
+    tried = list(candidates)[: max(1, recipe.steps // _LEAST_STEPS)]
+    turns = search.turns(recipe.steps // (len(tried) * _LEAST_STEPS))
+    for fold in turns:
+        search.turn(tried, fold, recipe.steps // (len(tried) * len(turns)))
+    winner, share = search.winner(tried)
     evidence = search.evidence(winner, share, prior)
+    towards = objective(evidence.gain) if winner is not None and winner.layers != 0 else labels
     if winner is None:
-        trained = 0
         model = first
     else:
-        trained = recipe.steps
-        model = search.trained(winner, range(n), recipe.steps, on_step)
+        model = search.trained(winner, range(n), recipe.steps, towards, on_step)
         model = interpolate(search.begin(winner), model, share)
     return Chosen(
         model,
@@ -232,45 +213,14 @@ def choose_and_train(
         kind=kind_of(model),
         evidence=evidence,
         choosing_steps=search.steps,
-        training_steps=trained,
+        training_steps=0 if winner is None else recipe.steps,
+        taught=towards is not labels,
         trials=tuple(search.trials),
     )
 
 
-def judge_chosen(
-    student: DetectionModel,
-    decoded: DetectionModel,
-    evidence: Evidence,
-    frames: Batch,
-    *,
-    sure: float = 1.0,
-    device: str = "cpu",
-) -> Verdict:
-    """Whether ``decoded``, packed from ``student``, should take the place of what the device
-    has: the gain
-    that unseen frames showed, less what packing lost (on ``frames``, paired), must be more than
-    ``sure`` standard errors above nothing."""
-    judges = frames.take(range(min(len(frames), _MOST_JUDGED)))
-    whole = held_back_losses(student, judges, device)
-    gains = _gains(whole, held_back_losses(decoded, judges, device))
-    noise = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
-    after = evidence.before * math.exp(-evidence.gain - float(gains.mean()))
-    error = evidence.before * math.hypot(evidence.error, noise)
-    return Verdict(evidence.before, after, error, evidence.frames, 1, sure)
-
-
-def _gains(before: Floats, after: Floats) -> Floats:
-    """Log ratio of the losses of each frame (n,); minus infinity where a training blew up.
-
-    A ratio and not a difference: a frame with one small object has twenty times the loss of
-    another, and a handful of those would decide."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        gains = np.log(before) - np.log(after)
-    return np.where(np.isfinite(gains), gains, -np.inf)
-
-
 class _Search:
-    """The rungs: what was trained for how many steps, and what each frame then gained."""
+    """What was tried: trained on all folds but one, and what each frame of that then gained."""
 
     def __init__(
         self,
@@ -279,12 +229,11 @@ class _Search:
         frames: Batch,
         groups: Sequence[str],
         recipe: Recipe,
-        objective: Make,
         device: str,
     ) -> None:
         self._base, self._first, self._frames = base, first, frames
         self._groups, self._recipe = groups, recipe
-        self._objective, self._device = objective, device
+        self._device = device
         self._folds = folds_of(groups, _FOLDS, recipe.seed)
         self._gains: dict[tuple[str, float], dict[int, Floats]] = {}
         self._judges: dict[int, list[int]] = {}
@@ -301,22 +250,41 @@ class _Search:
         return model
 
     def trained(
-        self, candidate: Candidate, at: Sequence[int], steps: int, on_step: OnStep | None = None
+        self,
+        candidate: Candidate,
+        at: Sequence[int],
+        steps: int,
+        objective: Make = labels,
+        on_step: OnStep | None = None,
     ) -> DetectionModel:
         recipe = candidate.recipe(self._recipe, steps, len(at))
         frames, start = self._frames.take(at), self.begin(candidate)
         if candidate.layers == 0:
             return learn_adapter(start, frames, recipe, device=self._device, on_step=on_step)
-        return train(start, frames, self._objective, recipe, device=self._device, on_step=on_step)
+        return train(start, frames, objective, recipe, device=self._device, on_step=on_step)
 
-    def rung(self, candidates: Sequence[Candidate], fold: int, steps: int) -> None:
+    def turns(self, most: int) -> list[int]:
+        """The folds that judge: those of many groups first, until there are enough frames of two
+        groups or more; at most ``most`` of them."""
+        groups = [set[str]() for _ in range(_FOLDS)]
+        for group, fold in zip(self._groups, self._folds, strict=True):
+            groups[fold].add(group)
+        order = sorted(range(_FOLDS), key=lambda fold: -len(groups[fold]))
+        chosen = order[:1]
+        for fold in order[1 : max(1, min(most, _MOST_TURNS))]:
+            judges = sum(self._folds.count(f) for f in chosen)
+            if judges < _ENOUGH_JUDGED or sum(len(groups[f]) for f in chosen) < 2:
+                chosen.append(fold)
+        return chosen
+
+    def turn(self, candidates: Sequence[Candidate], fold: int, steps: int) -> None:
         """Train each for ``steps`` on all but ``fold``, judge it on that."""
         inside = [i for i, f in enumerate(self._folds) if f == fold]
         training = [i for i, f in enumerate(self._folds) if f != fold]
-        judges = self._judges[fold] = inside[:_MOST_JUDGED]
+        judges = self._judges[fold] = inside[:MOST_JUDGED]
         unseen = self._frames.take(judges)
         before = self._before[fold] = held_back_losses(self._base, unseen, self._device)
-        gained = _gains(before, held_back_losses(self._first, unseen, self._device))
+        gained = log_gains(before, held_back_losses(self._first, unseen, self._device))
         self._note(fold, "none", 0.0, gained)
         for candidate in candidates:
             self.steps += steps
@@ -329,34 +297,34 @@ class _Search:
             for share in _SHARES:
                 mixed = interpolate(self.begin(candidate), end, share)
                 losses = held_back_losses(mixed, unseen, self._device)
-                self._note(fold, candidate.name, share, _gains(before, losses))
+                self._note(fold, candidate.name, share, log_gains(before, losses))
 
     def _note(self, fold: int, name: str, share: float, gains: Floats) -> None:
         self._gains.setdefault((name, share), {})[fold] = gains
-        self.trials.append((f"rung {fold + 1}", name, share, max(-99.0, float(gains.mean()))))
+        self.trials.append((f"fold {fold + 1}", name, share, max(-99.0, float(gains.mean()))))
 
-    def _mean(self, name: str, share: float) -> float:
-        """Mean gain over the folds: each counts once, however many frames it has."""
-        return float(np.mean([g.mean() for g in self._gains[name, share].values()]))
+    def _all(self, name: str, share: float) -> Floats:
+        """Gains of all frames that judged, fold after fold."""
+        folds = self._gains[name, share]
+        return np.concatenate([folds[f] for f in sorted(folds)])
 
-    def best(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Best first, each at its best share."""
-        return sorted(candidates, key=lambda c: -max(self._mean(c.name, s) for s in _SHARES))
+    def _judging(self) -> list[str]:
+        """The groups of those frames."""
+        return [self._groups[i] for f in sorted(self._judges) for i in self._judges[f]]
 
     def winner(self, candidates: Sequence[Candidate]) -> tuple[Candidate | None, float]:
-        """The best of those that were in every rung, and its share; None where doing nothing but
-        the first adapter is as good."""
-        top = self.best(candidates)[0]
-        share = max(_SHARES, key=lambda s: self._mean(top.name, s))
-        if self._mean(top.name, share) <= self._mean("none", 0.0):
+        """The best candidate at its best share; None where that is not surely better, by one
+        standard error, than the first adapter and nothing trained."""
+        every = [(c, s) for c in candidates for s in _SHARES]
+        best, share = max(every, key=lambda at: float(self._all(at[0].name, at[1]).mean()))
+        ahead = self._all(best.name, share) - self._all("none", 0.0)
+        if not float(ahead.mean()) > error_of(ahead, self._judging()):
             return None, 0.0
-        return top, share
+        return best, share
 
     def evidence(self, winner: Candidate | None, share: float, prior: Prior) -> Evidence:
         name = "none" if winner is None else winner.name
-        folds = self._gains[name, share]
-        gains = np.concatenate([folds[f] for f in sorted(folds)])
-        groups = [self._groups[i] for f in sorted(folds) for i in self._judges[f]]
         before = float(np.exp(np.log(np.concatenate(list(self._before.values()))).mean()))
+        gains, groups = self._all(name, share), self._judging()
         gain, error = prior.posterior(gains, groups)
         return Evidence(gain, error, before, len(gains), len(set(groups)))

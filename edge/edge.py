@@ -19,7 +19,7 @@ from endedge.data.coco import Frame
 from endedge.data.codec import Refused, decode_batch
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, join, stack_frames
-from endedge.distill.loss import Loss
+from endedge.distill.loss import Loss, Make
 from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel
 from endedge.distill.package.choose import Contest, pack_best, prepare_contest
@@ -38,13 +38,8 @@ from endedge.edge.adapt import (
     split_upload,
     weigh,
 )
-from endedge.edge.choosing import (
-    Chosen,
-    Evidence,
-    choose_adapter,
-    choose_and_train,
-    judge_chosen,
-)
+from endedge.edge.choosing import Chosen, choose_and_train
+from endedge.edge.evidence import Evidence, gain_over, judge_chosen
 from endedge.end.inference import detect
 
 __all__ = ["EdgeEnd", "Plan", "Received", "Schedule", "Student", "Update", "pack_for"]
@@ -228,12 +223,16 @@ class EdgeEnd:
         """A small model, from ``start`` towards the labels and the adapted ``teacher``."""
         recipe = self._recipe(self.plan.student, known)
         if self.plan.chosen:
-            able = self.teaches(teacher, start, known)
+
+            def objective(gain: float) -> Make:
+                able = self.teaches(teacher, start, known, gain)
+                return self.plan.loss.towards(teacher, self.plan.device) if able else labels
+
             return choose_and_train(
                 start,
                 known.trained,
                 recipe,
-                objective=self.plan.loss.towards(teacher, self.plan.device) if able else labels,
+                objective=objective,
                 groups=known.groups,
                 device=self.plan.device,
                 on_step=self.watch("student", recipe.steps),
@@ -249,14 +248,16 @@ class EdgeEnd:
             on_step=self.watch("student", recipe.steps),
         )
 
-    def teaches(self, teacher: DetectionModel, student: DetectionModel, known: Upload) -> bool:
-        """Whether ``teacher`` finds the labels of frames that it was not trained on better than
-        ``student`` does behind its best input adapter. A large model is not better everywhere:
-        before it has seen such frames, YOLOv8m is worse than YOLOv8n on thermal ones."""
+    def teaches(
+        self, teacher: DetectionModel, student: DetectionModel, known: Upload, gain: float
+    ) -> bool:
+        """Whether ``teacher`` is ahead of ``student`` by more than ``gain`` (of
+        :class:`~endedge.edge.choosing.Evidence`), which the student learns from labels alone; on
+        frames that the teacher was not trained on. A large model is not better everywhere: before
+        it has seen such frames YOLOv8m is worse than YOLOv8n on thermal ones, and sixteen of them
+        teach a small model sooner than a large one."""
         unseen = self._split_for_teacher(known).held_back
-        adapted, _ = choose_adapter(student, unseen, device=self.plan.device)
-        small, large = (held_back_losses(m, unseen, self.plan.device) for m in (adapted, teacher))
-        return weigh(small, large, 1).helps
+        return gain_over(student, teacher, unseen, device=self.plan.device) > gain
 
     def _split_for_teacher(self, known: Upload) -> Upload:
         if not self.plan.chosen:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from endedge.distill.model import DetectionModel
 from endedge.distill.package.format import unpack
 from endedge.end.capture import covered, encode_batch, redact
 from endedge.end.metric import Score, evaluate
+from endedge.end.replicates import evaluate_resampled
 from endedge.end.selection import Observed, observe, select
 
 __all__ = ["DeviceEnd", "Picture", "Sent"]
@@ -126,6 +128,19 @@ class DeviceEnd:
         Raises :class:`BadInput` for one that it cannot use; its model then stays."""
         return unpack(package, base=running)
 
+    def apply_file(self, package: Path, running: DetectionModel) -> DetectionModel:
+        """The same for a package on disk, which errors name."""
+        try:
+            return self.apply(package.read_bytes(), running)
+        except BadInput as error:
+            raise BadInput(f"{package}: {error}") from None
+
     def evaluate(self, model: DetectionModel, frames: Batch, truth: Dataset) -> Score:
         """COCO mAP of ``model`` on ``frames``: the pictures of ``truth`` as it sees them."""
         return evaluate(model, frames, truth, self.device)
+
+    def resampled(
+        self, model: DetectionModel, frames: Batch, truth: Dataset, draws: NDArray[np.int64]
+    ) -> tuple[Score, NDArray[np.float64]]:
+        """The same, and mAP on ``draws`` of the frames (see :mod:`endedge.end.replicates`)."""
+        return evaluate_resampled(model, frames, truth, draws, self.device)

@@ -23,7 +23,7 @@ from endedge.data.frames import Batch
 from endedge.distill.model import DetectionModel
 from endedge.end.inference import Detections, detect
 
-__all__ = ["FAST", "Score", "coco_map", "evaluate"]
+__all__ = ["FAST", "Score", "coco_map", "evaluate", "matched"]
 
 FAST = importlib.util.find_spec("hotcoco") is not None
 
@@ -45,6 +45,27 @@ def coco_map(truth: Dataset, detections: Sequence[Detections], *, fast: bool = F
     Classes without a box in ``truth`` do not count, as in COCOeval. With no boxes at all the
     score is 0, not COCOeval's −1. ``fast``: by hotcoco.
     """
+    run = _matched(truth, detections, fast)
+    if run is None:
+        return Score(0.0, 0.0, len(truth), _by_class(truth, None))
+    with contextlib.redirect_stdout(io.StringIO()):
+        run.accumulate()
+    precision = np.asarray(run.eval["precision"])[:, :, :, 0, 0]  # iou, recall, class
+    by_class = _by_class(truth, precision)
+    return Score(_mean(precision), _mean(precision[0]), len(truth), by_class)
+
+
+def matched(
+    truth: Dataset, detections: Sequence[Detections], *, fast: bool = FAST
+) -> list[dict[str, Any]]:
+    """Which detections find which boxes: COCOeval's ``evalImgs``, one entry a class and frame
+    that has any of either, by class and frame. Empty where nothing was detected."""
+    run = _matched(truth, detections, fast)
+    return [] if run is None else [entry for entry in run.evalImgs if entry is not None]
+
+
+def _matched(truth: Dataset, detections: Sequence[Detections], fast: bool) -> Any:
+    """COCOeval with every detection matched; None where there is none."""
     ids = np.array(truth.category_ids, np.float64)
     results = np.concatenate(
         [np.zeros((0, 7))]
@@ -61,16 +82,13 @@ def coco_map(truth: Dataset, detections: Sequence[Detections], *, fast: bool = F
         ]
     )
     if not len(results):
-        return Score(0.0, 0.0, len(truth), _by_class(truth, None))
+        return None
     with contextlib.redirect_stdout(io.StringIO()):
         run = _compared(_as_coco(truth), results, fast)
         run.params.areaRng, run.params.areaRngLbl = run.params.areaRng[:1], ["all"]
         run.params.maxDets = [100]  # only what mAP and mAP50 need; the values stay the same
         run.evaluate()
-        run.accumulate()
-    precision = np.asarray(run.eval["precision"])[:, :, :, 0, 0]  # iou, recall, class
-    by_class = _by_class(truth, precision)
-    return Score(_mean(precision), _mean(precision[0]), len(truth), by_class)
+    return run
 
 
 def _compared(truth: dict[str, Any], results: Any, fast: bool) -> Any:

@@ -255,9 +255,10 @@ class Benchmark(_Section):
 
 
 class Edge(_Section):
-    """How `loop` and `serve` answer round after round: whose labels (``truth``, ``pseudo``, or
-    ``mix-N`` boxes drawn; see edge/labels.py), ``replay_frames`` of earlier rounds beside each
-    upload, ``memory_rounds`` whose frames and models are kept for each device."""
+    """How the edge answers: whose labels (``truth``, ``pseudo``, or ``mix-N`` boxes drawn of an
+    upload; see edge/labels.py). Round after round, in `loop` and `serve`: ``replay_frames`` of
+    earlier rounds beside each upload, ``memory_rounds`` whose frames and models are kept for
+    each device."""
 
     labels: Annotated[str, Field(pattern=r"^(truth|pseudo|mix-[0-9]+)$")] = "truth"
     replay_frames: Annotated[int, Field(ge=0)] = 64
@@ -402,6 +403,13 @@ class Config(_Section):
                 f"is chosen) and nothing learned from them would be sent; at least {LEAST_FRAMES}"
             )
         return self
+
+    @property
+    def fewest_frames(self) -> int:
+        """Uploaded frames below which no update is ever sent, as the policy of adaptation has it;
+        0 where none ever is."""
+        chosen = self.adaptation.policy == "chosen"
+        return LEAST_FRAMES if chosen else self.held_back.fewest_frames
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Config:

@@ -30,7 +30,11 @@ from endedge.data.storage import cache_folder, sha256_of
 from endedge.data.stream import Captured
 from endedge.distill.model import DetectionModel, load_detector, model_hash
 from endedge.edge.edge import Plan, Student
+from endedge.edge.labels import calibrate
+from endedge.end.inference import detect
 from endedge.lab.config import DEVICES, Config, Data
+
+_CALIBRATION_FRAMES = 64
 
 __all__ = ["World", "check_side", "find_weights", "pick_device"]
 
@@ -134,6 +138,17 @@ class World:
         return {name: model_hash(model) for name, model in self.starts.items()}
 
     @cached_property
+    def threshold(self) -> float:
+        """The score from which a detection of the large model as it came is taken for a label:
+        calibrated on annotated frames of the pool without the camera's shift, those that the
+        first seed uploads last."""
+        order = nested_subset(len(self.pool), 0)
+        known = self.pool.take(order[-_CALIBRATION_FRAMES:])
+        seen = stack_frames(known.frames, self.side, lambda frame: frame.read())
+        found = detect(self.teacher, seen, device=self.device)
+        return calibrate(found, known.frames).threshold
+
+    @cached_property
     def plan(self) -> Plan:
         """How the edge answers an upload."""
         config, held = self.config, self.config.held_back
@@ -148,7 +163,7 @@ class World:
             held_most=held.most,
             shares=held.shares,
             least=held.least,
-            labels="truth",
+            labels=config.edge.labels,
             mode=config.downlink.mode,
             side=self.side,
             device=self.device,
@@ -252,10 +267,11 @@ def find_weights(name: str, root: str | None) -> Path:
             raise BadInput(f"weights not found: the package ships no {name}")
         return shipped
     cache = cache_folder() / name
-    places = [Path(name), *([Path(root) / name] if root else []), cache]
-    for place in places:
+    for place in [Path(name), *([Path(root) / name] if root else [])]:
         if place.is_file():
             return place
+    if cache.is_file():
+        return fetch_weights(name, cache)[0]  # not asked for again, only compared
     put = Path(root) / name if root else cache
     if root and not Path(root).is_dir():
         raise BadInput(f"weights.root is not a folder: {root} (looking for {name})")

@@ -38,10 +38,11 @@ from endedge.lab.report.class_table import class_rows, write_classes
 from endedge.lab.report.compare import write_comparison
 from endedge.lab.report.page import write_report
 from endedge.lab.report.results import Results
-from endedge.lab.store import Store
+from endedge.lab.store import Node, Store
 from endedge.lab.sweep.adaptive import adaptive_sweep
 from endedge.lab.sweep.cell import Rounds
 from endedge.lab.sweep.grid import Progress, grid, surface_csv, sweep
+from endedge.lab.sweep.replicates import Replicates
 from endedge.lab.sweep.workers import one_thread
 
 __all__ = [
@@ -65,8 +66,8 @@ def run(config: Config, folder: Path, progress: Progress) -> Path:
 def measure_stage(
     config: Config, folder: Path, progress: Progress, width: float | None = None
 ) -> Path:
-    """Measure the grid → ``config.yaml``, ``cells/``, ``surface.csv``, ``examples.json``; with
-    ``width`` (mAP) only the cells that the allocation needs for so narrow a regret."""
+    """Measure the grid → ``config.yaml``, ``cells/``, ``surface.csv``, ``replicates.npz``,
+    ``classes.csv``, ``examples.json``; with ``width`` (mAP) only the cells that the allocation needs for so narrow a regret."""
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"--out {folder} is a file; give a folder")
     if width is None:
@@ -75,17 +76,18 @@ def measure_stage(
         rows = adaptive_sweep(config, folder, progress, width)
     write_atomic(folder / "surface.csv", surface_csv(rows).encode())
     world = World.of(config, folder)
+    before = Rounds(world, Store(folder), lambda message: None).start()
+    _replicates(before, folder, [str(row["cell"]) for row in rows])
+    _classes(before, folder, rows)
     _examples(world, folder, progress)
-    _classes(world, folder, rows)
     return folder / "surface.csv"
 
 
-def _classes(world: World, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _classes(before: Node, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """What was evaluated, class by class → ``classes.csv``; not of cells of an older version."""
     store = Store(folder)
-    before = Rounds(world, store, lambda message: None).start().record
     cells = [(row, store.open(str(row["cell"]))) for row in rows]
-    found = [r for row, cell in cells if cell for r in class_rows(row, before, cell.record)]
+    found = [r for row, cell in cells if cell for r in class_rows(row, before.record, cell.record)]
     write_classes(folder, found)
 
 
@@ -103,6 +105,12 @@ def _examples(world: World, folder: Path, progress: Progress) -> None:
     (folder / "examples.json").unlink(missing_ok=True)
     if node is not None:
         write_atomic(folder / "examples.json", (node.folder / "examples.json").read_bytes())
+
+
+def _replicates(before: Node, folder: Path, cells: Sequence[str]) -> None:
+    """mAP of all ``cells`` on the same draws of the evaluation frames → ``replicates.npz``."""
+    found = Replicates.gathered(folder / "nodes", before.key, before.record["groups"], cells)
+    found.write(folder / "replicates.npz")
 
 
 def fit_stage(folder: Path) -> Curves:
@@ -130,9 +138,9 @@ def bench_stage(
     cells = captured(surface, link)
     rules, sweep_hz = (
         rules_of(link, surface),
-        bandwidths(sendable(cells, config.held_back.fewest_frames), link, curves),
+        bandwidths(sendable(cells, config.fewest_frames), link, curves),
     )
-    points = Points.of(sendable(cells, config.held_back.fewest_frames))
+    points = Points.of(sendable(cells, config.fewest_frames))
     contest = Contest(curves, link, executable(rules, points), sweep_hz, points)
     allocations = split_sweep(curves, link, contest.rules, sweep_hz)
     write_atomic(folder / "allocation.csv", allocation_csv(allocations).encode())
@@ -172,7 +180,7 @@ def _studies(
     if config.benchmark.studies:
         cells, draws = captured(surface, config.link), config.benchmark.error_draws
         found["heldout.csv"] = held_out(
-            cells, config.link, contest.bandwidths_hz, say, config.held_back.fewest_frames
+            cells, config.link, contest.bandwidths_hz, say, config.fewest_frames
         )
         found["errors.csv"] = injected_errors(contest, cells, draws, say)
     for name in FILES:
@@ -196,6 +204,8 @@ def _executed(
         return cells
     rows = sweep(config, folder, progress, more)
     write_atomic(folder / "executed.csv", surface_csv(rows).encode())
+    measured_too = Surface.read(folder / "surface.csv").joined(Surface.from_rows(rows))
+    _replicates(config, folder, [str(name) for name in measured_too.cell])
     return cells.joined(Surface.from_rows(rows))
 
 

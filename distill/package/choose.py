@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -43,7 +43,7 @@ class Contest:
             if n == 1:
                 return packed
             nats = divergence(self.candidates[0].model, packed.decoded, self.judges)
-            found.append((nats, packed))
+            found.append((nats, replace(packed, candidate=i)))
         if not found:
             raise refused
         return min(found, key=lambda x: x[0])[1]

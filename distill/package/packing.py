@@ -69,11 +69,12 @@ class Report:
 @dataclass(frozen=True)
 class Packed:
     """A package and how it came about; ``len(data)`` is what crosses the link, ``decoded`` what
-    unpacks from it, bit for bit."""
+    unpacks from it, bit for bit. ``candidate``: which of the models that competed it is of."""
 
     data: bytes
     report: Report
     decoded: DetectionModel = field(compare=False, repr=False)
+    candidate: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -247,7 +247,7 @@ def executable(rules: Rules, points: Points) -> Rules:
 def planned(config: Config, surface: Surface) -> Rules:
     """The rules of a results folder: its link's, within the bytes that were measured and that can
     end in an update. Every stage, the report and ``endedge allocate`` plan with these."""
-    cells = sendable(captured(surface, config.link), config.held_back.fewest_frames)
+    cells = sendable(captured(surface, config.link), config.fewest_frames)
     return executable(rules_of(config.link, surface), Points.of(cells))
 
 

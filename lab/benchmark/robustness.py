@@ -127,7 +127,7 @@ def scenarios(
             link = config.link_with(key, value)
             sweep = bandwidths(surface, link, curves) if key.startswith("bandwidth") else usual
             cells = captured(surface, link)
-            fewest = config.held_back.fewest_frames
+            fewest = config.fewest_frames
             contest = _contest(cells, curves, link, sweep, fewest)
             for o in outcomes(contest, cells, contest.decisions()):
                 trials.append(Trial(**vars(o), study=key, arm=str(value), draw=0))

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from endedge.allocator import Curves, Points, Rules, Surface, fit
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.benchmark import captured, executable, rules_of, sendable
-from endedge.lab.benchmark.replicates import Replicates
 from endedge.lab.config import Link, load_config
+from endedge.lab.sweep.replicates import Replicates
 
 __all__ = ["SHIPPED_TABLES", "VERSION", "Table", "shipped_tables"]
 
@@ -69,7 +69,7 @@ class Table:
         else:
             config = load_config(folder / "config.yaml", [*changes])
             name, link, about = config.name, config.link, {}
-            fewest = config.held_back.fewest_frames
+            fewest = config.fewest_frames
         draws = folder / "replicates.npz"
         return cls(
             name,

@@ -13,40 +13,41 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from endedge.data.codec import Codec
-from endedge.data.errors import BadInput
+from endedge.distill.adapter import kind_of
 from endedge.distill.model import DetectionModel, load_detector, save_detector
 from endedge.distill.package.choose import Contest
 from endedge.edge.adapt import OnStep, Upload
-from endedge.edge.choosing import Chosen, Evidence
+from endedge.edge.choosing import Chosen
 from endedge.edge.edge import EdgeEnd
+from endedge.edge.evidence import Evidence
 from endedge.end.device import DeviceEnd
 from endedge.lab.inputs import World
 from endedge.lab.store import Node, Store
+from endedge.lab.sweep.evaluating import resampled, scored
 from endedge.lab.sweep.examples import compared
+from endedge.lab.sweep.inbox import Inbox
 from endedge.lab.sweep.loss_log import loss_log
 
 __all__ = ["Cell", "Rounds"]
 
 # Raise a stage's number when its code changes what it computes: older results are then not used.
 VERSIONS = {
-    "start": 1,
+    "start": 2,
     "upload": 1,
     "teacher": 3,
     "student": 3,
     "pruned": 3,
     "package": 4,
     "verdict": 2,
-    "cell": 1,
+    "cell": 2,
     "examples": 2,
 }
+
+_CHOOSING = 3  # the same for what the frames choose (edge/choosing.py): of such cells alone
 
 Say = Callable[[str], None]
 
@@ -102,6 +103,28 @@ class Rounds:
             "seconds_pack": package.record["seconds"],
             "seconds_eval": applied.record["seconds"],
             "sent": int(sent),
+            **self._describe(package, students),
+            "adapter": applied.record["adapter"],
+        }
+
+    def _describe(self, package: Node, students: Sequence[Node]) -> dict[str, Any]:
+        """Which of ``students`` the package is of, and how that one came about."""
+        menu, said = self.world.plan.menu, package.record
+        kept = said.get("keep", 1 - said["prune"])  # older ones do not say which line they are of
+        name = said.get("student", menu[0].architecture)
+        lines = [
+            (line, s) for line, s in zip(menu, students, strict=True) if line.architecture == name
+        ]
+        keep = min((line.keep for line, _ in lines), key=lambda keep: abs(keep - kept))
+        learned = lines[0][1].record  # of the whole one, which a pruned one was cut from
+        return {
+            "student": name,
+            "keep": keep,
+            "latency_s": "",  # of another machine: `endedge latency` measures it there
+            "labels": self.world.plan.labels,
+            "precision": "fp32",
+            "candidate": learned.get("candidate", ""),
+            "share": learned["share"],
         }
 
     def trunk(self, cell: Cell) -> list[Node]:
@@ -119,8 +142,8 @@ class Rounds:
 
         def make(folder: Path) -> dict[str, Any]:
             self.say("evaluate the detectors as they are")
-            before = _scored(world, world.student)
-            return {**before, "teacher_map": _scored(world, world.teacher)["map"]}
+            before = resampled(_end(world), world, world.student, folder)
+            return {**before, "teacher_map": scored(_end(world), world, world.teacher)["map"]}
 
         camera = world.config.data.camera.model_dump()
         return self._node(
@@ -157,7 +180,7 @@ class Rounds:
             save_detector(adapted.model, folder / "teacher.safetensors")
             self.say(f"evaluate the teacher of {cell.frames} frames")
             return {
-                **_scored(world, adapted.model),
+                **scored(_end(world), world, adapted.model),
                 "share": adapted.share,
                 "seconds": seconds,
                 "losses": {str(k): v for k, v in adapted.losses.items()},
@@ -238,7 +261,10 @@ class Rounds:
             began = time.perf_counter()
             packed = self._contest(cell, students).pack(cell.budget_bytes)
             (folder / "update.eeu").write_bytes(packed.data)
+            line = world.plan.menu[packed.candidate]
             return {
+                "student": line.architecture,
+                "keep": line.keep,
                 "update_bytes": len(packed.data),
                 "params": packed.report.parameters,
                 "bits": packed.report.mean_bits,
@@ -278,7 +304,9 @@ class Rounds:
 
         def make(folder: Path) -> dict[str, Any]:
             self.say("evaluate the decoded package")
-            return _scored(self.world, self._decoded(package))
+            decoded = self._decoded(package)
+            found = resampled(_end(self.world), self.world, decoded, folder)
+            return {**found, "adapter": kind_of(decoded)}
 
         return self._node("cell", {"package": package.key, "start": start.key}, make)
 
@@ -307,10 +335,12 @@ class Rounds:
         return self.store.node(stage, versioned, make)
 
     def _chosen(self) -> dict[str, str]:
-        """The policy of adaptation, for the names of nodes; nothing for the fixed one, as its
-        nodes were named before there was another."""
-        policy = self.world.config.adaptation.policy
-        return {} if policy == "fixed" else {"adaptation": policy}
+        """The policy of adaptation and whose labels, for the names of nodes; nothing for the fixed
+        one and for true labels, as nodes were named before there were others."""
+        policy, labels = self.world.config.adaptation.policy, self.world.plan.labels
+        return ({} if policy == "fixed" else {"adaptation": f"{policy}-{_CHOOSING}"}) | (
+            {} if labels == "truth" else {"labels": labels}
+        )
 
     def _edge(self, cell: Cell) -> EdgeEnd:
         def watch(stage: str, total: int) -> OnStep:
@@ -333,8 +363,8 @@ class Rounds:
         """What the device holds after ``package``; the last one is kept, for it is judged first and
         then evaluated."""
         if self._held is None or self._held[0] != package.key:
-            data = (package.folder / "update.eeu").read_bytes()
-            self._held = (package.key, _end(self.world).apply(data, self.world.student))
+            file = package.folder / "update.eeu"
+            self._held = (package.key, _end(self.world).apply_file(file, self.world.student))
         return self._held[1]
 
     def _steps(self, stage: str, cell: Cell, total: int) -> OnStep:
@@ -351,59 +381,20 @@ class Rounds:
 
         return on_step
 
-    def _inbox(self, cell: Cell) -> _Inbox:
+    def _inbox(self, cell: Cell) -> Inbox:
         """The upload of ``cell``; the last one is kept, for its budgets come one by one."""
         key = (cell.seed, cell.frames, cell.codec)
         if self._last is None or self._last[0] != key:
-            self._last = (key, _Inbox(self.world, cell))
+            self._last = (
+                key,
+                Inbox(self.world, _end(self.world, cell.codec), cell.seed, cell.frames),
+            )
         return self._last[1]
 
-    _last: tuple[tuple[int, int, str], _Inbox] | None = None
+    _last: tuple[tuple[int, int, str], Inbox] | None = None
     _prepared: tuple[list[str], Contest] | None = None
     _held: tuple[str, DetectionModel] | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Inbox:
-    """One upload as the device encoded it and as the edge decodes it."""
-
-    world: World
-    cell: Cell
-
-    @cached_property
-    def sent(self) -> bytes:
-        frames = self.world.captured(self.cell.seed)[: self.cell.frames]
-        return _end(self.world, self.cell.codec).encode(frames).batch
-
-    @cached_property
-    def upload(self) -> Upload:
-        world, edge = self.world, EdgeEnd(self.world.plan, self.cell.seed, self.cell.frames)
-        received = edge.receive(self.sent, {f.image_id: f for f in world.pool.frames})
-        if received.refused:
-            raise BadInput(f"uploaded {received.refused[0]}")
-        return edge.known(received, edge.label(world.teacher, received, _no_threshold))
-
-    @cached_property
-    def losses(self) -> NDArray[np.float64]:
-        """What the device holds before the update, on each held-back frame."""
-        edge = EdgeEnd(self.world.plan, self.cell.seed, self.cell.frames)
-        return edge.losses(self.world.student, self.upload)
-
-
 def _end(world: World, codec: str | None = None) -> DeviceEnd:
     return DeviceEnd(Codec.parse(codec or world.config.uplink.codecs[0]), world.side, world.device)
-
-
-def _no_threshold() -> float:
-    raise BadInput("a cell learns from true labels")
-
-
-def _scored(world: World, model: DetectionModel) -> dict[str, Any]:
-    began = time.perf_counter()
-    score = _end(world).evaluate(model, world.evaluation_batch, world.evaluation)
-    return {
-        "map": score.map,
-        "map50": score.map50,
-        "classes": score.classes,
-        "seconds": time.perf_counter() - began,
-    }

@@ -14,6 +14,7 @@ from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, stack_frames
 from endedge.distill.adapter import adapter_of, attach, kind_of, start_adapter
 from endedge.distill.adapter_training import learn_adapter
+from endedge.distill.loss import Make
 from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel, build_detector, clone, model_hash
 from endedge.distill.training import Recipe, train
@@ -21,12 +22,10 @@ from endedge.edge.adapt import held_back_loss
 from endedge.edge.choosing import (
     CANDIDATES,
     Candidate,
-    Evidence,
-    Prior,
     choose_adapter,
     choose_and_train,
-    judge_chosen,
 )
+from endedge.edge.evidence import Evidence, Prior, gain_over, judge_chosen
 
 RECIPE = Recipe(steps=24, batch=4, lr=1.0, layers=None, ema=0.5, seed=0)
 
@@ -99,7 +98,7 @@ def test_the_better_candidate_wins_within_the_steps(tiny: DetectionModel, frames
     assert found.candidate == "all"
     assert found.choosing_steps <= found.training_steps == RECIPE.steps
     assert found.evidence.gain > 0
-    assert found.evidence.frames == 8  # two folds of three
+    assert found.evidence.frames == 8  # two folds of three: one alone is too few
     assert held_back_loss(found.model, frames) < held_back_loss(tiny, frames)
     assert model_hash(tiny) == before
     again = choose_and_train(tiny, frames, RECIPE, candidates=(HARMFUL, STRONG))
@@ -114,10 +113,10 @@ def test_where_nothing_helps_nothing_is_trained(skilled: DetectionModel, frames:
 
 
 def test_short_trainings_leave_the_bold_candidates_out(tiny: DetectionModel, frames: Batch) -> None:
-    found = choose_and_train(tiny, frames, replace(RECIPE, steps=16))
+    found = choose_and_train(tiny, frames, replace(RECIPE, steps=8))
     tried = {name for _, name, _, _ in found.trials}
     assert tried == {"none", CANDIDATES[0].name, CANDIDATES[1].name}
-    assert found.choosing_steps <= 16
+    assert found.choosing_steps <= 8
 
 
 def test_too_few_frames_and_no_candidates_are_one_line(tiny: DetectionModel, frames: Batch) -> None:
@@ -167,3 +166,20 @@ def test_kind_of_a_chosen_adapter_is_named(skilled: DetectionModel, frames: Batc
     found = choose_and_train(skilled, _inverted(frames), RECIPE, candidates=(HARMFUL,))
     assert found.candidate == "none"
     assert found.kind == kind_of(found.model) != "none"
+
+
+def test_a_teacher_must_be_ahead_of_what_labels_alone_teach(
+    skilled: DetectionModel, tiny: DetectionModel, frames: Batch
+) -> None:
+    told: list[float] = []
+
+    def objective(gain: float) -> Make:
+        told.append(gain)
+        return labels
+
+    found = choose_and_train(tiny, frames, RECIPE, candidates=(STRONG,), objective=objective)
+    assert told == [found.evidence.gain]
+    assert not found.taught
+    assert gain_over(tiny, skilled, frames) > 0.2
+    assert gain_over(skilled, tiny, frames) < 0
+    assert gain_over(tiny, skilled, frames) > gain_over(tiny, skilled, frames.take([0, 1])) > 0

@@ -40,7 +40,9 @@ def test_every_draw_is_what_coco_says_of_the_frames_drawn(seed: int) -> None:
     truth, found = _scene(rng)
     draws = draws_of(len(truth), count=8, seed=seed)
     assert (draws.sum(axis=1) == len(truth)).all()
-    for counts, value in zip(draws, map_replicates(truth, found, draws), strict=True):
+    values = map_replicates(truth, found, draws)
+    assert values == pytest.approx(map_replicates(truth, found, draws, fast=False), abs=1e-12)
+    for counts, value in zip(draws, values, strict=True):
         picked = np.repeat(np.arange(len(truth)), counts)
         frames = [replace(truth.frames[i], image_id=n + 1) for n, i in enumerate(picked)]
         again = [replace(found[i], image_id=n + 1) for n, i in enumerate(picked)]

@@ -13,7 +13,7 @@ import pytest
 from endedge.data.errors import BadInput
 from endedge.distill.model import build_detector, load_detector, save_detector, spec_of
 from endedge.lab.config import load_config
-from endedge.lab.inputs import World, pick_device
+from endedge.lab.inputs import World, find_weights, pick_device
 
 
 def _world(place: Path, *overrides: str) -> World:
@@ -104,3 +104,18 @@ def test_frames_that_the_edge_would_not_decode(place: Path) -> None:
 def test_devices_that_are_not_there(wanted: str) -> None:
     with pytest.raises(BadInput, match="device"):
         pick_device(wanted)
+
+
+def test_pinned_weights_in_the_cache_are_compared_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's file under a pinned name, where downloads lie, is not taken; one of the
+    user's own, in the folder of the run, is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("endedge.lab.inputs.cache_folder", lambda: tmp_path / "cache")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/yolov8n.pt").write_bytes(b"another")
+    with pytest.raises(BadInput, match=r"yolov8n\.pt is there but its sha256 is not"):
+        find_weights("yolov8n.pt", None)
+    (tmp_path / "yolov8n.pt").write_bytes(b"fine-tuned")
+    assert find_weights("yolov8n.pt", None) == Path("yolov8n.pt")

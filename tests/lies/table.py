@@ -252,8 +252,8 @@ LIES = [
     Lie(
         "mAP before packing",
         "lab/sweep/cell.py",
-        "            return _scored(self.world, self._decoded(package))",
-        '            student = self.store.nodes("student")[0].folder / "student.safetensors"\n            return _scored(self.world, load_detector(student))',
+        "            decoded = self._decoded(package)\n",
+        '            decoded = load_detector(self.store.nodes("student")[0].folder / "student.safetensors")\n',
         "the device is scored with the model before it was packed",
         GOLDEN,
     ),
@@ -268,8 +268,8 @@ LIES = [
     Lie(
         "the teacher's mAP is the untaught one's",
         "lab/sweep/cell.py",
-        "                **_scored(world, adapted.model),",
-        "                **_scored(world, world.teacher),",
+        "                **scored(_end(world), world, adapted.model),",
+        "                **scored(_end(world), world, world.teacher),",
         "the teacher is reported as it was before any frame",
         GOLDEN,
     ),

@@ -15,11 +15,11 @@ from endedge.allocator import Joint, Kind, Surface, fit, registry
 from endedge.allocator.fitting.synthetic import sample_surface
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.headroom import Contrast
-from endedge.lab.benchmark.replicates import Replicates
 from endedge.lab.benchmark.score import Score, score
 from endedge.lab.benchmark.table import SHIPPED_TABLES, VERSION, Table, shipped_tables
 from endedge.lab.benchmark.telling import as_markdown, as_record, as_text
 from endedge.lab.config import Link
+from endedge.lab.sweep.replicates import Replicates
 
 TRUTH = Joint(Kind("share", "power", "hill"), 0.11, 0.08, 0.13, 3e5, 0.9, 1e5, 2.5)
 

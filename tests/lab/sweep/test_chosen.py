@@ -13,7 +13,7 @@ from endedge.lab.inputs import World
 from endedge.lab.store import Store
 from endedge.lab.sweep.cell import Cell, Rounds
 
-CHOSEN = ["adaptation.policy=chosen", "student={steps: 16, epochs: 100, batch: 4}"]
+CHOSEN = ["adaptation.policy=chosen", "student={steps: 24, epochs: 100, batch: 4}"]
 
 
 def test_a_cell_is_measured_by_what_its_frames_chose(place: Path) -> None:
@@ -25,10 +25,10 @@ def test_a_cell_is_measured_by_what_its_frames_chose(place: Path) -> None:
     row = rounds.measure(cell)
     (student,) = (place / "out/nodes").glob("student-*/record.json")
     record = json.loads(student.read_text())["record"]
-    assert record["choosing_steps"] <= 16
-    assert record["training_steps"] in (0, 16)
+    assert record["choosing_steps"] <= 24
+    assert record["training_steps"] in (0, 24)
     assert record["evidence"]["frames"] == 8
-    assert {name for _, name, _, _ in record["trials"]} == {"none", "adapter", "front"}
+    assert {name for _, name, _, _ in record["trials"]} == {"none", "adapter", "front", "all"}
     (verdict,) = (place / "out/nodes").glob("verdict-*/record.json")
     said = json.loads(verdict.read_text())["record"]
     assert said["before"] == pytest.approx(record["evidence"]["before"])

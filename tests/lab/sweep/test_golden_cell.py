@@ -15,11 +15,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from endedge.allocator import Surface
 from endedge.configs import SHIPPED
-from endedge.data.coco import nested_subset
+from endedge.data.coco import load_coco, nested_subset
+from endedge.data.frames import stack_frames
 from endedge.data.shift import Shift
 from endedge.distill.model import DetectionModel, count_parameters, load_detector
 from endedge.distill.package import inspect, unpack
+from endedge.end.inference import detect
+from endedge.end.replicates import draws_of, map_replicates
+from endedge.lab.sweep.replicates import Replicates
 
 SENT, KEPT = 110_000, 7_000  # budgets in bytes of the update that is sent and of the other
 CLOSE = 2e-3  # mAP: two orders of magnitude below the differences that are told apart here
@@ -132,6 +137,43 @@ def test_seconds_are_of_the_stage_they_name(seam: Any) -> None:
     assert len({record["seconds"] for record in named.values()}) == 4
     for column, record in named.items():
         assert float(row[column]) == record["seconds"]
+
+
+def test_the_row_says_which_student_travels_and_how_it_came_about(seam: Any) -> None:
+    for row in seam.rows.values():
+        assert list(row)[-8:] == [
+            *("student", "keep", "latency_s", "labels", "precision", "candidate", "share"),
+            "adapter",
+        ]
+        assert row["student"] == "endedge:demo/student.safetensors"
+        assert (row["keep"], row["labels"], row["precision"]) == ("1.0", "truth", "fp32")
+        assert (row["candidate"], row["adapter"], row["latency_s"]) == ("", "none", "")
+        assert float(row["share"]) == seam.record("student")[1]["share"]
+
+
+def test_replicates_are_of_the_decoded_package_on_draws_that_all_share(seam: Any) -> None:
+    """Detected and drawn again; on all frames once they would be the cell's mAP."""
+    truth = load_coco(seam.frames / "source-eval.json", seam.frames / "source-eval")
+    camera = Shift("night", 2, 5)
+    batch = stack_frames(truth.frames, 128, lambda f: camera.apply(f.read(), f.image_id))
+    kept = Replicates.read(seam.out / "replicates.npz")
+    draws = draws_of(len(truth))
+    assert kept.map.shape == (2, 200)
+    assert kept.groups == len(truth) == 24
+    assert not kept.optimistic
+    held = {"m0": (_student(), kept.m0)}
+    for row, found in zip(kept.cell, kept.map, strict=True):
+        package = json.loads((seam.out / "nodes" / row / "record.json").read_text())
+        folder = seam.out / "nodes" / package["determinants"]["package"]
+        held[row] = (unpack((folder / "update.eeu").read_bytes(), base=_student()), found)
+    for model, found in held.values():
+        wanted = map_replicates(truth, detect(model, batch), draws, fast=False)
+        assert 1e-4 * found == pytest.approx(wanted, abs=6e-5)
+    surface = Surface.read(seam.out / "surface.csv")
+    drawn = kept.of(surface)
+    unsent = int(np.flatnonzero(surface.sent == 0)[0])
+    assert (drawn[unsent] == 1e-4 * kept.m0).all()  # the device keeps what it has
+    assert drawn.std(axis=1).min() > 0.003
 
 
 def test_evaluation_frames_are_not_among_the_uploaded(seam: Any) -> None:

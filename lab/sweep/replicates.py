@@ -7,6 +7,7 @@ draws of the evaluation frames (or of the groups that frames come in), in hundre
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 from endedge.allocator import Surface
 from endedge.data.errors import BadInput
 
-__all__ = ["FEW_GROUPS", "UNIT", "Replicates"]
+__all__ = ["FEW_GROUPS", "IN_NODE", "UNIT", "Replicates"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
 UNIT = 1e-4  # mAP; a hundredth of a point
+IN_NODE = "replicates.npy"  # of one evaluated detector, beside its record
 FEW_GROUPS = 10  # with fewer groups of frames the interval is optimistic
 _MAX_FILE_BYTES = 16 * 2**20
 
@@ -64,6 +66,16 @@ class Replicates:
         sent = np.where(surface.sent[:, None] > 0, self.map[rows], self.m0[None])
         return np.asarray(UNIT * sent)
 
+    @classmethod
+    def gathered(cls, nodes: Path, start: str, groups: int, cells: Iterable[str]) -> Replicates:
+        """Those of ``cells`` and of the detector at the ``start``, names of folders in ``nodes``.
+
+        Raises :class:`BadInput` for one that has none.
+        """
+        names = sorted(set(cells))
+        rows = [_of_node(nodes / name) for name in names]
+        return cls(np.array(names), np.stack(rows), _of_node(nodes / start), groups)
+
     def write(self, path: Path) -> None:
         """As compressed integers; equal replicates give equal bytes."""
         partial = path.with_name(f".{path.name}.partial.npz")
@@ -88,3 +100,10 @@ class Replicates:
             )
         except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
             raise BadInput(f"{path} is no replicates file: {error}") from None
+
+
+def _of_node(node: Path) -> NDArray[np.uint16]:
+    try:
+        return np.asarray(np.load(node / IN_NODE, allow_pickle=False), dtype=np.uint16)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{node} has no replicates: {error}; remove it and measure again") from None
