@@ -67,7 +67,8 @@ def measure_stage(
     config: Config, folder: Path, progress: Progress, width: float | None = None
 ) -> Path:
     """Measure the grid → ``config.yaml``, ``cells/``, ``surface.csv``, ``replicates.npz``,
-    ``classes.csv``, ``examples.json``; with ``width`` (mAP) only the cells that the allocation needs for so narrow a regret."""
+    ``classes.csv``, ``examples.json``; with ``width`` (mAP) only the cells that the allocation
+    needs for so narrow a regret."""
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"--out {folder} is a file; give a folder")
     if width is None:
@@ -205,7 +206,8 @@ def _executed(
     rows = sweep(config, folder, progress, more)
     write_atomic(folder / "executed.csv", surface_csv(rows).encode())
     measured_too = Surface.read(folder / "surface.csv").joined(Surface.from_rows(rows))
-    _replicates(config, folder, [str(name) for name in measured_too.cell])
+    before = Rounds(World.of(config, folder), Store(folder), lambda message: None).start()
+    _replicates(before, folder, [str(name) for name in measured_too.cell])
     return cells.joined(Surface.from_rows(rows))
 
 

@@ -293,7 +293,9 @@ def _device(a: argparse.Namespace) -> None:
     bundle = Path(a.bundle) if a.bundle else None
 
     def say(outcome: Outcome) -> None:
-        shown = f"mAP {outcome.map50_95:.3f}" if outcome.status == "applied" else outcome.reason
+        shown = (
+            f"mAP {100 * outcome.map50_95:.1f} %" if outcome.status == "applied" else outcome.reason
+        )
         print(
             f"round {outcome.round_index}: {outcome.status} after {outcome.seconds:.1f} s, {shown}",
             flush=True,

@@ -54,7 +54,9 @@ def play(player: Player, say: Callable[[str], None]) -> list[Row]:
         standings = [Standing.read(noted) for noted in node.record["standings"]]
         _forget(player.store, before, standings)
         mean = np.mean([r["map"] for r in node.record["rows"]])
-        say(f"{player.name}, seed {player.seed}, round {k}/{player.loop.rounds}: mAP {mean:.3f}")
+        say(
+            f"{player.name}, seed {player.seed}, round {k}/{player.loop.rounds}: mAP {100 * mean:.1f} %"
+        )
     return rows
 
 

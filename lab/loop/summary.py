@@ -232,7 +232,7 @@ def _csv(rows: Sequence[Row]) -> str:
 
 
 def _table(summary: Sequence[Row]) -> str:
-    heads = ("policy", "mAP", "last", "return", "up MB", "down MB", "updates", "edge s")
+    heads = ("policy", "mAP %", "last %", "return", "up MB", "down MB", "updates", "edge s")
     lines = ["{:22} {:>6} {:>6} {:>7} {:>7} {:>8} {:>9} {:>7}".format(*heads)]
     for s in summary:
         updates = f"{s['applied']}/{s['rounds']}"

@@ -230,11 +230,11 @@ def _share(results: Results, choice: Choice) -> Figure:
         ("frames up", 0 * up, up, "white"),
         ("model down", up, up + down, "black"),
     ):
-        place = _inside(np.log(sweep), low, high, len(name), points, axes)
-        if place is None:  # it would not fit
+        roomy = _inside(np.log(sweep), low, high, len(name), points, axes)
+        if roomy is None:  # it would not fit
             axes.fill_between([], [], color=UP if colour == "white" else DOWN, label=name)
         else:
-            x, y = place
+            x, y = roomy
             axes.text(np.exp(x), y, name, color=colour, ha="center", va="center")
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center")

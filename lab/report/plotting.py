@@ -179,19 +179,16 @@ def _quiet() -> Iterator[None]:
 def _opaque(figure: Figure) -> None:
     """PostScript knows no transparency: mix colours with the white behind them."""
     from matplotlib.collections import Collection
-    from matplotlib.colors import to_rgb
+    from matplotlib.colors import to_rgba_array
 
     for artist in figure.findobj():
         alpha = artist.get_alpha()
         if not isinstance(alpha, float) or alpha >= 1:
             continue
         if isinstance(artist, Collection):
-            mixed = [
-                tuple(alpha * c + 1 - alpha for c in to_rgb(tuple(rgba[:3])))
-                for rgba in artist.get_facecolor()
-            ]
+            rgb = to_rgba_array(artist.get_facecolor())[:, :3]
             artist.set_alpha(None)
-            artist.set_facecolor(mixed)
+            artist.set_facecolor(alpha * rgb + 1 - alpha)  # type: ignore[arg-type]
         else:
             artist.set_alpha(None)
 

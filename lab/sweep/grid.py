@@ -87,7 +87,7 @@ def sweep(
             progress(len(found.rows), len(cells), f"{says}: {result.failure}")
         elif result.cell is not None:
             found.rows[result.cell] = result.row
-            says = f"{result.cell}: mAP {result.row['map']:.3f}"
+            says = f"{result.cell}: mAP {100 * result.row['map']:.1f} %"
             progress(len(found.rows), len(cells), says)
         if result.cell is not None:
             _file(folder, result)

@@ -80,7 +80,7 @@ const solid = Boolean(canvas.getContext("webgl2") || canvas.getContext("webgl"))
 function drawAll() {
   for (const [id, figure] of Object.entries(contents.figures))
     if (solid || !figure.layout.scene) draw(id, figure);
-    else at(id).textContent = "This browser has no WebGL, hence no 3-D. The contour shows the same surface.";
+    else at(id).closest("figure").hidden = true; // no WebGL: the contour shows the same surface
 }
 drawAll();
 

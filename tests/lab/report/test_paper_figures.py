@@ -4,6 +4,7 @@ import csv
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from endedge.lab.report.captions import segments
 from endedge.lab.report.paper_figures import FIGURES, Choice, draw, plot, plot_all
 from endedge.lab.report.plotting import Look
 from endedge.lab.report.results import Results
-from endedge.lab.report.style import style, styles
+from endedge.lab.report.style import own, style, styles
 
 LABELS = {
     "surface": ["frames uploaded per period (bytes)", "model package per period (bytes)", "mAP"],
@@ -128,14 +129,9 @@ def test_a_paper_from_a_shipped_table_in_one_command_each(tmp_path: Path) -> Non
     width = re.search(r'width="([\d.]+)pt"', drawn)
     assert width is not None
     assert float(width[1]) == pytest.approx(84 / 25.4 * 72, rel=1e-3)
-    assert style("mine").colour not in _colour(drawn, "mine")  # grey is for those nobody asked for
-
-
-def _colour(drawn: str, name: str) -> str:
-    """The strokes of the figure, for what is coloured must be among them."""
-    looks = styles([name], chosen=True)
-    assert looks[name].colour in drawn
-    return looks[name].colour
+    assert own("mine")
+    assert styles(["mine"])["mine"].colour in drawn  # not the grey of those nobody looks for
+    assert styles(["mine"])["mine"].colour != style("random").colour
 
 
 def test_every_figure_and_its_table_at_once(results_folder: Path, tmp_path: Path) -> None:
@@ -165,17 +161,18 @@ def test_choices_that_do_not_exist_are_named(
     results_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "a.pdf"
-    for make, says in (
+    cases: list[tuple[Callable[[], object], str]] = [
         (lambda: Look("3 miles"), "width '3 miles'"),
-        (lambda: Look(font="Quill"), "no font 'Quill' on this machine"),
+        (lambda: Look(font="Quill").parameters, "no font 'Quill' on this machine"),
         (lambda: Look(size_pt=2), "text of 2 pt"),
         (lambda: Choice(x="money"), "no axis 'money'; there are bandwidth, upload"),
         (lambda: plot(results_folder, "policies", out, Choice(("mine",))), "has no policy 'mine'"),
         (lambda: plot("demo-2", "policies", out), "no table 'demo-2'"),
         (lambda: plot_all(results_folder, tmp_path, kind="gif"), "no format 'gif'"),
-    ):
+    ]
+    for make, says in cases:
         with pytest.raises(BadInput, match=re.escape(says)):
-            make().parameters if says.startswith("no font") else make()
+            make()
     monkeypatch.setenv("PATH", "")
     with pytest.raises(BadInput, match="needs LaTeX on this machine"):
         plot(results_folder, "share", tmp_path / "a.pgf")
