@@ -255,7 +255,8 @@ def _widest(runs: Sequence[_Run]) -> str:
 
 
 def _caution(runs: Sequence[_Run]) -> str:
-    same = "The bandwidth is that at which their bands are furthest apart, where they are at all. "
+    same = "The bandwidth is that at which their bands are furthest apart, else the middle one. "
+    same = same if _common(runs) else ""
     frames = {_frames(run.results) for run in runs}
     if len(frames) > 1:
         return same + (
