@@ -199,7 +199,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
 
     sub = verb(
         "pack",
-        "code a checkpoint into at most so many bytes",
+        "code a checkpoint within a byte budget",
         "endedge pack yolov8n.pt --budget 1.1MB -o update.eeu\n"
         "  endedge pack yolov8n.pt --budget 0.7MB --frames DIR --aware 100 -o update.eeu",
     )
