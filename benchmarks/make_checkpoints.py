@@ -12,7 +12,8 @@ of classes: an epoch at 64 px. What remains in the folder of a family:
 
 With ``--check`` each of them then goes through endedge, as student and as teacher: loaded (the
 output is that of Ultralytics' own loading, bit by bit), evaluated, fine-tuned and distilled for
-two steps, packed to 600 kB and decoded; one line says what came of it.
+two steps, packed to 600 kB and decoded; then through the verbs ``eval``, ``pack`` and ``distill``.
+A line each says what came of it.
 
 Nothing touches the network, and the user's own Ultralytics settings stay as they are.
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import shutil
 import sys
@@ -114,6 +116,41 @@ def check(path: Path, frames: Batch, truth: Dataset) -> str:
     return f"{'same' if same else 'OTHER'} output, loss {loss:.2f}, packed, mAP {score:.3f}"
 
 
+def verbs(path: Path, frames: Path) -> str:
+    """The same checkpoint through ``endedge eval``, ``pack`` and ``distill``, as student and
+    teacher; raises where one of them does not end well."""
+    from endedge.lab.cli.main import main as endedge
+
+    folder, labelled = path.parent, frames / "field-pool.json"
+    common = ["--annotations", str(labelled), "--images", str(frames / "field-pool")]
+    config = {
+        "data": {
+            "source": "coco",
+            "root": str(frames),
+            "image_side": _SIDE,
+            **{f"{which}_annotations": labelled.name for which in ("pool", "eval")},
+            **{f"{which}_images": "field-pool" for which in ("pool", "eval")},
+        },
+        "weights": {"teacher": str(path), "student": str(path)},
+        "uplink": {"frames": [4, 8], "codecs": [f"jpeg-q75-{_SIDE}"]},
+        "teacher": {"steps": 2, "batch": 2},
+        "student": {"steps": 2, "batch": 2},
+        "downlink": {"budgets_bytes": [400_000, 600_000]},
+    }
+    (folder / "one.yaml").write_text(yaml.safe_dump(config))
+    package = folder / "update.eeu"
+    for words in (
+        ["eval", str(path), *common, "--imgsz", str(_SIDE)],
+        ["pack", str(path), "--budget", "600kB", "-o", str(package)],
+        ["eval", str(package), *common, "--imgsz", str(_SIDE)],
+        ["distill", str(folder / "one.yaml"), "--frames", "8", "--out", str(folder / "one")],
+    ):
+        with contextlib.redirect_stdout(io.StringIO()):
+            if (status := endedge(words)) != 0:
+                raise SystemExit(f"endedge {' '.join(words)}: status {status}")
+    return "eval, pack, eval of the package, distill"
+
+
 class _Stop(Exception):  # noqa: N818 (somebody's Ctrl-C)
     pass
 
@@ -178,6 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 truth = generate(args.out / "frames/generated", **_FRAMES)
                 pictures = stack_frames(truth.frames, _SIDE, lambda f: read_image(f.path))
                 print(f"{family}: {check(path, pictures, truth)}", flush=True)
+                print(f"{family}: {verbs(path, args.out / 'frames/generated')}", flush=True)
         print(f"{family}: {time.process_time() - began:.0f} s of processor time", flush=True)
 
 

@@ -11,9 +11,7 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
-_FOUND = re.compile(
-    r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL
-)
+_FOUND = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
 def on_page_content(page: str, **_: Any) -> str:

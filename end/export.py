@@ -46,6 +46,10 @@ _SUFFIX = {
     "openvino": "_openvino_model",
     "ncnn": "_ncnn_model",
 }
+_NO_ADAPTER = {
+    "pt": "which no .pt of Ultralytics carries",
+    "ncnn": "for whose masked border NCNN has no operators",
+}
 _SCORE_TOLERANCE, _BOX_TOLERANCE_PX = 2e-3, 0.5  # float32 in another order, through 20 layers
 
 
@@ -105,10 +109,10 @@ def export(
     stride = int(model.stride.max())
     if side < stride or side % stride:
         raise BadInput(f"input of {side} px; this detector takes multiples of {stride}")
-    if kind == "pt" and adapter_of(model) is not None:
+    if kind in _NO_ADAPTER and adapter_of(model) is not None:
         raise BadInput(
-            "this detector has an input adapter, which no .pt of Ultralytics carries; export "
-            "torchscript, onnx, openvino or ncnn"
+            f"this detector has an input adapter, {_NO_ADAPTER[kind]}; export torchscript, onnx "
+            "or openvino"
         )
     if calibrate is not None and kind != "openvino":
         raise BadInput(f"8-bit integers are made for openvino, not for {kind}")

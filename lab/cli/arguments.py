@@ -362,7 +362,7 @@ def _data(jobs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
 
     sub = verb(
         "download",
-        "COCO's validation frames, weights, or any file",
+        "COCO's validation frames, thermal frames from a drone, weights, or any file",
         "endedge data download coco-val yolov8n.pt --out downloads",
         jobs,
     )
@@ -370,7 +370,8 @@ def _data(jobs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
         "what",
         nargs="+",
         metavar="WHAT",
-        help="coco-val (1.1 GB), an Ultralytics file (yolov8n.pt), or a URL",
+        help="coco-val (1.1 GB), hituav (real thermal frames; needs git), an Ultralytics file "
+        "(yolov8n.pt), or a URL",
     )
     sub.add_argument("--out", required=True, metavar="DIR")
     sub.add_argument(

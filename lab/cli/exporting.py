@@ -24,7 +24,7 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
         "endedge export update.eeu --base yolov8n.pt --format onnx -o update.onnx\n"
         "  endedge export runs/cam1 --format openvino -o cam1_openvino_model --int8 --frames DIR",
     )
-    sub.add_argument("model", help=".pt, .safetensors, .eeu, or the folder of a device")
+    sub.add_argument("model", help=".pt, .safetensors, .eeu, or the folder of a device or a run")
     sub.add_argument("--base", help="the base model of a delta package")
     sub.add_argument(
         "--format",

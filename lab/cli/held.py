@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,20 +26,53 @@ class Seen:
 
 
 def one_held(name: str, base: str | None) -> Any:
-    """The detector in a checkpoint, in a package (a delta needs ``base``), or in use on a device
-    (the folder of ``endedge device --out``).
+    """The detector in a checkpoint, in a package (a delta needs ``base``), in use on a device
+    (the folder of ``endedge device --out``), or on the device of a measured folder after the
+    update with the highest mAP (``endedge run --out``).
 
-    Raises :class:`BadInput` for what is none of these, and a device without an update.
+    Raises :class:`BadInput` for what is none of these, a device without an update, and a folder
+    in which none was worth sending.
     """
     from endedge.distill.package.format import unpack
     from endedge.lab.cli.package import detector, read_bytes
 
     path = Path(name)
+    if (path / "surface.csv").is_file():
+        package, start = _best_measured(path)
+        return unpack(read_bytes(package), base=detector(base or str(start)))
     if path.is_dir():
         return detector(str(_in_use(path)))
     if path.suffix == ".eeu":
         return unpack(read_bytes(path), base=detector(base) if base else None)
     return detector(name)
+
+
+def _best_measured(folder: Path) -> tuple[Path, Path]:
+    """The package that reached the highest mAP in a folder of results, and what it was sent to."""
+    from endedge.lab.config import load_config
+    from endedge.lab.inputs import find_weights
+    from endedge.lab.store import Store
+
+    with (folder / "surface.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("sent") == "1"]
+    if not rows:
+        raise BadInput(f"{folder}: no update was worth sending there, so its device runs the start")
+    best = max(rows, key=lambda row: (float(row["map"]), -int(row["update_bytes"])))
+    node = Store(folder).open(best["cell"])
+    record = {} if node is None else json.loads((node.folder / "record.json").read_text())
+    key = str(record.get("determinants", {}).get("package", ""))
+    package = Store(folder).open(key) if key else None
+    if package is None:
+        raise BadInput(
+            f"{folder}: the package of its best cell is gone; `endedge measure {folder}` makes it"
+        )
+    print(
+        f"{folder}: the update of {int(best['update_bytes']):,} B after {best['frames']} frames, "
+        f"seed {best['seed']}: mAP {float(best['map']):.3f}",
+        file=sys.stderr,
+    )
+    weights = load_config(folder).weights
+    return package.folder / "update.eeu", find_weights(weights.student, weights.root)
 
 
 def _in_use(folder: Path) -> Path:

@@ -218,6 +218,7 @@ def _subset(a: argparse.Namespace) -> None:
 
 def _download(a: argparse.Namespace) -> None:
     from endedge.data.download import fetch, fetch_coco_val, fetch_weights
+    from endedge.data.hituav import fetch_hituav
     from endedge.data.storage import sha256_of
 
     if a.checksum and len(a.what) != 1:
@@ -232,6 +233,14 @@ def _download(a: argparse.Namespace) -> None:
             if what == "coco-val":
                 files = fetch_coco_val(
                     Path(a.out), **heard, **({"server": a.mirror} if a.mirror else {})
+                )
+                print("\n".join(str(path) for path in files))
+                continue
+            if what == "hituav":
+                files = fetch_hituav(
+                    Path(a.out),
+                    say=lambda text: print(text, file=sys.stderr),
+                    **({"source": a.mirror} if a.mirror else {}),
                 )
                 print("\n".join(str(path) for path in files))
                 continue

@@ -22,7 +22,7 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
         "endedge predict update.eeu street.jpg --out seen --base yolov8n.pt\n"
         "  endedge predict yolov8n.pt day.mp4 --out seen --score 0.4",
     )
-    sub.add_argument("model", help=".pt, .safetensors, .eeu, or the folder of a device")
+    sub.add_argument("model", help=".pt, .safetensors, .eeu, or the folder of a device or a run")
     sub.add_argument("source", help="a picture, a folder of pictures, or a video")
     sub.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     sub.add_argument("--base", help="the base model of a delta package")

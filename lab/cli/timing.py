@@ -25,7 +25,7 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
         "endedge latency update.eeu --runtime torch --runtime openvino\n"
         "  endedge latency yolov8n.pt --runtime openvino-int8 --annotations val.json --images val/",
     )
-    sub.add_argument("model", help=".pt, .safetensors, .eeu, or the folder of a device")
+    sub.add_argument("model", help=".pt, .safetensors, .eeu, or the folder of a device or a run")
     sub.add_argument("--base", help="the base model of a delta package")
     sub.add_argument(
         "--runtime",

@@ -80,8 +80,10 @@ def test_an_input_adapter_travels_along(kind: str, per_frame: bool, tmp_path: Pa
     export(model, kind, tmp_path / "m", 128, lambda network: agreement(model, network, NOISE))
     with pytest.raises(Unfinished, match="is not ours"):
         agreement(plain, load_exported(tmp_path / "m", kind), NOISE)
-    with pytest.raises(BadInput, match="input adapter"):
-        export(model, "pt", tmp_path / "m.pt", 128, lambda network: None)
+    for none in ("pt", "ncnn"):
+        with pytest.raises(BadInput, match="input adapter"):
+            export(model, none, tmp_path / "none", 128, lambda network: None)
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
 def test_a_pruned_detector_is_exported(student: DetectionModel, tmp_path: Path) -> None:

@@ -7,17 +7,22 @@ import hashlib
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from endedge.configs import SHIPPED
+from endedge.data.errors import BadInput
 from endedge.data.generated import generate
-from endedge.distill.model import load_detector, save_detector
+from endedge.distill.model import load_detector, model_hash, save_detector
+from endedge.distill.package.format import unpack
 from endedge.distill.package.packing import pack
 from endedge.end.inference import Detections
+from endedge.lab.cli.held import one_held
 from endedge.lab.cli.main import main
 from endedge.lab.drawn import draw
 
@@ -190,3 +195,28 @@ def test_boxes_are_drawn_where_they_are() -> None:
     assert changed[:, 0].max() == 50
     assert changed[:, 1].min() == 20
     assert (shown[40, 25:55] == 128).all()
+
+
+def test_a_folder_of_results_is_its_best_update(
+    seam: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = max(seam.rows.values(), key=lambda row: float(row["map"]) * int(row["sent"]))
+    node = json.loads((seam.out / "nodes" / best["cell"] / "record.json").read_text())
+    package = seam.out / "nodes" / node["determinants"]["package"] / "update.eeu"
+    held = one_held(str(seam.out), None)
+    start = load_detector(SHIPPED / "demo/student.safetensors")
+    assert model_hash(held) == model_hash(unpack(package.read_bytes(), base=start))
+    assert f"{package.stat().st_size:,} B after 32 frames" in capsys.readouterr().err
+
+    broken = shutil.copytree(seam.out, tmp_path / "out")
+    shutil.rmtree(broken / "nodes" / package.parent.name)
+    with pytest.raises(BadInput, match="is gone; `endedge measure"):
+        one_held(str(broken), None)
+    with (broken / "surface.csv").open(newline="") as file:
+        rows = [{**row, "sent": "0"} for row in csv.DictReader(file)]
+    with (broken / "surface.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(BadInput, match="no update was worth sending"):
+        one_held(str(broken), None)
