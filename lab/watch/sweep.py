@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from endedge.lab.store import Node
 from endedge.lab.sweep.cell import Cell
 from endedge.lab.sweep.grid import grid
 from endedge.lab.sweep.status import Watched
@@ -32,9 +29,8 @@ class SweepView:
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)
         self._watched = Watched(folder)
-        self._nodes = folder / "nodes"
-        self._live: dict[str, dict[int, float]] = {}  # losses of running trainings by node
-        self._called: dict[str, str] = {}
+        # losses by step of the trainings that were heard, by node, with name and steps in all
+        self._heard: dict[str, tuple[str, int, dict[int, float]]] = {}
         self._done: list[tuple[float, int]] = []
 
     def look(self) -> dict[str, Any]:
@@ -47,7 +43,7 @@ class SweepView:
             **found,
             "m0": next((row["m0"] for row in survey.rows.values()), None),
             "surface": self._surface(survey.rows, survey.missing, found["failures"]),
-            "losses": self._losses(found["running"], survey.nodes),
+            "losses": self._losses(found["running"]),
             "history": [list(entry) for entry in self._done],
         }
 
@@ -86,47 +82,26 @@ class SweepView:
             "cells": list(places.values()),
         }
 
-    def _losses(
-        self, running: Iterable[Mapping[str, Any]], nodes: Iterable[Node]
-    ) -> list[dict[str, Any]]:
-        """Of each training its losses by step: those that run, as they were heard, then those
-        that are over."""
-        found = []
+    def _losses(self, running: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Of each training the losses that were heard, by step: those that run first, then those
+        that are over, the newest first."""
         now = {entry["node"] for entry in running}
         for entry in running:
             heard = _STEP.search(entry["says"])
             if heard:
-                losses = self._live.setdefault(entry["node"], {})
+                name, of = entry["says"].partition(":")[0], int(heard[2])
+                _, _, losses = self._heard.setdefault(entry["node"], (name, of, {}))
                 losses[int(heard[1])] = float(heard[3])
-                name = entry["says"].partition(":")[0]
-                found.append({"name": name, "running": True, "of": int(heard[2]), **_drawn(losses)})
-        for key in [key for key in self._live if key not in now]:
-            del self._live[key]
-        for node in reversed(list(nodes)):
-            if node.key.startswith(("teacher-", "student-")) and node.record.get("losses"):
-                losses = {int(k): float(v) for k, v in node.record["losses"].items()}
-                over = {"name": self._name(node.key), "running": False, "of": max(losses)}
-                found.append({**over, **_drawn(losses)})
-        return found[:_MOST_LOSSES]
-
-    def _name(self, key: str) -> str:
-        """``student on 64 frames, seed 1``, from what determined the node."""
-        if key not in self._called:
-            self._called[key] = key
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                above = self._determinants(key)
-                while "upload" not in above:
-                    above = self._determinants(above["teacher"])
-                upload = self._determinants(above["upload"])
-                stage = key.partition("-")[0]
-                self._called[key] = f"{stage} on {upload['frames']} frames, seed {upload['seed']}"
-        return self._called[key]
-
-    def _determinants(self, key: str) -> dict[str, Any]:
-        text = (self._nodes / key / "record.json").read_text(encoding="utf-8")
-        return dict(json.loads(text)["determinants"])
-
-
-def _drawn(losses: Mapping[int, float]) -> dict[str, Any]:
-    steps = sorted(losses)
-    return {"steps": steps, "losses": [losses[step] for step in steps]}
+        for key in [key for key in self._heard if key not in now][:-_MOST_LOSSES]:
+            del self._heard[key]
+        found = [
+            {
+                "name": name,
+                "running": key in now,
+                "of": of,
+                "steps": sorted(losses),
+                "losses": [losses[step] for step in sorted(losses)],
+            }
+            for key, (name, of, losses) in reversed(self._heard.items())
+        ]
+        return sorted(found, key=lambda one: not one["running"])

@@ -53,8 +53,7 @@ def test_a_sweep_as_it_stands(half_measured: Path, monkeypatch: pytest.MonkeyPat
     assert [len(m) for m in maps.values()] == [1, 1, 1, 1, 0, 0]
     assert all(cell["next"] == "upload" for cell in surface["cells"] if not cell["maps"])
     assert found["seconds_left"] > 0
-    names = {training["name"] for training in found["losses"]}
-    assert names == {f"{s} on {n} frames, seed 0" for s in ("teacher", "student") for n in (4, 6)}
+    assert found["losses"] == []  # nothing was heard of the trainings that are over
 
     def running(step: int, loss: float) -> None:
         says = f"student on 9 frames: step {step}/20, loss {loss}"
