@@ -38,7 +38,8 @@ function tiles(list) {
 }
 
 const AXIS = { gridcolor: "#e6e8eb", zeroline: false, ticks: "outside", tickcolor: "#9aa0a6", linecolor: "#8a8f98", automargin: true };
-const axis = (title, more) => ({ ...AXIS, title: { text: title, standoff: 8 }, ...more });
+const axis = (title, more) => ({ ...AXIS, title: { text: title, standoff: 8 }, ...more,
+  ...(more && more.type === "date" && { tickangle: 0, nticks: narrow() ? 4 : 8, tickformat: "%H:%M:%S" }) });
 const layout = (x, y, more) => ({
   xaxis: x, yaxis: y, height: 300, margin: { l: 50, r: 10, t: 12, b: 40 }, hovermode: "closest",
   legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0 }, ...more,
@@ -89,11 +90,12 @@ function showSweep(s) {
   say("surface-says", means.length ? `From ${s.m0 === null ? "?" : percent(s.m0)} before any update to ${percent(high)} so far` : "Nothing is measured yet");
 
   say("running-says", s.running.length ? `${s.running.length} at work` : "Nothing runs now");
-  fill("running", ["what", "for", "process", "on"], s.running.map((r) => [r.says || r.node, spell(r.seconds), String(r.pid), r.host]));
+  fill("running", ["what", "for", "process", "on"], s.running.map((r) => [r.says || r.node.replace(/-[0-9a-f]+$/, ""), spell(r.seconds), String(r.pid), r.host]));
   draw("losses", { data: s.losses.map((l, i) => line(l.name, l.steps, l.losses, PALETTE[i % PALETTE.length],
       { line: { width: l.running ? 3.5 : 1.2, color: PALETTE[i % PALETTE.length] }, opacity: l.running ? 1 : 0.65 })),
     layout: layout(axis("step"), axis("loss", { rangemode: "tozero" }), { height: 360, showlegend: s.losses.length > 0 && s.losses.length < 13 }) });
   say("failures-say", s.failures.length ? `${s.failures.length} cells failed; the same command tries them again` : "No cell has failed");
+  at("failed").closest(".scroll").hidden = !s.failures.length;
   fill("failed", ["cell", "why"], s.failures.map((f) => [f.cell, f.reason]));
 }
 
