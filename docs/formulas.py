@@ -14,11 +14,11 @@ from latex2mathml.converter import convert
 _FOUND = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
-def on_page_content(page: str, **_: Any) -> str:
+def on_page_content(html_: str, /, **_: Any) -> str:
     """MkDocs calls this with the HTML of each page."""
 
     def drawn(found: re.Match[str]) -> str:
         display = "block" if found[1] == "div" else "inline"
         return str(convert(html.unescape(found[2]), display=display))
 
-    return _FOUND.sub(drawn, page)
+    return _FOUND.sub(drawn, html_)
