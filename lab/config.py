@@ -390,6 +390,20 @@ class Config(_Section):
                     raise ValueError(f"scenarios.{key}: {value!r}: {wrong}") from None
         return self
 
+    @model_validator(mode="after")
+    def _a_loop_stays_where_it_is(self) -> Config:
+        domains = {} if self.loop is None else self.loop.domains
+        kinds = {f"loop.domains.{name}": domain.kind for name, domain in domains.items()}
+        if self.loop is not None:
+            kinds["data.camera"] = self.data.camera.kind
+        for where, kind in kinds.items():
+            if kind == "viewpoint":
+                raise ValueError(
+                    f"{where}: viewpoint moves the boxes, which a loop takes from the files; it is "
+                    "for run, eval and serve"
+                )
+        return self
+
     def link_with(self, key: str, value: Any) -> Link:
         """The link with one key changed."""
         return Link.model_validate({**self.link.model_dump(), key: value})

@@ -88,6 +88,8 @@ class World:
                 f"uplink.frames asks for {max(config.uplink.frames)} frames, "
                 f"the pool has {len(pool)}"
             )
+        camera = _camera(config)
+        pool, evaluation = camera.annotated(pool), camera.annotated(evaluation)
         return cls(config, pool, evaluation, teacher, student, pick_device(config.device))
 
     @cached_property
@@ -107,9 +109,8 @@ class World:
 
     @cached_property
     def camera(self) -> Shift:
-        """The device's camera."""
-        camera = self.config.data.camera
-        return Shift(camera.kind, camera.severity, camera.seed)
+        """The device's camera; the boxes of ``pool`` and ``evaluation`` are where it sees them."""
+        return _camera(self.config)
 
     @cached_property
     def evaluation_batch(self) -> Batch:
@@ -137,6 +138,12 @@ class World:
         """What :attr:`starts` are."""
         return {name: model_hash(model) for name, model in self.starts.items()}
 
+    def unshifted(self, dataset: Dataset) -> Batch:
+        """Frames of ``pool`` or ``evaluation`` as a camera would see them that changes no tone and
+        stands where the device's does."""
+        camera = self.camera if self.camera.moves else Shift()
+        return stack_frames(dataset.frames, self.side, lambda f: camera.apply(f.read(), f.image_id))
+
     @cached_property
     def threshold(self) -> float:
         """The score from which a detection of the large model as it came is taken for a label:
@@ -144,8 +151,7 @@ class World:
         first seed uploads last."""
         order = nested_subset(len(self.pool), 0)
         known = self.pool.take(order[-_CALIBRATION_FRAMES:])
-        seen = stack_frames(known.frames, self.side, lambda frame: frame.read())
-        found = detect(self.teacher, seen, device=self.device)
+        found = detect(self.teacher, self.unshifted(known), device=self.device)
         return calibrate(found, known.frames).threshold
 
     @cached_property
@@ -170,6 +176,11 @@ class World:
             chosen=config.adaptation.policy == "chosen",
             sure=config.adaptation.sure,
         )
+
+
+def _camera(config: Config) -> Shift:
+    camera = config.data.camera
+    return Shift(camera.kind, camera.severity, camera.seed)
 
 
 def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:

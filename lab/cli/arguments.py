@@ -159,13 +159,16 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub = verb(
         "report",
         "write report.html of a results folder or shipped table, or compare several",
-        "endedge report runs/demo runs/other -o compare.html",
+        "endedge report runs/demo runs/other -o compare.html\n"
+        "  endedge report runs/demo link.schedule=sequential link.edge_s=20\n"
+        "  endedge report coco-infrared -o infrared.html",
     )
     sub.add_argument(
         "dirs",
         nargs="+",
-        metavar="DIR|NAME",
-        help="results folders or shipped tables; the first is named A",
+        metavar="DIR|NAME|key=value",
+        help="results folders or shipped tables, the first is named A; key=value of link, "
+        "benchmark or scenarios: benchmarked anew with that first, as bench does",
     )
     sub.add_argument(
         "-o",

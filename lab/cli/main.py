@@ -139,6 +139,8 @@ def _fit(a: argparse.Namespace) -> None:
 
     curves = pipeline.fit_stage(Path(a.dir))
     print(f"curves: {Path(a.dir) / 'curves.json'} ({curves.joint.kind})")
+    if curves.falls:
+        print(f"note: {curves.falls}")
 
 
 def _bench(a: argparse.Namespace) -> None:
@@ -149,11 +151,18 @@ def _bench(a: argparse.Namespace) -> None:
 
     mine = [name for file in a.policy for name in from_file(Path(file))]
     if a.exact or (Path(a.dir).is_dir() and not (a.all or a.json or a.markdown)):
-        from endedge.lab import pipeline  # PyTorch, for --exact
+        from endedge.lab.benchmark.stage import bench_folder, replanned
 
+        folder, exact = Path(a.dir), a.exact
         with _progress() as progress:
-            pipeline.bench_stage(Path(a.dir), progress, exact=a.exact, changes=a.overrides)
-        print(_headline(Path(a.dir)))
+            config = replanned(folder, a.overrides)
+            if exact or config.benchmark.execute == "exact":
+                from endedge.lab import pipeline  # PyTorch: rounds are trained
+
+                pipeline.bench_stage(folder, progress, exact=exact)
+            else:
+                bench_folder(folder, config, progress)
+        print(_headline(folder))
         return
     found = score(Table.load(a.dir, a.overrides), [] if a.all or not mine else mine)
     if a.json:
@@ -168,11 +177,18 @@ def _report(a: argparse.Namespace) -> None:
     from endedge.lab import pipeline
 
     out = Path(a.output) if a.output else None
-    made = (
-        pipeline.report_stage(a.dirs[0], out)
-        if len(a.dirs) == 1
-        else pipeline.compare_stage(a.dirs, out or Path("compare.html"))
-    )
+    changes = [word for word in a.dirs if "=" in word and not Path(word).is_dir()]
+    places = [word for word in a.dirs if word not in changes]
+    if not places:
+        raise BadInput("name a results folder or a shipped table to report on")
+    with _progress() as progress:
+        made = (
+            pipeline.report_stage(places[0], out, changes=changes, progress=progress)
+            if len(places) == 1
+            else pipeline.compare_stage(
+                places, out or Path("compare.html"), changes=changes, progress=progress
+            )
+        )
     print(f"report: {made}")
 
 

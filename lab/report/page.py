@@ -50,7 +50,7 @@ def page(results: Results) -> str:
         sections=_SECTIONS,
         headline=_headline(results),
         share=findings.share(results),
-        note=results.curves.note,
+        note=results.curves.note or results.curves.falls,
         says={
             name: getattr(findings, name)(results)
             for name in (
@@ -266,6 +266,12 @@ def _contents(results: Results, drawn: Mapping[str, figures.Figure]) -> dict[str
             "m0": curves.m0,
             "joint": _joint(curves.joint),
             "replicates": [_joint(joint) for joint in curves.replicates],
+            "width": asdict(curves.width),
+            "reference": {
+                "upload_bytes": curves.reference.upload_bytes.tolist(),
+                "update_bytes": curves.reference.update_bytes.tolist(),
+                "map": curves.reference.map.tolist(),
+            },
             "upload": asdict(curves.upload_range),
             "update": asdict(curves.update_range),
             "uploads": [

@@ -6,7 +6,7 @@ mAP stays in [0, 1] here; only text for people speaks of points (hundredths).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,8 +32,9 @@ from endedge.data.errors import BadInput
 from endedge.lab.benchmark.benchmark import Contest, bandwidths, outcomes, planned, split_sweep
 from endedge.lab.benchmark.outcomes import Benchmark, Spread, reader_of, rows_of, spread
 from endedge.lab.benchmark.robustness import Trial, read_trials
+from endedge.lab.benchmark.stage import config_of
 from endedge.lab.benchmark.table import Table
-from endedge.lab.config import Config, load_config
+from endedge.lab.config import Config
 from endedge.lab.config import Link as Channel
 from endedge.lab.latency_table import Row, read_rows
 from endedge.lab.report.class_table import ClassRow, read_classes
@@ -179,19 +180,16 @@ class Results:
         return cls(config, surface, curves, steps, bench, examples, trials, timed, classes)
 
     @classmethod
-    def find(cls, where: str | Path) -> Self:
-        """Those of a results folder, or of a shipped table by its name.
+    def find(cls, where: str | Path, changes: Sequence[str] = ()) -> Self:
+        """Those of a results folder, or of a shipped table by its name, the latter with
+        ``changes`` to its link.
 
         Raises :class:`BadInput` for neither, and as :meth:`read` does.
         """
         folder = Path(where)
         if not folder.is_dir():
-            return cls.of(Table.load(where))
-        if not (folder / "config.yaml").is_file():
-            raise BadInput(
-                f"{folder} is not a results folder (no config.yaml); run 'endedge measure'"
-            )
-        return cls.read(folder, load_config(folder / "config.yaml"))
+            return cls.of(Table.load(where, changes))
+        return cls.read(folder, config_of(folder))
 
     @classmethod
     def of(cls, table: Table) -> Self:
