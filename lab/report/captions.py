@@ -185,7 +185,7 @@ def headroom(results: Results) -> str:
     ]
     said = f"{over.text}\u00a0points over the bandwidths at which an update can be sent"
     if not at:
-        none = all(c.standing == "nothing to gain" for c in found)
+        none = all(c.standing == "nothing to gain" for c in (*found, over))
         what = "Nothing to gain here" if none else "Nothing to gain that can be claimed"
         return f"{what} over a split fixed in advance ({said})"
     return f"There is something to win at {', '.join(at)}: {said}"
