@@ -1,6 +1,6 @@
 """Do the intervals of fitted curves hold what they say, at sizes that the curves did not see?
 
-    python -m benchmarks.coverage [--surfaces 60] [--seed 0] [--kinds few|all] [--out docs/results]
+    python -m benchmarks.intervals [--surfaces 60] [--seed 0] [--kinds few|all] [--out docs/results]
 
 Whole levels are left out, one at a time: an upload size, or a model budget. Curves are fitted to
 the rest, and their 90 % interval is held to what was left out: in simulation to the true mean
