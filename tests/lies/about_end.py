@@ -31,8 +31,8 @@ LIES = [
     Lie(
         "map75 in place of map50",
         "end/metric.py",
-        "_mean(precision[0]), len(truth))",
-        "_mean(precision[5]), len(truth))",
+        "_mean(precision[0]), len(truth), by_class)",
+        "_mean(precision[5]), len(truth), by_class)",
         "AP at IoU 0.75 is reported as that at 0.5",
         METRIC,
     ),
