@@ -141,14 +141,14 @@ def drawn(make: Callable[[], Figure], kind: str, look: Look | None = None) -> by
             figure.set_size_inches(inches, figure.get_size_inches()[1])
         if kind == "eps":
             _opaque(figure)
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {"metadata": stamp}
         if engine:
             import matplotlib
 
             matplotlib.rcParams["pgf.texsystem"] = engine
-            more["backend"] = "pgf"
+            more = {"backend": "pgf"}
         with _quiet():
-            figure.savefig(file, format=kind, metadata=stamp, **more)
+            figure.savefig(file, format=kind, **more)
     if kind == "eps":
         return re.sub(rb"%%CreationDate: [^\n]*\n", b"", file.getvalue())
     return file.getvalue()
