@@ -24,7 +24,7 @@ from endedge.lab.report.results import Results
 from endedge.lab.store import Store
 from endedge.lab.sweep.adaptive import adaptive_sweep
 from endedge.lab.sweep.cell import Rounds
-from endedge.lab.sweep.grid import Progress, grid, surface_csv, sweep
+from endedge.lab.sweep.grid import Progress, decided, grid, surface_csv, sweep
 from endedge.lab.sweep.replicates import Replicates
 from endedge.lab.sweep.workers import one_thread
 
@@ -54,6 +54,7 @@ def measure_stage(
     ``width`` (mAP) only the cells that the allocation needs for so narrow a regret."""
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"--out {folder} is a file; give a folder")
+    config = decided(config, folder)
     if width is None:
         rows = sweep(config, folder, progress)
     else:

@@ -119,9 +119,11 @@ def _job(a: argparse.Namespace) -> None:
     from endedge.lab.inputs import World
     from endedge.lab.store import Store
     from endedge.lab.sweep.cell import Cell, Rounds
+    from endedge.lab.sweep.precision import settled_here
     from endedge.lab.sweep.workers import one_thread
 
-    config, out = _config(a), Path(a.out)
+    out = Path(a.out)
+    config = settled_here(_config(a), out)
     with _progress() as progress, one_thread():
         rounds = Rounds(World.of(config, out), Store(out), lambda message: progress(0, 1, message))
         if not 2 <= a.frames <= len(rounds.world.pool):

@@ -153,3 +153,12 @@ def test_the_plan_is_that_of_the_configuration(place: Path) -> None:
     assert (plan.chosen, plan.sure) == (True, 2.5)
     assert (plan.teacher, plan.student) == (config.teacher, config.student)
     assert (plan.recovery, plan.loss) == (config.recovery, config.distillation)
+
+
+@pytest.mark.parametrize("side", ["eval", "pool"])
+def test_boxes_of_a_detector_are_not_taken_for_truth(place: Path, side: str) -> None:
+    drawn = {"endedge": {"labels": "teacher"}}
+    _change(place / f"field-{side}.json", lambda d: d.update(info=drawn))
+    with pytest.raises(BadInput, match=f"data.{side}_labels=teacher takes them as they are"):
+        _world(place)
+    assert len(_world(place, f"data.{side}_labels=teacher").evaluation) == 4

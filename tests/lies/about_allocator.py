@@ -179,10 +179,10 @@ LIES = [
     ),
     Lie(
         "narrow intervals",
-        "allocator/fitting/curves.py",
+        "allocator/accuracy/width.py",
         "tail = (1.0 - level) / 2.0",
         "tail = (1.0 - level / 2) / 2.0",
         "intervals are narrower than they say",
-        ("tests/allocator/fitting",),
+        ("tests/allocator/fitting/test_intervals.py",),
     ),
 ]

@@ -29,7 +29,7 @@ LIES = [
         "pictures = synthetic_frames(seed=seed) if frames is None else frames[:_MOST_FRAMES]",
         "pictures = synthetic_frames(seed=seed)",
         "the packer never looks at what the device sees",
-        ("tests/distill/package",),
+        ("tests/distill/package/test_choose.py",),
     ),
     Lie(
         "the worst student is sent",

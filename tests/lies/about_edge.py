@@ -100,9 +100,9 @@ LIES = [
     Lie(
         "losses are of the whole batch",
         "edge/adapt.py",
-        "found[frame] = float(loss_of(_row(raw, row), target))",
-        "found[frame] = float(loss_of(_row(raw, 0), target))",
-        "a frame is judged by another's predictions",
+        "            found[at] = loss_of(single(raw), targets).cpu()",
+        "            found[at] = loss_of(single(raw), targets).cpu().mean()",
+        "a frame is judged by the others' predictions",
         ("tests/edge/test_adapt.py",),
     ),
     Lie(

@@ -53,7 +53,7 @@ LIES = [
         '        if not self.by_teacher:\n            return "truth"',
         '        if True:\n            return "truth"',
         "agreement with a detector passes for accuracy",
-        ("tests/lab/cli/test_importing.py",),
+        ("tests/data/importing/test_writing.py",),
     ),
     Lie(
         "detections in another order",
@@ -61,7 +61,7 @@ LIES = [
         '"classes": [names[int(k)] for k in found.labels],',
         '"classes": [names[0] for k in found.labels],',
         "what is predicted is named as something else",
-        ("tests/lab/cli/test_exporting.py",),
+        ("tests/lab/test_tables_of_engines.py",),
     ),
     Lie(
         "a latency without its engine",
@@ -69,6 +69,6 @@ LIES = [
         "            timed.runtime,\n            imgsz,",
         '            "torch",\n            imgsz,',
         "an engine's time is said to be PyTorch's",
-        ("tests/lab/cli/test_exporting.py",),
+        ("tests/lab/test_tables_of_engines.py",),
     ),
 ]

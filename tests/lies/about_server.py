@@ -21,7 +21,7 @@ LIES = [
         'changes |= {"missed": self.state.missed + 1}',
         'changes |= {"missed": self.state.missed}',
         "lost rounds go unseen",
-        ("tests/edge/server/test_journal.py", "tests/edge/server/test_service.py"),
+        ("tests/edge/server/test_journal.py",),
     ),
     Lie(
         "a round is forgotten at a restart",
@@ -45,7 +45,7 @@ LIES = [
         "return pending[0] if pending and self.ready_round() is None else None",
         "return pending[0] if pending else None",
         "a delta is made against a model that the device does not run yet",
-        ("tests/edge/server",),
+        ("tests/edge/server/test_journal.py",),
     ),
     Lie(
         "another device's model",
@@ -53,7 +53,7 @@ LIES = [
         "store = Store(models / job.device_id)",
         'store = Store(models / "everybody")',
         "a device is answered from another's rounds",
-        ("tests/lab/loop/test_loop.py",),
+        ("tests/lab/loop/test_memory.py",),
     ),
     Lie(
         "the newest model is the base",
@@ -61,7 +61,7 @@ LIES = [
         "base = known.get(job.base_round)",
         "base = known.get(max(known, default=0))",
         "a delta is made against a model that the device may not have",
-        ("tests/lab/loop",),
+        ("tests/lab/loop/test_memory.py",),
     ),
     Lie(
         "a package beyond its budget",
@@ -93,7 +93,7 @@ LIES = [
         "if not (math.isnan(value) or 0 <= value <= 1):",
         "if False:",
         "an accuracy above 1 is kept",
-        ("tests/edge/server",),
+        ("tests/edge/server/test_words.py",),
     ),
     Lie(
         "compute is shared unfairly",

@@ -8,7 +8,6 @@ __all__ = ["LIES"]
 
 STAGES = ("tests/lab/sweep/test_stages.py",)
 ROW = ("tests/lab/sweep/test_row.py",)
-GOLDEN = ("tests/lab/sweep/test_golden_cell.py",)
 
 LIES = [
     Lie(
@@ -17,7 +16,7 @@ LIES = [
         "            decoded = self._decoded(package)\n",
         '            decoded = load_detector(self.store.nodes("student")[0].folder / "student.safetensors")\n',
         "the device is scored with the model before it was packed",
-        GOLDEN,
+        STAGES,
     ),
     Lie(
         "a teacher that is never adapted",
@@ -33,7 +32,7 @@ LIES = [
         "                **scored(_end(world), world, adapted.model),",
         "                **scored(_end(world), world, world.teacher),",
         "the teacher is reported as it was before any frame",
-        GOLDEN,
+        STAGES,
     ),
     Lie(
         "refused updates count",
@@ -49,7 +48,7 @@ LIES = [
         'return {**asdict(found), "sent": found.helps}',
         'return {**asdict(found), "sent": True}',
         "the frames held back have no say",
-        GOLDEN,
+        STAGES,
     ),
     Lie(
         "the verdict sees the unpacked student",
@@ -57,7 +56,7 @@ LIES = [
         "                found = edge.judge(self._inbox(cell).losses, decoded, known)",
         '                whole = load_detector(student.folder / "student.safetensors")\n                found = edge.judge(self._inbox(cell).losses, whole, known)',
         "the verdict is on the model before packing",
-        GOLDEN,
+        STAGES,
     ),
     Lie(
         "mean bits are 32",

@@ -46,6 +46,16 @@ _BEFORE_THE_LIE = [  # what most tests import that is not ours
     "scipy.special",
     "numba",
     "pydantic",
+    "hypothesis.core",
+    "hypothesis.extra.numpy",
+    "hypothesis.strategies",
+    "pytest",
+    "PIL.Image",
+    "cv2",
+    "yaml",
+    "safetensors.torch",
+    "hotcoco",
+    "cryptography.x509",
     "matplotlib.figure",
     "rich.progress",
 ]
@@ -133,6 +143,8 @@ def _pytest(tree: Path, tests: tuple[str, ...], said: Path) -> None:
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.chdir(tree)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False  # what pytest rewrites is kept for the next run
     os.environ |= {"PYTHONPATH": str(tree / ".types"), "OMP_NUM_THREADS": "1"}
     sys.path[:] = [
         str(tree / ".types"),
@@ -146,5 +158,17 @@ def _pytest(tree: Path, tests: tuple[str, ...], said: Path) -> None:
     import endedge.data
 
     assert Path(endedge.data.__file__).is_relative_to(tree), "these are not the tests of the copy"
-    quiet = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-m", "not slow"]
+    rewritten = "ignore::pytest.PytestAssertRewriteWarning"  # of what was imported before
+    quiet = [
+        "-W",
+        rewritten,
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:randomly",
+        "-m",
+        "not slow",
+    ]
     sys.exit(int(pytest.main([*quiet, *tests])))

@@ -22,9 +22,11 @@ from endedge.distill.model import DetectionModel, clone, load_detector, model_ha
 from endedge.edge.adapt import Adapted, Upload, Verdict
 from endedge.edge.edge import EdgeEnd
 from endedge.edge.labels import Labels
+from endedge.edge.server.workers import Job
 from endedge.lab.config import Config, load_config
 from endedge.lab.inputs import World
 from endedge.lab.loop import answers, policies
+from endedge.lab.loop.adaptation import adapt
 from endedge.lab.loop.answers import Answers, round_seed
 from endedge.lab.loop.day import Day, evaluation_sets
 from endedge.lab.loop.policies import Air, Prior, refit
@@ -282,3 +284,33 @@ def test_labels_survive_the_disk(tmp_path: Path) -> None:
         assert entry.image_id == again.image_id
         assert entry.boxes.tolist() == again.boxes.tolist()
         assert entry.labels.tolist() == again.labels.tolist()
+
+
+def test_a_job_starts_from_the_round_that_its_device_runs(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from the newest answer, and from no other device's."""
+    for device_id, rounds in (("cam-1", (1, 2)), ("cam-2", (1, 2, 3))):
+        store = Store(tmp_path / device_id)
+        for k in rounds:
+
+            def made(folder: Path, k: int = k) -> dict[str, Any]:
+                return {"round": k, "sent": True}
+
+            store.node("answer", {"round": k}, made)
+    asked: list[tuple[str, int | None, list[int]]] = []
+
+    def answer(
+        self: Answers, device_id: str, k: int, batch: bytes, budget: int, *, base: Any, past: Any
+    ) -> Node:
+        rounds = [node.record["round"] for node in past]
+        asked.append((device_id, None if base is None else base.record["round"], rounds))
+        assert {node.folder.parts[-3] for node in past} <= {device_id}
+        (tmp_path / "update.eeu").write_bytes(b"package")
+        return Node("answer-new", tmp_path, {"round": k, "sent": True}, 0.0)
+
+    monkeypatch.setattr(Answers, "answer", answer)
+    batch = _batch(world, range(6))
+    for base_round, known in ((1, 1), (0, None)):
+        assert adapt(world, tmp_path, Job("cam-1", 3, base_round, batch, 5000)) == b"package"
+        assert asked.pop() == ("cam-1", known, [1, 2])

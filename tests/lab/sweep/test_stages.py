@@ -21,7 +21,7 @@ from endedge.data.codec import Codec, batch_bytes, decode, encode
 from endedge.data.frames import stack_frames
 from endedge.data.shift import Shift
 from endedge.distill.model import DetectionModel, clone, load_detector, model_hash
-from endedge.edge.adapt import Adapted, Upload
+from endedge.edge.adapt import Adapted, Upload, Verdict
 from endedge.edge.edge import EdgeEnd
 from endedge.end.metric import Score
 from endedge.lab.config import load_config
@@ -147,6 +147,56 @@ def test_an_upload_is_what_the_camera_saw_through_the_codec(world: World, tmp_pa
         assert (part.images == wanted.images).all()
         for boxes, true in zip(part.boxes, wanted.boxes, strict=True):
             assert np.allclose(boxes, true, atol=1e-6)
+
+
+def test_what_is_judged_and_scored_is_the_decoded_package(
+    world: World,
+    heard: list[tuple[Any, ...]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoded = marked(world.student, 8.0)
+    measured: list[str] = []
+    judged: list[tuple[int, str, int]] = []
+
+    def score(end: Any, around: World, model: DetectionModel, *folder: Path) -> dict[str, float]:
+        measured.append(model_hash(model))
+        return {"map": 0.1 * len(measured), "map50": 0.9, "seconds": 1.0}
+
+    def judge(self: Any, before: Any, model: DetectionModel, known: Upload) -> Verdict:
+        judged.append((len(before), model_hash(model), len(known.held_back)))
+        return Verdict(1.0, 1.5, 0.1, 4, 2)  # worse: it is to stay at home
+
+    for name in ("scored", "resampled"):
+        monkeypatch.setattr(cells, name, score)
+    monkeypatch.setattr(Marking, "judge", judge)
+    monkeypatch.setattr(Rounds, "_decoded", lambda self, package: decoded)
+    rounds = Rounds(world, Store(tmp_path / "out"), lambda message: None)
+    upload = rounds.upload(CELL)
+    teacher = rounds.teacher(CELL, upload)
+    students = rounds.students(CELL, upload, teacher)
+    package, start = rounds.package(CELL, upload, students), rounds.start()
+    assert rounds.verdict(CELL, package, students[0]).record["sent"] is False
+    assert judged == [(2, model_hash(decoded), 2)]
+    applied = rounds.applied(package, start)
+    assert measured == [
+        model_hash(marked(world.teacher, 1.0)),  # adapted
+        model_hash(world.student),
+        model_hash(world.teacher),
+        model_hash(decoded),
+    ]
+    assert teacher.record["map"] == pytest.approx(0.1)
+    assert start.record["map"] == pytest.approx(0.2)
+    assert start.record["teacher_map"] == pytest.approx(0.3)
+    assert applied.record["map"] == pytest.approx(0.4)
+
+
+def test_the_device_is_scored_through_its_camera(world: World) -> None:
+    camera, batch = Shift("infrared", 2, 5), world.evaluation_batch
+    assert batch.image_ids.tolist() == [f.image_id for f in world.evaluation.frames]
+    for image, frame in zip(batch.images, world.evaluation.frames, strict=True):
+        seen = camera.apply(frame.read(), frame.image_id)
+        assert (image.permute(1, 2, 0).numpy() == seen).all()
 
 
 def test_a_score_keeps_its_two_figures_apart(world: World, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Do the intervals of fitted curves hold what they say, at sizes that the curves did not see?
 
-    python -m benchmarks.coverage [--surfaces 40] [--seed 0] [--out docs/results]
+    python -m benchmarks.intervals [--surfaces 40] [--seed 0] [--out docs/results]
 
 Whole levels are left out, one at a time: an upload size, or a model budget. Curves are fitted to
 the rest, and their 90 % interval is held to what was left out: in simulation to the true mean
@@ -112,7 +112,7 @@ def pooled(rows: list[Row]) -> str:
 
 PAGE = """# Do intervals hold what they say?
 
-Written by `python -m benchmarks.coverage --surfaces {count}`; every row of it is in
+Written by `python -m benchmarks.intervals --surfaces {count}`; every row of it is in
 [coverage.json](coverage.json).
 
 Whole levels are left out one at a time, an upload size or a package budget. Curves are fitted to
