@@ -61,7 +61,8 @@ def test_winners_and_who_cannot_be_told_from_them() -> None:
     assert (row.bandwidth_hz, row.winner, row.not_clearly_worse) == (1e3, "fitted", "equal")
     assert (row.regret, row.fitted_over_static) == (winner.regret, float(winner.lead.mean))
     lead = winner.lead
-    assert (row.fitted_over_static_low, row.fitted_over_static_high) == (lead.low, lead.high)
+    assert row.fitted_over_static_low == float(lead.low)
+    assert row.fitted_over_static_high == float(lead.high)
 
 
 @pytest.mark.parametrize(
