@@ -44,7 +44,7 @@ VERSIONS = {
     "package": 4,
     "verdict": 2,
     "cell": 2,
-    "examples": 1,
+    "examples": 2,
 }
 
 _CHOOSING = 3  # the same for what the frames choose (edge/choosing.py): of such cells alone
