@@ -29,6 +29,7 @@ from endedge.data.shift import Shift
 from endedge.data.storage import cache_folder, sha256_of
 from endedge.data.stream import Captured
 from endedge.distill.model import DetectionModel, load_detector, model_hash
+from endedge.distill.precision import check_precision
 from endedge.edge.edge import Plan, Student
 from endedge.edge.labels import calibrate
 from endedge.end.inference import detect
@@ -79,6 +80,9 @@ class World:
         evaluation = match_classes(
             evaluation, names, what=config.data.eval_annotations, detector="weights.student"
         )
+        device = pick_device(config.device)
+        if config.precision != "auto":
+            check_precision(config.precision, device)
         for role, model in (("teacher", teacher), ("student", student)):
             check_side(model, config.data.image_side, "data.image_side", f"weights.{role}")
         for codec in map(Codec.parse, config.uplink.codecs):
@@ -88,7 +92,9 @@ class World:
                 f"uplink.frames asks for {max(config.uplink.frames)} frames, "
                 f"the pool has {len(pool)}"
             )
-        return cls(config, pool, evaluation, teacher, student, pick_device(config.device))
+        camera = _camera(config)
+        pool, evaluation = camera.annotated(pool), camera.annotated(evaluation)
+        return cls(config, pool, evaluation, teacher, student, device)
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -101,15 +107,31 @@ class World:
         }
 
     @property
+    def precision(self) -> str:
+        """Of trainings. Raises :class:`BadInput` where nobody has decided it yet."""
+        if self.config.precision == "auto":
+            raise BadInput(
+                "precision is auto and not decided; 'endedge measure' does and writes it down, or "
+                "say precision=fp32"
+            )
+        return self.config.precision
+
+    @property
+    def arithmetic(self) -> dict[str, str]:
+        """The precision, for the names of results; nothing for what they had before it could be
+        chosen: fp32, and bf16 on a GPU."""
+        usual = "fp32" if self.device == "cpu" else "bf16"
+        return {} if self.precision == usual else {"precision": self.precision}
+
+    @property
     def side(self) -> int:
         """Side of the detector's square input in px."""
         return self.config.data.image_side
 
     @cached_property
     def camera(self) -> Shift:
-        """The device's camera."""
-        camera = self.config.data.camera
-        return Shift(camera.kind, camera.severity, camera.seed)
+        """The device's camera; the boxes of ``pool`` and ``evaluation`` are where it sees them."""
+        return _camera(self.config)
 
     @cached_property
     def evaluation_batch(self) -> Batch:
@@ -137,6 +159,12 @@ class World:
         """What :attr:`starts` are."""
         return {name: model_hash(model) for name, model in self.starts.items()}
 
+    def unshifted(self, dataset: Dataset) -> Batch:
+        """Frames of ``pool`` or ``evaluation`` as a camera would see them that changes no tone and
+        stands where the device's does."""
+        camera = self.camera if self.camera.moves else Shift()
+        return stack_frames(dataset.frames, self.side, lambda f: camera.apply(f.read(), f.image_id))
+
     @cached_property
     def threshold(self) -> float:
         """The score from which a detection of the large model as it came is taken for a label:
@@ -144,8 +172,7 @@ class World:
         first seed uploads last."""
         order = nested_subset(len(self.pool), 0)
         known = self.pool.take(order[-_CALIBRATION_FRAMES:])
-        seen = stack_frames(known.frames, self.side, lambda frame: frame.read())
-        found = detect(self.teacher, seen, device=self.device)
+        found = detect(self.teacher, self.unshifted(known), device=self.device)
         return calibrate(found, known.frames).threshold
 
     @cached_property
@@ -169,7 +196,13 @@ class World:
             device=self.device,
             chosen=config.adaptation.policy == "chosen",
             sure=config.adaptation.sure,
+            precision=self.precision,
         )
+
+
+def _camera(config: Config) -> Shift:
+    camera = config.data.camera
+    return Shift(camera.kind, camera.severity, camera.seed)
 
 
 def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:

@@ -134,6 +134,7 @@ def evaluate_file(a: argparse.Namespace) -> None:
     truth = match_classes(truth, names, what=a.annotations, detector=a.model)
     check_boxes(truth, a.annotations)
     check_pictures(truth)
+    truth = camera.annotated(truth)
     frames = stack_frames(truth.frames, a.imgsz, lambda f: camera.apply(f.read(), f.image_id))
     score = evaluate(model, frames, truth, device)
     threads = torch.get_num_threads()

@@ -19,7 +19,7 @@ import numpy as np
 
 from endedge.data.codec import EncodedFrame, pack_batch, unpack_batch
 from endedge.data.errors import BadInput
-from endedge.data.frames import Batch, join, stack_frames
+from endedge.data.frames import Batch, join
 from endedge.distill.model import DetectionModel, load_detector, model_hash, save_detector
 from endedge.edge import labels as edge_labels
 from endedge.edge.edge import EdgeEnd
@@ -87,6 +87,7 @@ class Answers:
             "gains": named(config.distillation),
             "held_back": named(config.held_back),
             "mode": config.downlink.mode,
+            **self.world.arithmetic,
             **({} if not self._plan.chosen else {"adaptation": config.adaptation.model_dump()}),
         }
 
@@ -168,7 +169,7 @@ class Answers:
         looped = self.world.config.loop is not None
         known = evaluation_sets(self.world)[1] if looped else self.world.evaluation
         known = known.take(range(min(_CALIBRATION_FRAMES, len(known))))
-        seen = stack_frames(known.frames, self.world.side, lambda f: f.read())
+        seen = self.world.unshifted(known)
         found = detect(self.world.teacher, seen, device=self.world.device)
         return edge_labels.calibrate(found, known.frames).threshold
 

@@ -156,3 +156,12 @@ def test_a_later_key_does_not_rename_older_results(tmp_path: Path) -> None:
     path = _write(tmp_path, document)
     assert digest(named(load_config(path))) == "6459c4c4a69e8e27"  # as it first was
     assert digest(named(load_config(path, ["serve.job_s=60"]))) != "6459c4c4a69e8e27"
+
+
+@pytest.mark.parametrize(
+    "change", ["loop.domains.clear.kind=viewpoint", "data.camera.kind=viewpoint"]
+)
+def test_a_loop_takes_no_camera_that_moves_boxes(change: str) -> None:
+    with pytest.raises(BadInput, match="viewpoint moves the boxes, which a loop takes from the"):
+        load_config("demo-loop", [change])
+    assert load_config("demo", ["data.camera.kind=viewpoint"]).data.camera.kind == "viewpoint"
