@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from endedge.data.codec import Codec
-from endedge.edge import edge as edge_room
+from endedge.edge.choosing import choose_and_train
 from endedge.edge.evidence import FIRST_ROUND, Prior
 from endedge.end.device import DeviceEnd
 from endedge.lab.config import load_config
 from endedge.lab.inputs import World
 from endedge.lab.loop.answers import Answers
-from endedge.lab.store import Store
+from endedge.lab.store import Node, Store
 
 
 def test_a_round_expects_what_the_rounds_before_gained(
@@ -32,19 +32,18 @@ def test_a_round_expects_what_the_rounds_before_gained(
     world = World.of(config, place / "out")
     answers = Answers(world, Store(place / "out"), seed=0)
     priors: list[Prior] = []
-    real = edge_room.choose_and_train
 
     def spy(*arguments: Any, **options: Any) -> Any:
         priors.append(options["prior"])
-        return real(*arguments, **options)
+        return choose_and_train(*arguments, **options)
 
-    monkeypatch.setattr(edge_room, "choose_and_train", spy)
+    monkeypatch.setattr("endedge.edge.edge.choose_and_train", spy)
     end = DeviceEnd(Codec.parse("jpeg-q75-64"), world.side, "cpu")
     seen = world.captured(0)
-    past = []
+    past: list[Node] = []
     for number in (1, 2, 3):
         batch = end.encode(seen[:12]).batch
-        past.append(answers.answer("cam", number, batch, 200_000, past=past))
+        past.append(answers.answer("cam", number, batch, 200_000, base=None, past=past))
     gains = [node.record["gain"] for node in past]
     first, second, third = priors
     assert first == FIRST_ROUND
