@@ -6,8 +6,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
 LANES ?= 2
+SEED ?= 1
 
-.PHONY: demo docs test lint types unit wheel fast clean
+.PHONY: demo docs test lint types unit shuffled wheel fast clean
 
 demo: $(VENV)/.installed
 	$(BIN)/endedge run configs/demo.yaml --out $(OUT)
@@ -22,14 +23,18 @@ types: $(VENV)/.developer
 	$(BIN)/mypy
 
 unit: $(VENV)/.developer
-	$(BIN)/python -m pytest -n $(LANES) --dist loadfile
+	$(BIN)/python -m pytest -n $(LANES) --dist loadfile -p no:randomly
+
+# The same in an order drawn from SEED, which is printed: no test may need another before it.
+shuffled: $(VENV)/.developer
+	$(BIN)/python -m pytest -n $(LANES) --dist loadfile --randomly-seed=$(SEED)
 
 docs: $(VENV)/.developer
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	$(BIN)/python -m mkdocs build --strict --site-dir site
 
 fast: $(VENV)/.developer
-	$(BIN)/python -m pytest -n $(LANES) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n $(LANES) --dist loadfile -p no:randomly -m "not slow"
 
 # The wheel with nothing but what it asks for itself, in an environment of its own.
 wheel: $(VENV)/.developer

@@ -111,7 +111,9 @@ class Known:
         """The row of ``points`` that a split comes down to when it is executed; None: no update."""
         if self.rounds is not None:
             return self.rounds(split)
-        return self.points.fitting(split.upload_bytes, split.update_bytes, split.codec)
+        return self.points.fitting(
+            split.upload_bytes, split.update_bytes, split.codec, split.student
+        )
 
     @cached_property
     def budget(self) -> Budget:

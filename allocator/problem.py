@@ -117,12 +117,14 @@ class Rules:
 class Split:
     """A policy's decision: bytes that may flow each way in the period; 0, 0 is no update.
 
-    ``codec`` names the one that frames are sent in (``jpeg-q75-320``); empty leaves it open.
+    ``codec`` names the one that frames are sent in (``jpeg-q75-320``), ``student`` the architecture
+    that the package is of (as ``surface.csv`` has it); empty leaves it open.
     """
 
     upload_bytes: float
     update_bytes: float
     codec: str = ""
+    student: str = ""
 
     @property
     def sends(self) -> bool:

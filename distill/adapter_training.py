@@ -11,6 +11,7 @@ from endedge.data.frames import Batch
 from endedge.distill.adapter import InputAdapter, adapter_of, attach, start_adapter
 from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel, clone, fold_norms
+from endedge.distill.precision import autocast
 from endedge.distill.training import Recipe, gather, order_of, rate_at, single
 
 __all__ = ["learn_adapter"]
@@ -33,7 +34,6 @@ def learn_adapter(
     """
     if len(frames) == 0:
         raise BadInput("no frames to learn an input adapter on; give at least one")
-    kind = torch.device(device).type
     frames, model = frames.on(device), clone(start).to(device).eval().requires_grad_(False)
     adapter = adapter_of(model) or start_adapter().to(device)
     attach(model, None)
@@ -47,7 +47,7 @@ def learn_adapter(
     for step, (at, flips) in enumerate(order_of(len(frames), recipe), 1):
         targets = gather(frames, at, flips, device)
         images = adapter.with_numbers(targets.images, *numbers)
-        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+        with autocast(device):
             predictions = model(images)
         loss = loss_of(single(predictions), targets)
         optimizer.zero_grad(set_to_none=True)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from endedge.distill.model import DetectionModel, clone, fold_norms
+from endedge.distill.precision import autocast
 
 __all__ = [
     "FeatureL2",
@@ -29,6 +30,7 @@ __all__ = [
     "heads",
     "imitation",
     "labels",
+    "labels_by_frame",
     "localization_kl",
     "score_bce",
     "scores_and_boxes",
@@ -69,6 +71,58 @@ def labels(model: DetectionModel) -> Objective:
         return total / len(targets.images)
 
     return loss
+
+
+def labels_by_frame(model: DetectionModel) -> Callable[[Predictions, Targets], Tensor]:
+    """:func:`labels` of each of n pictures as if it were alone, (n,), by one call for all."""
+    criterion = model.init_criterion()
+    parts = [_ByFrame(c) for c in (getattr(criterion, n, None) for n in _HEADS) if c is not None]
+    parts = parts or [_ByFrame(criterion)]
+
+    def loss(predictions: Predictions, targets: Targets) -> Tensor:
+        rows = targets.rows
+        criterion(predictions, {"batch_idx": rows[:, 0], "cls": rows[:, 1], "bboxes": rows[:, 2:]})
+        if len(parts) == 1:
+            return parts[0].losses
+        many, one = float(criterion.o2m), float(criterion.o2o)
+        return parts[0].losses * many + parts[1].losses * one
+
+    return loss
+
+
+_HEADS = ("one2many", "one2one")  # of the criterion of an end-to-end detector
+
+
+class _ByFrame:
+    """Listens to one of Ultralytics' criteria: the same three terms, apart by picture.
+
+    The criterion divides sums over a batch by the batch's target scores. What costs (decoding,
+    assigning boxes to anchors, the scores of all classes) is done once for all pictures; then
+    its parts are given the pictures one by one, each with its own divisor.
+    """
+
+    def __init__(self, criterion: Any) -> None:
+        self._gains = criterion.hyp
+        self._score_loss, self._box_loss = criterion.bce, criterion.bbox_loss
+        criterion.bce, criterion.bbox_loss = self._scores, self._boxes
+        self.losses = torch.zeros(0)
+
+    def _scores(self, scores: Tensor, wanted: Tensor) -> Tensor:
+        each: Tensor = self._score_loss(scores, wanted)
+        self._divisors = wanted.sum((1, 2)).clamp(min=1)
+        self.losses = self._gains.cls * each.sum((1, 2)) / self._divisors
+        return each
+
+    def _boxes(self, *given: Tensor) -> tuple[Tensor, Tensor]:
+        distances, boxes, anchors, wanted, weights, _, inside, *rest = given
+        for i, divisor in enumerate(self._divisors):
+            at = slice(i, i + 1)
+            box, spread = self._box_loss(
+                *(distances[at], boxes[at], anchors, wanted[at], weights[at], divisor),
+                *(inside[at], *rest),
+            )
+            self.losses[i] += self._gains.box * box + self._gains.dfl * spread
+        return torch.zeros(()), torch.zeros(())
 
 
 def score_bce(student: Tensor, teacher: Tensor) -> Tensor:
@@ -241,7 +295,7 @@ class TeacherCache:
         device: str = "cpu",
         keep: Callable[[Predictions], tuple[Tensor, ...]] = scores_and_boxes,
     ) -> None:
-        self._keep = keep
+        self._keep, self._device = keep, device
         self._teacher = clone(teacher).to(device).eval()
         fold_norms(self._teacher)
         self._teacher.to(memory_format=torch.channels_last)
@@ -252,7 +306,8 @@ class TeacherCache:
         keys = list(zip(targets.at, targets.flips, strict=True))
         new = [i for i, key in enumerate(keys) if key not in self._kept]
         if new:
-            outputs = self._keep(self._teacher(targets.images[new])[1])
+            with autocast(self._device):
+                outputs = self._keep(self._teacher(targets.images[new])[1])
             for row, i in enumerate(new):
                 self._kept[keys[i]] = [output[row] for output in outputs]
         views = [self._kept[key] for key in keys]

@@ -24,6 +24,7 @@ from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
 from endedge.distill.losses import Objective, Targets
 from endedge.distill.model import DetectionModel, clone, fold_norms
+from endedge.distill.precision import autocast
 from endedge.distill.recipe import Recipe, check_loss
 
 __all__ = ["Recipe", "gather", "interpolate", "order_of", "rate_at", "single", "train"]
@@ -42,13 +43,12 @@ def train(
 
     ``objective(model)`` makes the loss, called with the raw predictions of each batch and
     its :class:`Targets`; ``on_step(step, loss)`` is told of progress. ``start`` is untouched.
-    On a GPU the frames stay there and the network runs in bf16; losses, gradients and weights are
-    fp32 everywhere. Raises :class:`BadInput` without frames, and at the first loss that is not
-    finite.
+    On a GPU the frames stay there. The network runs in the precision that is set
+    (:mod:`endedge.distill.precision`); losses and weights are fp32 always. Raises
+    :class:`BadInput` without frames, and at the first loss that is not finite.
     """
     if len(frames) == 0:
         raise BadInput("no frames to train on; give at least one")
-    kind = torch.device(device).type
     frames, model = frames.on(device), clone(start).to(device)
     loss_of = objective(model)
     trained = _set_trainable(model, recipe)
@@ -61,7 +61,7 @@ def train(
     average = [p.detach().clone() for p in trained]
     for step, (at, flips) in enumerate(order_of(len(frames), recipe), 1):
         targets = gather(frames, at, flips, device)
-        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+        with autocast(device):
             predictions = model(targets.images)
         loss = loss_of(single(predictions), targets)
         optimizer.zero_grad(set_to_none=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +18,11 @@ from numpy.typing import NDArray
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
 from endedge.distill.loss import Loss
-from endedge.distill.losses import Objective, labels
-from endedge.distill.model import DetectionModel, clone
+from endedge.distill.losses import Objective, labels, labels_by_frame
+from endedge.distill.model import DetectionModel, clone, fold_norms
+from endedge.distill.precision import autocast
 from endedge.distill.responses import Responses
-from endedge.distill.training import Recipe, gather, interpolate, train
+from endedge.distill.training import Recipe, gather, interpolate, single, train
 
 __all__ = [
     "Adapted",
@@ -43,6 +43,7 @@ OnStep = Callable[[int, float], None]
 
 _RESPONSES = Responses()
 _LEAST_GROUPS = 3  # to divide an upload by them
+_JUDGED_AT_ONCE = 16  # frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,28 +169,21 @@ def held_back_losses(
     """Detection loss (labels) of ``model`` on each of n frames it was not trained on: (n,).
 
     A loss and not mAP: on a dozen frames mAP moves by whole points when one box flips, while
-    the loss changes with every score. Frame by frame, so that a crowded one does not decide.
+    the loss changes with every score. Of each frame alone, so that a crowded one does not decide.
     """
     model = clone(model).to(device).eval()
-    loss_of = labels(model)
+    loss_of = labels_by_frame(model)
+    fold_norms(model)
+    model.to(memory_format=torch.channels_last)
     found = np.empty(len(frames))
     with torch.no_grad():
-        for begin in range(0, len(frames), 16):
-            at = list(range(begin, min(begin + 16, len(frames))))
-            raw = model(gather(frames, at, [False] * len(at), device).images)[1]
-            for row, frame in enumerate(at):
-                target = gather(frames, [frame], [False], device)
-                found[frame] = float(loss_of(_row(raw, row), target))
+        for begin in range(0, len(frames), _JUDGED_AT_ONCE):
+            at = list(range(begin, min(begin + _JUDGED_AT_ONCE, len(frames))))
+            targets = gather(frames, at, [False] * len(at), device)
+            with autocast(device):
+                raw = model(targets.images)[1]
+            found[at] = loss_of(single(raw), targets).cpu()
     return found
-
-
-def _row(raw: Any, row: int) -> Any:
-    """The predictions for one picture of a batch, nested as they are."""
-    if isinstance(raw, dict):
-        return {name: _row(value, row) for name, value in raw.items()}
-    if isinstance(raw, torch.Tensor):
-        return raw[row : row + 1]
-    return [_row(value, row) for value in raw]
 
 
 def _adapt(

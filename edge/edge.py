@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from endedge.data.coco import Frame
 from endedge.data.codec import Refused, decode_batch
-from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, join, stack_frames
 from endedge.distill.loss import Loss, Make
 from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel
-from endedge.distill.package.choose import Contest, pack_best, prepare_contest
-from endedge.distill.package.packing import Packed, pack
+from endedge.distill.package.choose import Contest, pack_best, pack_for, prepare_contest
+from endedge.distill.package.packing import Packed
+from endedge.distill.precision import computing
 from endedge.distill.recovery import pruned_and_recovered
 from endedge.distill.training import Recipe
 from endedge.edge import labels as edge_labels
@@ -42,7 +42,10 @@ from endedge.edge.choosing import Chosen, choose_and_train
 from endedge.edge.evidence import FIRST_ROUND, Evidence, Prior, gain_over, judge_chosen
 from endedge.end.inference import detect
 
-__all__ = ["EdgeEnd", "Plan", "Received", "Schedule", "Student", "Update", "pack_for"]
+__all__ = ["EdgeEnd", "Plan", "Received", "Schedule", "Student", "Update"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _CALIBRATION_FRAMES = 32  # of an upload, on which the packer and the pruner look
 
@@ -74,7 +77,7 @@ class Plan:
     input adapter, depth and strength of the student too (:mod:`endedge.edge.choosing`); an answer
     then needs a gain of ``sure`` standard errors. ``labels``: whose (``truth``, ``pseudo``,
     ``mix-N``); ``mode`` of the packer; ``side`` px of the detectors' square input; ``device``:
-    where it computes.
+    where it computes, and in which ``precision`` it trains and judges.
     """
 
     teacher: Schedule
@@ -92,6 +95,7 @@ class Plan:
     device: str
     chosen: bool = False
     sure: float = 1.0
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +125,17 @@ class Update:
     def helps(self) -> bool:
         """Whether the frames that no training saw say that it should be sent."""
         return self.verdict.helps
+
+
+def _precisely(step: Callable[Concatenate[EdgeEnd, P], R]) -> Callable[Concatenate[EdgeEnd, P], R]:
+    """A step whose networks compute in the precision of the plan."""
+
+    @wraps(step)
+    def inside(edge: EdgeEnd, /, *arguments: P.args, **named: P.kwargs) -> R:
+        with computing(edge.plan.precision, edge.plan.device):
+            return step(edge, *arguments, **named)
+
+    return inside
 
 
 @dataclass(frozen=True)
@@ -209,6 +224,7 @@ class EdgeEnd:
 
     # Teacher -------------------------------------------------------------------------------
 
+    @_precisely
     def teach(self, teacher: DetectionModel, known: Upload) -> Adapted:
         """The large model, fine-tuned on the upload."""
         recipe = self._recipe(self.plan.teacher, known)
@@ -223,6 +239,7 @@ class EdgeEnd:
 
     # Students ------------------------------------------------------------------------------
 
+    @_precisely
     def distil(self, start: DetectionModel, teacher: DetectionModel, known: Upload) -> Adapted:
         """A small model, from ``start`` towards the labels and the adapted ``teacher``."""
         recipe = self._recipe(self.plan.student, known)
@@ -269,6 +286,7 @@ class EdgeEnd:
             return known
         return split_upload(known.trained, self.plan.held_share, self.plan.held_most, known.groups)
 
+    @_precisely
     def prune(self, whole: DetectionModel, keep: float, known: Upload) -> DetectionModel:
         """``whole`` with the share ``keep`` of its parameters: cut by what the uploaded frames
         show, then taught by the uncut one."""
@@ -342,16 +360,19 @@ class EdgeEnd:
 
     # Verdict -------------------------------------------------------------------------------
 
+    @_precisely
     def losses(self, base: DetectionModel, known: Upload) -> NDArray[np.float64]:
         """What the device holds, on each held-back frame: (n,). The same for every package that
         may answer this upload."""
         return held_back_losses(base, known.held_back, self.plan.device)
 
+    @_precisely
     def judge(self, before: NDArray[np.float64], decoded: DetectionModel, known: Upload) -> Verdict:
         """Whether what the device would hold, ``decoded``, beats the losses ``before``."""
         after = held_back_losses(decoded, known.held_back, self.plan.device)
         return weigh(before, after, self.plan.least)
 
+    @_precisely
     def judge_chosen(
         self, student: DetectionModel, evidence: Evidence, decoded: DetectionModel, known: Upload
     ) -> Verdict:
@@ -389,29 +410,3 @@ class EdgeEnd:
 
     def _recipe(self, schedule: Schedule, known: Upload) -> Recipe:
         return schedule.recipe(self.frames or len(known.trained), self.seed)
-
-
-def pack_for(
-    student: DetectionModel,
-    budget_bytes: int,
-    base: DetectionModel,
-    mode: str,
-    *,
-    certain: bool,
-    frames: Tensor | None = None,
-    seed: int = 0,
-) -> Packed:
-    """A package for a device that holds ``base``. Where that is not ``certain``, a full one,
-    which decodes on top of any model; if none fits, a delta that the device refuses should it
-    hold something else."""
-
-    def one(mode: str) -> Packed:
-        reference = None if mode == "full" else base
-        return pack(student, budget_bytes, base=reference, frames=frames, seed=seed, mode=mode)
-
-    if certain or mode == "full":
-        return one(mode)
-    try:
-        return one("full")
-    except BadInput:
-        return one("delta")

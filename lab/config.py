@@ -53,6 +53,7 @@ def _quantity(unit: str, kind: type) -> BeforeValidator:
 Bytes = Annotated[Count, _quantity("B", int)]
 Hertz = Annotated[Positive, _quantity("Hz", float)]
 Seconds = Annotated[Positive, _quantity("s", float)]
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
 LabelledBy = Literal["truth", "teacher", "mixed"]
 File = Annotated[str, AfterValidator(at_home)]  # ~ is the user's home
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -353,6 +354,7 @@ class Config(_Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     device: Annotated[str, Field(pattern=DEVICES)] = "auto"
+    precision: Annotated[Precision, LATER] = "fp32"  # of trainings; auto: as is fast, once a folder
     log: Literal["none", "tensorboard", "mlflow"] = "none"  # losses of the trainings, in DIR/logs
     engine: Literal["auto", "here", "processes", "ray", "slurm"] = "auto"  # lab/sweep/executors.py
     workers: Count | Literal["auto"] = "auto"  # auto: one a core, or workers_per_gpu

@@ -29,6 +29,7 @@ from endedge.data.shift import Shift
 from endedge.data.storage import cache_folder, sha256_of
 from endedge.data.stream import Captured
 from endedge.distill.model import DetectionModel, load_detector, model_hash
+from endedge.distill.precision import check_precision
 from endedge.edge.edge import Plan, Student
 from endedge.edge.labels import calibrate
 from endedge.end.inference import detect
@@ -79,6 +80,9 @@ class World:
         evaluation = match_classes(
             evaluation, names, what=config.data.eval_annotations, detector="weights.student"
         )
+        device = pick_device(config.device)
+        if config.precision != "auto":
+            check_precision(config.precision, device)
         for role, model in (("teacher", teacher), ("student", student)):
             check_side(model, config.data.image_side, "data.image_side", f"weights.{role}")
         for codec in map(Codec.parse, config.uplink.codecs):
@@ -90,7 +94,7 @@ class World:
             )
         camera = _camera(config)
         pool, evaluation = camera.annotated(pool), camera.annotated(evaluation)
-        return cls(config, pool, evaluation, teacher, student, pick_device(config.device))
+        return cls(config, pool, evaluation, teacher, student, device)
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -101,6 +105,23 @@ class World:
             "teacher": model_hash(self.teacher),
             "student": model_hash(self.student),
         }
+
+    @property
+    def precision(self) -> str:
+        """Of trainings. Raises :class:`BadInput` where nobody has decided it yet."""
+        if self.config.precision == "auto":
+            raise BadInput(
+                "precision is auto and not decided; 'endedge measure' does and writes it down, or "
+                "say precision=fp32"
+            )
+        return self.config.precision
+
+    @property
+    def arithmetic(self) -> dict[str, str]:
+        """The precision, for the names of results; nothing for what they had before it could be
+        chosen: fp32, and bf16 on a GPU."""
+        usual = "fp32" if self.device == "cpu" else "bf16"
+        return {} if self.precision == usual else {"precision": self.precision}
 
     @property
     def side(self) -> int:
@@ -175,6 +196,7 @@ class World:
             device=self.device,
             chosen=config.adaptation.policy == "chosen",
             sure=config.adaptation.sure,
+            precision=self.precision,
         )
 
 

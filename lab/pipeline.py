@@ -7,31 +7,16 @@ any of them can be run again alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from endedge.allocator import Curves, Points, Surface, fit
+from endedge.allocator import Curves, Points, Split, Surface, fit
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
-from endedge.lab.benchmark.benchmark import (
-    Contest,
-    Decision,
-    Outcome,
-    allocation_csv,
-    bandwidths,
-    captured,
-    executable,
-    outcomes,
-    rows_csv,
-    rules_of,
-    sendable,
-    split_sweep,
-)
+from endedge.lab.benchmark.benchmark import Decision
 from endedge.lab.benchmark.exact import Ladder, cells_of
-from endedge.lab.benchmark.outcomes import Benchmark
-from endedge.lab.benchmark.ranking import Standing, standings
-from endedge.lab.benchmark.robustness import FILES, Trial, held_out, injected_errors, scenarios
-from endedge.lab.config import Config, load_config
+from endedge.lab.benchmark.stage import bench_folder, config_of, replanned
+from endedge.lab.config import Config
 from endedge.lab.inputs import World
 from endedge.lab.report.compare import write_comparison
 from endedge.lab.report.page import write_report
@@ -39,7 +24,7 @@ from endedge.lab.report.results import Results
 from endedge.lab.store import Store
 from endedge.lab.sweep.adaptive import adaptive_sweep
 from endedge.lab.sweep.cell import Rounds
-from endedge.lab.sweep.grid import Progress, grid, surface_csv, sweep
+from endedge.lab.sweep.grid import Progress, decided, grid, surface_csv, sweep
 from endedge.lab.sweep.replicates import Replicates
 from endedge.lab.sweep.workers import one_thread
 
@@ -71,6 +56,7 @@ def measure_stage(
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"--out {folder} is a file; give a folder")
     _check_levels(config)
+    config = decided(config, folder)
     if width is None:
         rows = sweep(config, folder, progress)
     else:
@@ -121,8 +107,10 @@ def _replicates(config: Config, folder: Path, cells: Sequence[str]) -> None:
 
 
 def fit_stage(folder: Path) -> Curves:
-    """``surface.csv`` → ``curves.json``."""
-    curves = fit(Surface.read(folder / "surface.csv"))
+    """``surface.csv`` (and ``replicates.npz``, where it is there) → ``curves.json``."""
+    surface, draws = Surface.read(folder / "surface.csv"), folder / "replicates.npz"
+    drawn = Replicates.read(draws).of(surface) if draws.is_file() else None
+    curves = fit(surface, drawn=drawn)
     curves.save(folder / "curves.json")
     return curves
 
@@ -130,116 +118,86 @@ def fit_stage(folder: Path) -> Curves:
 def bench_stage(
     folder: Path, progress: Progress, *, exact: bool = False, changes: Sequence[str] = ()
 ) -> Path:
-    """Curves and surface → ``allocation.csv``, ``benchmark.csv`` and the studies.
+    """Curves and surface → ``allocation.csv``, ``benchmark.csv`` and the studies
+    (:func:`endedge.lab.benchmark.stage.bench_folder`).
 
     ``exact`` (or the configuration's ``benchmark.execute``) trains and packs what the policies
     decided → ``executed.csv``; resumes, as measuring does. ``changes`` to the configuration
     (``link.period_s=30``) are kept in ``config.yaml``, so that the report speaks of the same link.
     Raises :class:`BadInput` for one of what was measured.
     """
-    config = _planned(folder)
-    if changes:
-        config = _replanned(folder, config, changes)
-    link = config.link
-    surface, curves = Surface.read(folder / "surface.csv"), Curves.load(folder / "curves.json")
-    cells = captured(surface, link)
-    rules, sweep_hz = (
-        rules_of(link, surface),
-        bandwidths(sendable(cells, config.fewest_frames), link, curves),
+    config = replanned(folder, changes)
+    if not exact and config.benchmark.execute == "measured":
+        return bench_folder(folder, config, progress)
+    return bench_folder(
+        folder, config, progress, lambda c: _Exactly.of(config, folder, progress, c)
     )
-    points = Points.of(sendable(cells, config.fewest_frames))
-    contest = Contest(curves, link, executable(rules, points), sweep_hz, points)
-    allocations = split_sweep(curves, link, contest.rules, sweep_hz)
-    write_atomic(folder / "allocation.csv", allocation_csv(allocations).encode())
 
-    if exact or config.benchmark.execute == "exact":
+
+@dataclass(frozen=True)
+class _Exactly:
+    """Trains, packs and evaluates what was decided, on a ladder of sizes."""
+
+    config: Config
+    folder: Path
+    progress: Progress
+    ladder: Ladder
+
+    @classmethod
+    def of(cls, config: Config, folder: Path, progress: Progress, curves: Curves) -> _Exactly:
         ladder = Ladder.of(config, World.of(config, folder), folder, curves)
-        contest = replace(
-            contest,
-            options=ladder.points,
-            rounds=ladder.rounds,
-            rules=executable(rules, ladder.points),
-        )
-        decisions = contest.decisions()
-        cells = _executed(config, folder, progress, decisions, cells)
-    else:
-        decisions = contest.decisions()
-        (folder / "executed.csv").unlink(missing_ok=True)
-    found = outcomes(contest, cells, decisions)
-    write_atomic(folder / "benchmark.csv", rows_csv(Outcome, found).encode())
-    who_wins = standings(Benchmark.read(folder / "benchmark.csv"))
-    write_atomic(folder / "standings.csv", rows_csv(Standing, who_wins).encode())
-    on_grid = replace(contest, options=points, rounds=None, rules=executable(rules, points))
-    _studies(config, folder, progress, on_grid, surface)
-    return folder / "benchmark.csv"
+        return cls(config, folder, progress, ladder)
+
+    @property
+    def points(self) -> Points:
+        return self.ladder.points
+
+    def rounds(self, split: Split) -> int | None:
+        return self.ladder.rounds(split)
+
+    def carry_out(self, decisions: Sequence[Decision], cells: Surface) -> Surface:
+        """Run the rounds of ``decisions`` → ``executed.csv``; all measured cells and these."""
+        config, folder = self.config, self.folder
+        needed, measured = cells_of(decisions, config.seeds), set(grid(config))
+        more = [cell for cell in needed if cell not in measured]
+        trainings = {(c.seed, c.frames, c.codec) for c in more} - {
+            (c.seed, c.frames, c.codec) for c in measured
+        }
+        said = f"{len(more)} rounds beyond the grid, {len(trainings)} trainings"
+        self.progress(0, len(more) or 1, said)
+        if not more:
+            return cells
+        rows = sweep(config, folder, self.progress, more)
+        write_atomic(folder / "executed.csv", surface_csv(rows).encode())
+        every = Surface.read(folder / "surface.csv").joined(Surface.from_rows(rows))
+        _replicates(config, folder, [str(name) for name in every.cell])
+        return cells.joined(Surface.from_rows(rows))
 
 
-def _studies(
-    config: Config, folder: Path, progress: Progress, contest: Contest, surface: Surface
-) -> None:
-    """What the benchmark rests on → ``heldout.csv``, ``errors.csv``, ``scenarios.csv``; on the
-    measured grid, whose rounds are there."""
-
-    def say(message: str) -> None:
-        progress(0, 1, message)
-
-    found = {"scenarios.csv": scenarios(config, surface, contest.curves, say)}
-    if config.benchmark.studies:
-        cells, draws = captured(surface, config.link), config.benchmark.error_draws
-        found["heldout.csv"] = held_out(
-            cells, config.link, contest.bandwidths_hz, say, config.fewest_frames
-        )
-        found["errors.csv"] = injected_errors(contest, cells, draws, say)
-    for name in FILES:
-        if trials := found.get(name):
-            write_atomic(folder / name, rows_csv(Trial, trials).encode())
-        else:
-            (folder / name).unlink(missing_ok=True)
+def report_stage(
+    folder: Path,
+    out: Path | None = None,
+    *,
+    changes: Sequence[str] = (),
+    progress: Progress = lambda done, total, message: None,
+) -> Path:
+    """Everything in the folder → ``report.html`` (or ``out``); with ``changes`` (of the link, say)
+    it is benchmarked anew first."""
+    if changes:
+        bench_stage(folder, progress, changes=changes)
+    return write_report(folder, config_of(folder), out)
 
 
-def _executed(
-    config: Config, folder: Path, progress: Progress, decisions: Sequence[Decision], cells: Surface
-) -> Surface:
-    """Run the rounds of ``decisions`` → ``executed.csv``; all measured cells and these."""
-    needed, measured = cells_of(decisions, config.seeds), set(grid(config))
-    more = [cell for cell in needed if cell not in measured]
-    trainings = {(c.seed, c.frames, c.codec) for c in more} - {
-        (c.seed, c.frames, c.codec) for c in measured
-    }
-    progress(0, len(more) or 1, f"{len(more)} rounds beyond the grid, {len(trainings)} trainings")
-    if not more:
-        return cells
-    rows = sweep(config, folder, progress, more)
-    write_atomic(folder / "executed.csv", surface_csv(rows).encode())
-    measured_too = Surface.read(folder / "surface.csv").joined(Surface.from_rows(rows))
-    _replicates(config, folder, [str(name) for name in measured_too.cell])
-    return cells.joined(Surface.from_rows(rows))
-
-
-def report_stage(folder: Path, out: Path | None = None) -> Path:
-    """Everything in the folder → ``report.html`` (or ``out``)."""
-    return write_report(folder, _planned(folder), out)
-
-
-def compare_stage(folders: Sequence[Path], out: Path) -> Path:
-    """Several results folders → one page that lays them side by side."""
-    return write_comparison({str(f): Results.read(f, _planned(f)) for f in folders}, out)
-
-
-def _replanned(folder: Path, config: Config, changes: Sequence[str]) -> Config:
-    """``config.yaml`` with another link, benchmark or scenarios; the rest was measured as it is."""
-    for change in changes:
-        if change.partition(".")[0].partition("=")[0] not in ("link", "benchmark", "scenarios"):
-            raise BadInput(
-                f"{change!r}: link, benchmark and scenarios can change here; another of the rest "
-                "needs another measurement ('endedge measure')"
-            )
-    changed = load_config(folder / "config.yaml", changes)
-    write_atomic(folder / "config.yaml", changed.to_yaml().encode())
-    return changed
-
-
-def _planned(folder: Path) -> Config:
-    if not (folder / "config.yaml").is_file():
-        raise BadInput(f"{folder} is not a results folder (no config.yaml); run 'endedge measure'")
-    return load_config(folder / "config.yaml")
+def compare_stage(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    changes: Sequence[str] = (),
+    progress: Progress = lambda done, total, message: None,
+) -> Path:
+    """Several results folders → one page that lays them side by side, each benchmarked anew
+    first where there are ``changes``."""
+    if changes:
+        for folder in folders:
+            bench_stage(folder, progress, changes=changes)
+    return write_comparison({str(f): Results.read(f, config_of(f)) for f in folders}, out)

@@ -37,6 +37,31 @@ class Monotone:
         high = self.map[i1, j] * (1 - t) + self.map[i1, j1] * t
         return np.asarray(low * (1 - s) + high * s)
 
+    def room(self, upload: Floats | float, update: Floats | float) -> tuple[Floats, Floats]:
+        """How much there is between measured levels for a curve to be wrong in, along the uploads
+        and along the updates, in mAP: the rise from the level below (U, M) to the one above, times
+        4t(1 − t) at the share t of the way (in log bytes; 0 at a level). Beyond the ends it grows
+        over one more step to twice the last rise."""
+        x, y = np.broadcast_arrays(np.asarray(upload, float), np.asarray(update, float))
+        i, along_u = _hat(self.upload_bytes, x)
+        j, along_m = _hat(self.update_bytes, y)
+        u, m = self.upload_bytes, self.update_bytes
+        i1, j1 = np.minimum(i + 1, len(u) - 1), np.minimum(j + 1, len(m) - 1)
+        rise_u = self.predict(u[i1], y) - self.predict(u[i], y)
+        rise_m = self.predict(x, m[j1]) - self.predict(x, m[j])
+        return rise_u * along_u, rise_m * along_m
+
+
+def _hat(levels: Floats, x: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Index of the level at or below x, and the weight of the rise from there (see above)."""
+    i, inside = _bracket(levels, x)
+    if len(levels) == 1:
+        return i, np.zeros_like(inside)
+    logs = np.log(np.maximum(levels, 1.0))
+    step = np.maximum(logs[i + 1] - logs[i], 1e-12)
+    beyond = np.abs(np.log(np.maximum(x, 1.0)) - (logs[i] + inside * step)) / step
+    return i, 4 * inside * (1 - inside) + 2 * np.minimum(beyond, 1.0)
+
 
 def _bracket(levels: Floats, x: Floats) -> tuple[NDArray[np.int64], Floats]:
     """Index of the level at or below x, and the share of the way to the next, in log bytes."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from endedge.allocator import display as show
 from endedge.allocator.accuracy.joint import Joint, Kind, joint_value
 from endedge.allocator.accuracy.monotone import Monotone
+from endedge.allocator.accuracy.width import Width
 from endedge.allocator.fitting.surface import Surface
 from endedge.allocator.problem import Link, OperatingPoint, Range, Rules
 from endedge.allocator.solve.optimum import Allocation, allocate
@@ -55,7 +56,9 @@ class Curves:
     surfaces, of every kind that the held-out error cannot tell from the best.
     ``upload_range`` and ``update_range`` are the measured bytes: outside, a prediction
     extrapolates. ``uploads`` and ``updates`` are the measured envelopes, cheapest first.
-    ``note`` states a degenerate answer (all accuracies equal), else it is empty.
+    ``note`` states a degenerate answer (all accuracies equal), else it is empty. ``width``: how
+    wide intervals are, calibrated on sizes left out; ``falls`` says where more frames end lower,
+    which no curve that rises can.
     """
 
     m0: float
@@ -70,6 +73,8 @@ class Curves:
     updates: tuple[OperatingPoint, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    width: Width = field(default_factory=Width)
+    falls: str = ""
 
     def predict(self, upload_bytes: Floats | float, update_bytes: Floats | float) -> Floats:
         """mAP in [0, 1] after an update of ``update_bytes`` made from ``upload_bytes``."""
@@ -100,15 +105,16 @@ class Curves:
     def interval(
         self, upload_bytes: Floats | float, update_bytes: Floats | float, level: float = 0.9
     ) -> tuple[Floats, Floats]:
-        """Bootstrap interval of the expected mAP at ``level`` (0 < level < 1): (low, high)."""
+        """Interval of the expected mAP at ``level`` (0 < level < 1): (low, high), of the bootstrap
+        and of what levels left out were off beyond it."""
         if not 0 < level < 1:
             raise BadInput(f"interval level {level} must lie between 0 and 1")
         if not self.replicates:
             nothing = np.full(np.broadcast(upload_bytes, update_bytes).shape or (1,), math.nan)
             return nothing, nothing
-        tail = (1.0 - level) / 2.0
-        low, high = np.quantile(self.draws(upload_bytes, update_bytes), [tail, 1 - tail], axis=0)
-        return low, high
+        drawn = self.draws(upload_bytes, update_bytes)
+        room = self.reference.room(np.atleast_1d(np.asarray(upload_bytes, float)), update_bytes)
+        return self.width.interval(drawn, room, level)
 
     def extrapolates(self, upload_bytes: Floats | float, update_bytes: Floats | float) -> Any:
         """True where a query lies outside the measured bytes (by more than 1e-9 of them)."""
@@ -164,7 +170,7 @@ class Curves:
             "uploads": f"{self.upload_range.low:,.0f} to {self.upload_range.high:,.0f} B",
             "updates": f"{self.update_range.low:,.0f} to {self.update_range.high:,.0f} B",
             "replicates": len(self.replicates),
-        } | ({"note": self.note} if self.note else {})
+        } | {name: said for name in ("note", "falls") if (said := getattr(self, name))}
 
     def __repr__(self) -> str:
         return show.one_line("Curves", self._summary())
@@ -178,6 +184,8 @@ class Curves:
             "format": FORMAT,
             "m0": self.m0,
             "note": self.note,
+            "falls": self.falls,
+            "width": asdict(self.width),
             "chosen": _joint_out(self.joint),
             "upload_bytes": asdict(self.upload_range),
             "update_bytes": asdict(self.update_range),
@@ -305,6 +313,12 @@ def _point_in(item: dict[str, Any]) -> OperatingPoint:
     )
 
 
+def _width_in(item: dict[str, Any]) -> Width:
+    if not isinstance(item, dict) or item.keys() - asdict(Width()).keys():
+        raise BadInput("width must hold upload, update and scale")
+    return Width(**{name: _number(v, f"width.{name}", high=100.0) for name, v in item.items()})
+
+
 def _levels_in(values: Any, name: str) -> Floats:
     levels = np.array([_number(v, name) for v in values])
     if len(levels) == 0 or (np.diff(levels) <= 0).any():
@@ -346,4 +360,6 @@ def _curves_in(document: Any) -> Curves:
         updates=tuple(_point_in(item) for item in _items(document, "updates")),
         provenance=provenance,
         note=str(document.get("note", "")),
+        width=_width_in(document.get("width", {})),
+        falls=str(document.get("falls", "")),
     )

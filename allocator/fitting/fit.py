@@ -1,4 +1,4 @@
-"""From a measured surface to curves: every family is tried, the held-out error decides."""
+"""From a measured surface to curves: every family is tried, the error on sizes left out decides."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from endedge.allocator.accuracy.joint import COMPOSITIONS, Joint, Kind, joint_value
 from endedge.allocator.accuracy.shapes import DATA_SHAPES, MODEL_SHAPES
+from endedge.allocator.accuracy.width import Width
+from endedge.allocator.fitting.calibration import calibrated
 from endedge.allocator.fitting.curves import Candidate, Curves
-from endedge.allocator.fitting.grid import Grid
+from endedge.allocator.fitting.grid import Grid, falling
 from endedge.allocator.fitting.levenberg_marquardt import Problem, leverage, polish, screen
 from endedge.allocator.fitting.surface import Surface
 from endedge.allocator.problem import Range
@@ -40,16 +42,19 @@ def fit(
     kinds: Sequence[Kind] | None = None,
     replicates: int = 200,
     seed: int = 0,
+    drawn: Floats | None = None,
 ) -> Curves:
     """Fit F(U, M) to measured cells.
 
     ``m0`` is the mAP before any update (default: the surface's mean ``m0``). ``kinds`` limits
-    what is tried (default: all that the grid can tell apart). The kind with the least
-    leave-cells-out error is chosen, but one with a corner only where it beats every smooth one
-    by a tenth: it would send every allocation to the corner, which lies between measured bytes,
-    where the cells hardly fix it. ``replicates`` bootstrap surfaces over seeds and cells,
-    drawn from every kind within one standard error of the best, carry the uncertainty. The
-    same input gives the same curves.
+    what is tried (default: all that the grid can tell apart). The kind with the least error on
+    levels left out (whole upload sizes and budgets between others) is chosen, but one with a
+    corner only where it beats every smooth one by a tenth: it would send every allocation to the
+    corner, which lies between measured bytes, where the cells hardly fix it. ``replicates``
+    bootstrap surfaces over seeds, cells and, where ``drawn`` (cells, r) has the mAP of the cells
+    on draws of the evaluation frames, over those, are of every kind within one standard error of
+    the best; how wide intervals are is calibrated on the levels left out
+    (:mod:`endedge.allocator.fitting.calibration`). The same input gives the same curves.
 
     Raises :class:`BadInput` for fewer than three upload sizes or two model budgets. Equal
     accuracies everywhere give flat curves and say so in ``note``.
@@ -57,10 +62,10 @@ def fit(
     m0 = float(surface.m0.mean()) if m0 is None else m0
     if not (math.isfinite(m0) and 0 <= m0 <= 1):
         raise BadInput(f"m0 = {m0} must lie in [0, 1]")
-    grid = Grid.of(surface)
+    grid = Grid.of(surface, drawn)
     rng = np.random.default_rng(seed)
     reference = grid.monotone()
-    note = ""
+    note, width = "", Width()
     if np.ptp(surface.map) < 1e-9:
         chosen = _flat(grid, m0)
         fits, draws = [chosen], [chosen.candidate.joint]
@@ -76,6 +81,7 @@ def fit(
         chosen = _choose(fits)
         rivals = [one for one in fits if one is chosen or one.ties_with(fits[0])]
         draws = _bootstrap(rivals, grid, huber, replicates, rng)
+        width = calibrated(grid, chosen.errors, draws)
 
     points = surface.points()
     return Curves(
@@ -98,13 +104,15 @@ def fit(
             "fit_seed": seed,
         },
         note=note,
+        width=width,
+        falls=falling(surface),
     )
 
 
 @dataclass(frozen=True)
 class _Fit:
     candidate: Candidate
-    errors: Floats  # squared held-out error of each operating point
+    errors: Floats  # squared, of each point of each fold in turn
 
     def ties_with(self, best: _Fit) -> bool:
         """Within one standard error of the paired difference to the best."""
@@ -125,18 +133,16 @@ def _fit_kind(kind: Kind, grid: Grid, m0: float, huber: float, rng: np.random.Ge
     order = np.argsort(cost)
     best = theta[order[0]]
 
-    # Leave points out: every fold starts from the best two fits and never sees its points.
-    folds = np.unique(grid.fold)
-    seen = (grid.fold != folds[:, None]) * grid.count
+    # Leave levels out: every fold starts from the best two fits and never sees its points.
+    seen = ~grid.folds * grid.count
     tops = theta[order[:2]]
     left, left_cost = polish(
-        problem, np.tile(tops, (len(folds), 1)), np.repeat(seen, len(tops), axis=0), huber
+        problem, np.tile(tops, (len(seen), 1)), np.repeat(seen, len(tops), axis=0), huber
     )
-    pick = left_cost.reshape(len(folds), len(tops)).argmin(axis=1)
-    left = left.reshape(len(folds), len(tops), 7)[np.arange(len(folds)), pick]
+    pick = left_cost.reshape(len(seen), len(tops)).argmin(axis=1)
+    left = left.reshape(len(seen), len(tops), 7)[np.arange(len(seen)), pick]
     predicted = joint_value(kind, left, m0, grid.upload, grid.update)
-    held_out = predicted[np.searchsorted(folds, grid.fold), np.arange(len(grid))]
-    errors = (grid.map - held_out) ** 2
+    errors = ((grid.map - predicted) ** 2)[grid.folds]
 
     residual = grid.cells - joint_value(kind, best, m0, grid.upload, grid.update)[grid.point]
     n, k = len(residual), int(kind.free.sum()) + 1  # and the noise's variance
@@ -155,7 +161,8 @@ def _bootstrap(
 
     Residuals are split into a part that all cells of a seed share (the same frames, the same
     initial weights) and the rest; each part is multiplied by its own normal numbers, one a
-    seed and one an operating point. The grid stays whole, unequal noise stays in place.
+    seed and one an operating point. The grid stays whole, unequal noise stays in place. What the
+    evaluation frames add is drawn from the grid's ``luck``, one draw for all points.
     """
     seeds, points = int(grid.seed.max()) + 1, len(grid)
     draws: list[Joint] = []
@@ -165,6 +172,7 @@ def _bootstrap(
             continue
         joint = rival.candidate.joint
         fitted = joint_value(joint.kind, joint.theta, joint.m0, grid.upload, grid.update)
+        luck = grid.luck[rng.integers(len(grid.luck), size=share)] if len(grid.luck) else 0.0
         residual = grid.cells - fitted[grid.point]
         common = np.bincount(grid.seed, weights=residual) / np.bincount(grid.seed)
         common = (common - common.mean()) * math.sqrt(seeds / max(seeds - 1, 1))
@@ -176,7 +184,7 @@ def _bootstrap(
         # What the seeds share reaches a point as the mean over the seeds that it has.
         presence = np.zeros((seeds, points))
         np.add.at(presence, (grid.seed, grid.point), 1.0)
-        drawn = fitted + of_seed @ (presence / grid.count) + of_point
+        drawn = fitted + of_seed @ (presence / grid.count) + of_point + luck
         problem = replace(problem, y=drawn)
         start = np.tile(joint.theta, (share, 1))
         found, _ = polish(problem, start, grid.count, huber, iterations=30)

@@ -14,12 +14,12 @@ from endedge.allocator.accuracy.monotone import Monotone, fit_monotone
 from endedge.allocator.fitting.surface import Surface
 from endedge.data.errors import BadInput
 
-__all__ = ["Grid", "checkerboard"]
+__all__ = ["Grid", "checkerboard", "falling"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_FOLDS = 10
+_FOLDS = 5  # of the levels of one axis
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class Grid:
     """The p operating points of a surface and the n cells (point x seed) behind them.
 
     ``upload``, ``update`` mean bytes and ``map`` mean accuracy (p,) of ``count`` seeds;
-    ``row``, ``column`` (p,): rank of the upload and of the budget; ``fold`` (p,): which
-    points are left out together; ``cells`` (n,): the accuracies, with their ``point`` and
-    ``seed`` index (n,).
+    ``row``, ``column`` (p,): rank of the upload and of the budget; ``folds`` (f, p): points
+    that are left out together, whole levels of one axis; ``cells`` (n,): the accuracies, with
+    their ``point`` and ``seed`` index (n,); ``luck`` (r, p): how far each point is off its
+    accuracy on r draws of the evaluation frames, the same draws for all (r may be 0).
     """
 
     upload: Floats
@@ -38,18 +39,23 @@ class Grid:
     count: Floats
     row: Ints
     column: Ints
-    fold: Ints
+    folds: NDArray[np.bool_]
     cells: Floats
     point: Ints
     seed: Ints
+    luck: Floats
 
     @classmethod
-    def of(cls, surface: Surface) -> Grid:
+    def of(cls, surface: Surface, drawn: Floats | None = None) -> Grid:
         """Raises :class:`BadInput` for fewer than 3 upload sizes or 2 model budgets, and for
         cells of no bytes."""
         if (surface.upload_bytes <= 0).any() or (surface.update_bytes <= 0).any():
             raise BadInput("curves need upload_bytes > 0 and update_bytes > 0 in every cell")
-        surface = surface.select(_undominated(surface))
+        kept = _undominated(surface)
+        luck = np.zeros((0, int(kept.sum())))
+        if drawn is not None:
+            luck = (np.asarray(drawn)[kept] - surface.map[kept, None]).T
+        surface = surface.select(kept)
         row_of = _ranked(_options(surface), surface.upload_bytes)
         column_of = _ranked(list(surface.budget_bytes), surface.update_bytes)
         rows, columns = int(row_of.max()) + 1, int(column_of.max()) + 1
@@ -71,15 +77,27 @@ class Grid:
             count=np.bincount(point).astype(float),
             row=row,
             column=column,
-            # Steps of 3 and 7 spread a fold: it never takes a whole row or column.
-            fold=(3 * row + 7 * column) % _FOLDS,
+            folds=np.concatenate([_interior(row), _interior(column)]),
             cells=surface.map,
             point=point,
             seed=np.unique(surface.seed, return_inverse=True)[1],
+            luck=np.array([mean(row) for row in luck]).reshape(len(luck), len(places)),
         )
 
     def __len__(self) -> int:
         return len(self.map)
+
+    @property
+    def row_folds(self) -> int:
+        """How many of the folds are of uploads; the others are of budgets."""
+        return len(_interior(self.row))
+
+    @property
+    def variance(self) -> float:
+        """Of one cell around the mean of its point; 0 where no point has two."""
+        mean = np.bincount(self.point, weights=self.cells) / self.count
+        spare = len(self.cells) - len(self)
+        return float(((self.cells - mean[self.point]) ** 2).sum()) / spare if spare else 0.0
 
     def identifies(self, kind: Kind) -> bool:
         """Whether there are as many sizes and points as the families have parameters."""
@@ -96,12 +114,23 @@ class Grid:
         return fit_monotone(row, column, self.upload[kept], self.update[kept], self.map[kept])
 
     def monotone_held_out(self) -> float:
-        """Root mean squared error of the shape-constrained fit on folds that it did not see."""
-        predicted = np.empty(len(self))
-        for fold in np.unique(self.fold):
-            out = self.fold == fold
-            predicted[out] = self.monotone(~out).predict(self.upload[out], self.update[out])
-        return math.sqrt(float(((predicted - self.map) ** 2).mean()))
+        """Root mean squared error of the shape-constrained fit on levels that it did not see."""
+        errors = [
+            self.monotone(~out).predict(self.upload[out], self.update[out]) - self.map[out]
+            for out in self.folds
+        ]
+        return math.sqrt(float((np.concatenate(errors) ** 2).mean())) if errors else math.nan
+
+
+def _interior(level: Ints) -> NDArray[np.bool_]:
+    """The levels of one axis but the first and the last, dealt into at most five folds (f, p): a
+    curve is judged by sizes that it did not see, between sizes that it did. Neighbours are left out
+    together only where there are too few levels to do otherwise."""
+    top = int(level.max())
+    folds = min(_FOLDS, top - 1)
+    inside = (level > 0) & (level < top)
+    dealt = np.array([inside & (level % folds == k) for k in range(folds)], dtype=np.bool_)
+    return dealt.reshape(-1, len(level))
 
 
 def checkerboard(surface: Surface) -> NDArray[np.bool_]:
@@ -110,6 +139,39 @@ def checkerboard(surface: Surface) -> NDArray[np.bool_]:
     row = _ranked(_options(surface), surface.upload_bytes)
     column = _ranked(list(surface.budget_bytes), surface.update_bytes)
     return np.asarray((row + column) % 2 == 0)
+
+
+def falling(surface: Surface) -> str:
+    """Where accuracy falls with more frames, in a sentence; empty where it does not.
+
+    Uploads of one codec are compared with every larger one, paired by budget and seed: the largest
+    fall that is above two standard errors and above 0.1 points. Cells of a seed share their frames,
+    so seeds are averaged first and the error is over seeds where there are several.
+    """
+    worst, said = -1e-3, ""
+    for codec in dict.fromkeys(surface.codec.tolist()):
+        cells: dict[float, dict[tuple[float, float], float]] = {}
+        for i in np.flatnonzero(surface.codec == codec):
+            at = cells.setdefault(float(surface.frames[i]), {})
+            at[float(surface.seed[i]), float(surface.budget_bytes[i])] = float(surface.map[i])
+        sizes = sorted(cells)
+        for few, many in ((a, b) for i, a in enumerate(sizes) for b in sizes[i + 1 :]):
+            by_seed: dict[float, list[float]] = {}
+            for key in cells[few].keys() & cells[many].keys():
+                by_seed.setdefault(key[0], []).append(cells[many][key] - cells[few][key])
+            gains = np.array([np.mean(v) for v in by_seed.values()])
+            if len(gains) == 1:
+                gains = np.array(next(iter(by_seed.values())))
+            if len(gains) < 2:
+                continue
+            gain, error = float(gains.mean()), float(gains.std(ddof=1)) / math.sqrt(len(gains))
+            if gain < worst and gain < -2 * error:
+                worst = gain
+                said = (
+                    f"accuracy falls with more frames: {many:,.0f} frames ({codec}) end "
+                    f"{-100 * gain:.1f} ± {100 * error:.1f} points below {few:,.0f}"
+                )
+    return said
 
 
 def _options(surface: Surface) -> list[tuple[float, str]]:

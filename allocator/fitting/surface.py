@@ -26,7 +26,7 @@ __all__ = ["Points", "Surface"]
 
 Floats = NDArray[np.float64]
 
-_TEXT = ("cell", "codec", "mode")
+_TEXT = ("cell", "codec", "mode", "student")
 _REQUIRED = ("seed", "frames", "codec", "upload_bytes", "budget_bytes", "update_bytes", "map", "m0")
 _FINITE = ("seed", "frames", "upload_bytes", "budget_bytes", "update_bytes", "map", "m0")
 _SHARE = ("map", "map50", "m0", "teacher_map", "prune", "sent")  # in [0, 1]
@@ -40,8 +40,8 @@ class Surface:
     ``frames`` N; ``upload_bytes`` U; ``budget_bytes`` what the packer was allowed;
     ``update_bytes`` M, what it really sent; ``map``, ``map50``, ``m0``, ``teacher_map`` in
     [0, 1]; ``prune`` pruning ratio; ``bits`` mean bits a parameter; ``sent`` 1 when the
-    update was applied, 0 when it was held back (then ``map`` is ``m0``). Optional columns
-    are NaN (text: empty) where a file has none.
+    update was applied, 0 when it was held back (then ``map`` is ``m0``); ``student`` the
+    architecture of the package. Optional columns are NaN (text: empty) where a file has none.
     """
 
     cell: NDArray[np.str_]
@@ -64,6 +64,7 @@ class Surface:
     seconds_pack: Floats
     seconds_eval: Floats
     sent: Floats
+    student: NDArray[np.str_]
 
     def __len__(self) -> int:
         return len(self.map)
@@ -105,11 +106,13 @@ class Surface:
             raise BadInput(f"{path} is not a CSV file: {error}") from None
 
     def to_csv(self) -> str:
-        """The file's text: canonical, so that equal surfaces have equal hashes."""
+        """The file's text: canonical, so that equal surfaces have equal hashes. ``student`` came
+        when there were surfaces already, and is left out where no cell names one."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        columns = [getattr(self, name) for name in COLUMNS]
+        named = COLUMNS if (self.student != "").any() else COLUMNS[:-1]
+        writer.writerow(named)
+        columns = [getattr(self, name) for name in named]
         for row in zip(*columns, strict=True):
             writer.writerow([_text(value) for value in row])
         return out.getvalue()
@@ -203,7 +206,8 @@ class Points:
     """The measured grid as columns of length n, one an operating point.
 
     Bytes are the largest over seeds, so that a point that fits, fits for every seed.
-    ``map`` is the mean over ``seeds`` cells and ``map_error`` its standard error (NaN for one).
+    ``map`` is the mean over ``seeds`` cells and ``map_error`` its standard error (NaN for one);
+    ``student``: the architecture of the package, empty where seeds differ or none is named.
     """
 
     frames: Floats
@@ -217,6 +221,7 @@ class Points:
     map: Floats
     map_error: Floats
     seeds: Floats
+    student: NDArray[np.str_]
 
     def __len__(self) -> int:
         return len(self.map)
@@ -241,6 +246,8 @@ class Points:
 
         accuracy = mean(surface.map)
         squares = np.bincount(point, weights=(surface.map - accuracy[point]) ** 2)
+        mixed = np.zeros(len(first), dtype=bool)
+        np.logical_or.at(mixed, point, surface.student != surface.student[first][point])
         variance = np.where(seeds > 1, squares / np.maximum(seeds - 1, 1), np.nan)
         return cls(
             frames=surface.frames[first],
@@ -254,6 +261,7 @@ class Points:
             map=accuracy,
             map_error=np.sqrt(variance / seeds),
             seeds=seeds,
+            student=np.where(mixed, "", surface.student[first]),
         )
 
     def point(self, index: int) -> OperatingPoint:
@@ -290,16 +298,20 @@ class Points:
                 rows[key] = i
         return _envelope(np.array(list(rows.values())), self.update_bytes, self.map)
 
-    def fitting(self, upload_bytes: float, update_bytes: float, codec: str = "") -> int | None:
+    def fitting(
+        self, upload_bytes: float, update_bytes: float, codec: str = "", student: str = ""
+    ) -> int | None:
         """The row that is executed under these two byte caps, or None: no update.
 
         Caps that are the bytes of a point mean that point. Else the upload is the one with the
-        most bytes that fits (of ``codec``, where one is named) together with some package, and
-        the package the largest one beside it that fits. Bytes alone decide, never accuracies, so
-        that everybody who asks hears the same.
+        most bytes that fits (of ``codec``, where one is named) together with some package (of
+        ``student``, where one is named), and the package the largest one beside it that fits.
+        Bytes alone decide, never accuracies, so that everybody who asks hears the same.
         """
         near = 1e-9
         among = np.ones(len(self), dtype=bool) if not codec else self.codec == codec
+        if student:
+            among &= self.student == student
         meant = among & (np.abs(self.upload_bytes - upload_bytes) <= near * upload_bytes)
         meant &= np.abs(self.update_bytes - update_bytes) <= near * update_bytes
         if meant.any():

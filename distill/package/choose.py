@@ -10,11 +10,11 @@ from torch import Tensor
 from endedge.data.errors import BadInput
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel
-from endedge.distill.package.packing import Packed, Prepared, Watch, prepare
+from endedge.distill.package.packing import Packed, Prepared, Watch, pack, prepare
 from endedge.distill.package.sensitivity import synthetic_frames
 from endedge.distill.training import Recipe
 
-__all__ = ["Contest", "pack_best", "prepare_contest"]
+__all__ = ["Contest", "pack_best", "pack_for", "prepare_contest"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,3 +104,29 @@ def _part(watch: Watch | None, done: int, total: int) -> Watch | None:
     if watch is None:
         return None
     return lambda share, message: watch((done + share) / total, message)
+
+
+def pack_for(
+    student: DetectionModel,
+    budget_bytes: int,
+    base: DetectionModel,
+    mode: str,
+    *,
+    certain: bool,
+    frames: Tensor | None = None,
+    seed: int = 0,
+) -> Packed:
+    """A package for a device that holds ``base``. Where that is not ``certain``, a full one,
+    which decodes on top of any model; if none fits, a delta that the device refuses should it
+    hold something else."""
+
+    def one(mode: str) -> Packed:
+        reference = None if mode == "full" else base
+        return pack(student, budget_bytes, base=reference, frames=frames, seed=seed, mode=mode)
+
+    if certain or mode == "full":
+        return one(mode)
+    try:
+        return one("full")
+    except BadInput:
+        return one("delta")

@@ -128,7 +128,7 @@ class Contest:
         if not split.sends:
             return None
         rounds = self.rounds or (
-            lambda s: self.options.fitting(s.upload_bytes, s.update_bytes, s.codec)
+            lambda s: self.options.fitting(s.upload_bytes, s.update_bytes, s.codec, s.student)
         )
         row = rounds(split)
         return None if row is None else self.options.point(row)

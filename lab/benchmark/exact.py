@@ -64,6 +64,7 @@ class Ladder:
         up = np.array([size for (_, size), _ in rows])
         down = np.array([float(budget) for _, budget in rows])
         nothing = np.full(len(rows), np.nan)
+        one = len({line.architecture for line in world.plan.menu}) == 1
         points = Points(
             frames=np.array([float(n) for ((_, n), _), _ in rows]),
             codec=np.array([codec for ((codec, _), _), _ in rows]),
@@ -76,6 +77,8 @@ class Ladder:
             map=curves.reference.predict(up, down),
             map_error=nothing,
             seeds=np.full(len(rows), float(len(config.seeds))),
+            # Of a menu it is not known before packing which one wins a budget.
+            student=np.full(len(rows), world.plan.menu[0].architecture if one else ""),
         )
         return cls(points, tuple((p.upload_bytes, p.codec) for p in curves.uploads))
 
@@ -85,15 +88,15 @@ class Ladder:
         points, near = self.points, 1e-9
         meant = np.isclose(points.upload_bytes, split.upload_bytes, rtol=near, atol=0)
         meant &= np.isclose(points.update_bytes, split.update_bytes, rtol=near, atol=0)
-        meant &= (points.codec == split.codec) | (not split.codec)
+        among = (points.codec == split.codec) | (not split.codec)
+        among &= (points.student == split.student) | (not split.student)
+        meant &= among
         if meant.any():
             return int(np.flatnonzero(meant)[0])
-        fits = points.upload_bytes <= split.upload_bytes * (1 + near)
+        fits = among & (points.upload_bytes <= split.upload_bytes * (1 + near))
         fits &= points.update_bytes <= split.update_bytes * (1 + near)
         best = [codec for size, codec in self.codecs if size <= split.upload_bytes * (1 + near)]
-        if split.codec:
-            fits &= points.codec == split.codec
-        elif best and (fits & (points.codec == best[-1])).any():
+        if not split.codec and best and (fits & (points.codec == best[-1])).any():
             fits &= points.codec == best[-1]
         if not fits.any():
             return None

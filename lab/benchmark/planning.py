@@ -39,6 +39,7 @@ class Plan:
         return {
             "link": {"period_s": link.period_s, **efficiency, "source": self.source},
             "rules": asdict(self.rules),
+            "falls": self.curves.falls,
         }
 
     def __str__(self) -> str:
@@ -47,6 +48,7 @@ class Plan:
             f"link        {rules.schedule}, one update every {link.period_s:g} s, "
             f"{link.up_bit_per_s_per_hz:g} bit/s/Hz up, {link.down_bit_per_s_per_hz:g} down, "
             f"edge {rules.edge_s:.3g} s, objective {rules.objective} ({self.source})"
+            + (f"\nnote        {self.curves.falls}" if self.curves.falls else "")
         )
 
 

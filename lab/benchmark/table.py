@@ -71,13 +71,14 @@ class Table:
             name, link, about = config.name, config.link, {}
             fewest = config.fewest_frames
         draws = folder / "replicates.npz"
+        replicates = Replicates.read(draws) if draws.is_file() else None
         return cls(
             name,
             surface,
             link,
             fewest,
-            _curves(folder, surface),
-            Replicates.read(draws) if draws.is_file() else None,
+            _curves(folder, surface, replicates),
+            replicates,
             about,
         )
 
@@ -175,7 +176,7 @@ def _name(seed: int) -> str:
     return "curves-all.json" if seed < 0 else f"curves-without-{seed}.json"
 
 
-def _curves(folder: Path, surface: Surface) -> dict[int, Curves]:
+def _curves(folder: Path, surface: Surface, replicates: Replicates | None) -> dict[int, Curves]:
     """Fitted once and kept beside the surface; fitted again where that has changed."""
     seeds = sorted({int(s) for s in surface.seed})
     found = {}
@@ -186,7 +187,8 @@ def _curves(folder: Path, surface: Surface) -> dict[int, Curves]:
             if held.provenance.get("surface_sha256") == cells.sha256():
                 found[seed] = held
                 continue
-        found[seed] = fit(cells, replicates=_KEPT_REPLICATES)
+        drawn = None if replicates is None else replicates.of(cells)
+        found[seed] = fit(cells, replicates=_KEPT_REPLICATES, drawn=drawn)
         if folder.is_dir() and not folder.is_relative_to(SHIPPED_TABLES):
             found[seed].save(path)
     return found

@@ -158,9 +158,16 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub = verb(
         "report",
         "write report.html of a results folder, or compare several",
-        "endedge report runs/demo runs/other -o compare.html",
+        "endedge report runs/demo runs/other -o compare.html\n"
+        "  endedge report runs/demo link.schedule=sequential link.edge_s=20",
     )
-    sub.add_argument("dirs", nargs="+", metavar="DIR", help="results folders, the first is named A")
+    sub.add_argument(
+        "dirs",
+        nargs="+",
+        metavar="DIR|key=value",
+        help="results folders, the first is named A; key=value of link, benchmark or scenarios: "
+        "benchmarked anew with that first, as bench does",
+    )
     sub.add_argument(
         "-o",
         "--output",

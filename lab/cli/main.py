@@ -119,9 +119,11 @@ def _job(a: argparse.Namespace) -> None:
     from endedge.lab.inputs import World
     from endedge.lab.store import Store
     from endedge.lab.sweep.cell import Cell, Rounds
+    from endedge.lab.sweep.precision import settled_here
     from endedge.lab.sweep.workers import one_thread
 
-    config, out = _config(a), Path(a.out)
+    out = Path(a.out)
+    config = settled_here(_config(a), out)
     with _progress() as progress, one_thread():
         rounds = Rounds(World.of(config, out), Store(out), lambda message: progress(0, 1, message))
         if not 2 <= a.frames <= len(rounds.world.pool):
@@ -139,6 +141,8 @@ def _fit(a: argparse.Namespace) -> None:
 
     curves = pipeline.fit_stage(Path(a.dir))
     print(f"curves: {Path(a.dir) / 'curves.json'} ({curves.joint.kind})")
+    if curves.falls:
+        print(f"note: {curves.falls}")
 
 
 def _bench(a: argparse.Namespace) -> None:
@@ -149,11 +153,18 @@ def _bench(a: argparse.Namespace) -> None:
 
     mine = [name for file in a.policy for name in from_file(Path(file))]
     if a.exact or (Path(a.dir).is_dir() and not (a.all or a.json or a.markdown)):
-        from endedge.lab import pipeline  # PyTorch, for --exact
+        from endedge.lab.benchmark.stage import bench_folder, replanned
 
+        folder, exact = Path(a.dir), a.exact
         with _progress() as progress:
-            pipeline.bench_stage(Path(a.dir), progress, exact=a.exact, changes=a.overrides)
-        print(_headline(Path(a.dir)))
+            config = replanned(folder, a.overrides)
+            if exact or config.benchmark.execute == "exact":
+                from endedge.lab import pipeline  # PyTorch: rounds are trained
+
+                pipeline.bench_stage(folder, progress, exact=exact)
+            else:
+                bench_folder(folder, config, progress)
+        print(_headline(folder))
         return
     found = score(Table.load(a.dir, a.overrides), [] if a.all or not mine else mine)
     if a.json:
@@ -168,12 +179,18 @@ def _report(a: argparse.Namespace) -> None:
     from endedge.lab import pipeline
 
     out = Path(a.output) if a.output else None
-    folders = [Path(folder) for folder in a.dirs]
-    made = (
-        pipeline.report_stage(folders[0], out)
-        if len(folders) == 1
-        else pipeline.compare_stage(folders, out or Path("compare.html"))
-    )
+    changes = [word for word in a.dirs if "=" in word and not Path(word).is_dir()]
+    folders = [Path(word) for word in a.dirs if word not in changes]
+    if not folders:
+        raise BadInput("name a results folder to report on")
+    with _progress() as progress:
+        made = (
+            pipeline.report_stage(folders[0], out, changes=changes, progress=progress)
+            if len(folders) == 1
+            else pipeline.compare_stage(
+                folders, out or Path("compare.html"), changes=changes, progress=progress
+            )
+        )
     print(f"report: {made}")
 
 

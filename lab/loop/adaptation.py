@@ -9,8 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from endedge.data.codec import unpack_batch
 from endedge.data.errors import BadInput
 from endedge.edge.server.workers import Job
@@ -18,14 +16,17 @@ from endedge.lab.config import Config
 from endedge.lab.inputs import World
 from endedge.lab.loop.answers import Answers
 from endedge.lab.store import Store
+from endedge.lab.sweep.precision import settled_here
+from endedge.lab.sweep.workers import compute_alone
 
 __all__ = ["adapt", "adaptation"]
 
 
 def adaptation(config: Config, folder: Path) -> Callable[[Job], bytes]:
     """Load the experiment; the function that answers its jobs, with its memory in ``folder``."""
-    torch.set_num_threads(1)
-    return partial(adapt, World.of(config, folder), folder / "models")
+    compute_alone()
+    world = World.of(settled_here(config, folder), folder)
+    return partial(adapt, world, folder / "models")
 
 
 def adapt(world: World, models: Path, job: Job) -> bytes:

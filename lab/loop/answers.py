@@ -89,6 +89,7 @@ class Answers:
             "gains": named(config.distillation),
             "held_back": named(config.held_back),
             "mode": config.downlink.mode,
+            **self.world.arithmetic,
             **({} if not self._plan.chosen else {"adaptation": self._adaptation()}),
         }
 

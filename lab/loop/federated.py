@@ -12,7 +12,8 @@ import numpy as np
 
 from endedge.data.frames import join
 from endedge.distill.model import DetectionModel, model_hash, save_detector
-from endedge.edge.edge import EdgeEnd, pack_for
+from endedge.distill.package.choose import pack_for
+from endedge.edge.edge import EdgeEnd
 from endedge.edge.federated import average
 from endedge.lab.loop.answers import round_seed
 from endedge.lab.loop.day import Day

@@ -176,6 +176,7 @@ class Air:
             map=unknown,
             map_error=unknown,
             seeds=np.zeros(n),
+            student=np.full(n, ""),
         )
 
 

@@ -99,7 +99,7 @@ class Player:
     @cached_property
     def determinants(self) -> dict[str, Any]:
         """All that every round of this policy depends on."""
-        around = {"name", "workers", "seeds", "device"}
+        around = {"name", "workers", "seeds", "device", "precision"}
         settings = {k: v for k, v in named(self.world.config).items() if k not in around}
         settings["loop"] = {
             k: v for k, v in settings["loop"].items() if k not in ("policies", "prior")
@@ -111,6 +111,7 @@ class Player:
             "policy": self.name,
             "seed": self.seed,
             "config": settings,
+            **self.world.arithmetic,
             "weights": self.world.hashes,
             "device": self.world.device,
             "prior": self.prior.surface.sha256() if self.prior else None,

@@ -29,6 +29,7 @@ from endedge.lab.report.style import (
     Style,
     style,
 )
+from endedge.lab.sweep.precision import settled_here
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,6 +54,7 @@ def loop_stage(
     own = [name for file in files for name in from_file(file) if name not in loop.policies]
     loop = loop.model_copy(update={"policies": (*loop.policies, *own)})
     config, prior = config.model_copy(update={"loop": loop}), prior or loop.prior
+    config = settled_here(config, folder)
     rows = run(config, folder, progress, Path(prior) if prior else None, files)
     summary = summarize(rows)
     write_atomic(folder / "config.yaml", config.to_yaml().encode())

@@ -196,7 +196,7 @@ def _sections(results: Results) -> tuple[dict[str, figures.Figure], str]:
         )
     body = [
         "<h2>The measured surface</h2>",
-        f"<p class=lead>{text(results.curves.note)}</p>",
+        f"<p class=lead>{text(results.curves.note or results.curves.falls)}</p>",
         "<div class=two>",
         figure(
             "surface",
@@ -309,6 +309,12 @@ def _contents(results: Results, drawn: Mapping[str, figures.Figure]) -> dict[str
             "m0": curves.m0,
             "joint": _joint(curves.joint),
             "replicates": [_joint(joint) for joint in curves.replicates],
+            "width": asdict(curves.width),
+            "reference": {
+                "upload_bytes": curves.reference.upload_bytes.tolist(),
+                "update_bytes": curves.reference.update_bytes.tolist(),
+                "map": curves.reference.map.tolist(),
+            },
             "upload": asdict(curves.upload_range),
             "update": asdict(curves.update_range),
             "uploads": [

@@ -121,7 +121,7 @@ class Rounds:
             "keep": keep,
             "latency_s": "",  # of another machine: `endedge latency` measures it there
             "labels": self.world.plan.labels,
-            "precision": "fp32",
+            "precision": self.world.precision,
             "candidate": learned.get("candidate", ""),
             "share": learned["share"],
         }
@@ -192,6 +192,7 @@ class Rounds:
             "recipe": asdict(recipe),
             "held_back": plan.held_back.model_dump(exclude={"least"}),
             "side": world.side,
+            **world.arithmetic,
             **self._chosen(),
         }
         return self._node("teacher", determinants, make)

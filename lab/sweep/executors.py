@@ -23,15 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from endedge.data.errors import BadInput
 from endedge.lab.config import Config
 from endedge.lab.inputs import World
 from endedge.lab.store import Store
 from endedge.lab.sweep.cell import Rounds
 from endedge.lab.sweep.scheduler import Item, Pool, Result, work
-from endedge.lab.sweep.workers import how_many, obey, one_thread
+from endedge.lab.sweep.workers import compute_alone, how_many, obey, one_thread
 
 __all__ = ["ENGINES", "Engine", "Job", "engine_of"]
 
@@ -224,7 +222,7 @@ _held: tuple[Config, str, Rounds] | None = None  # the world is loaded once
 
 def _work_in(config: Config, folder: str, item: Item) -> list[Result]:
     global _held
-    torch.set_num_threads(1)
+    compute_alone()
     if _held is None or _held[:2] != (config, folder):
         logging.getLogger("endedge").setLevel(logging.ERROR)  # the parent has noted it
         store = Store(Path(folder), wait=False)

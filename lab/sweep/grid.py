@@ -18,9 +18,10 @@ from endedge.lab.inputs import World
 from endedge.lab.store import Missing, Node, Peek, Store, digest
 from endedge.lab.sweep.cell import Cell, Rounds
 from endedge.lab.sweep.executors import Job, engine_of
-from endedge.lab.sweep.scheduler import Agenda, Result, drive
+from endedge.lab.sweep.precision import Paces, settled, warn_if_slow
+from endedge.lab.sweep.scheduler import Agenda, Item, Result, drive
 
-__all__ = ["Survey", "failure_file", "grid", "length", "surface_csv", "sweep"]
+__all__ = ["Survey", "decided", "failure_file", "grid", "length", "surface_csv", "sweep"]
 
 Progress = Callable[[int, int, str], None]
 
@@ -101,6 +102,7 @@ def sweep(
             progress(len(found.rows), len(cells), says + rest)
 
     if found.missing:
+        warn_if_slow(config, folder, lambda: _timed(world, folder))
         engine, slots = engine_of(config)
         say = lambda message: progress(len(found.rows), len(cells), message)  # noqa: E731
         with engine(Job(world, folder, slots, say)) as pool:
@@ -114,6 +116,20 @@ def sweep(
             "command tries them again)"
         )
     return [found.rows[cell] for cell in cells]
+
+
+def decided(config: Config, folder: Path) -> Config:
+    """``config`` with the precision that ``folder`` has or, by a worker's measurement, gets."""
+    return settled(config, folder, lambda: _timed(World.of(config, folder), folder))
+
+
+def _timed(world: World, folder: Path) -> Paces:
+    """How long a step takes in each precision on one of the workers."""
+    engine, _ = engine_of(world.config)
+    with engine(Job(world, folder, 1, lambda message: None)) as pool:
+        [result] = pool.submit(Item(timing=True)).result()
+    assert result.row is not None
+    return result.row
 
 
 def failure_file(folder: Path, cell: Cell) -> Path:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from endedge.data.errors import BadInput
 from endedge.lab.store import Busy
 from endedge.lab.sweep.cell import Cell, Rounds
+from endedge.lab.sweep.precision import step_seconds
 
 __all__ = ["Agenda", "Item", "Pool", "Result", "drive", "work"]
 
@@ -33,10 +34,12 @@ _ATTEMPTS = 3  # of an item whose worker dies; an exception is an answer and not
 @dataclass(frozen=True)
 class Item:
     """What a worker does in one go: the part that ``cells`` of one upload share (``trunk``), or
-    these cells; without cells the evaluation of the detectors as they are."""
+    these cells; without cells the evaluation of the detectors as they are, or (``timing``) how
+    long a training step takes there in each precision: the ``row`` of the result."""
 
     cells: tuple[Cell, ...] = ()
     trunk: bool = False
+    timing: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,8 @@ def drive(
 
 def work(rounds: Rounds, item: Item) -> list[Result]:
     """Do ``item``; what fails is a result."""
+    if item.timing:
+        return [Result(None, dict(step_seconds(rounds.world)))]
     if not item.cells or item.trunk:
         try:
             rounds.trunk(item.cells[0]) if item.cells else rounds.start()

@@ -252,3 +252,27 @@ def test_exhaustive_finds_what_the_solver_finds(measured: tuple[Curves, Points])
         here = known(measured, bandwidth)
         best = here.worth(decide("fitted-bytes", here))
         assert best - 2e-4 <= here.worth(decide("exhaustive", here)) <= best + 1e-9
+
+
+def test_robust_takes_the_lower_decile_and_fitted_the_curves(
+    measured: tuple[Curves, Points], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two points that fit: bootstrap curves agree on the first and quarrel over the second, which
+    is better in the mean and in the upper decile."""
+    curves, points = measured
+    known = Known(Link(1e9, 60.0), curves, points, np.random.default_rng(0))
+    steady, wild = len(points) // 2, len(points) - 1
+    drawn = np.zeros((20, len(points)))
+    drawn[:, steady] = 0.30
+    drawn[:, wild] = np.linspace(0.1, 0.9, 20)
+    monkeypatch.setattr(Curves, "draws", lambda self, upload, update: drawn)
+    split = decide("robust", known)
+    assert (split.upload_bytes, split.update_bytes) == (
+        points.upload_bytes[steady],
+        points.update_bytes[steady],
+    )
+    best = int(np.argmax(curves.joint.value(points.upload_bytes, points.update_bytes)))
+    split = decide("fitted", known)
+    assert curves.joint.value(split.upload_bytes, split.update_bytes) == pytest.approx(
+        curves.joint.value(points.upload_bytes[best], points.update_bytes[best])
+    )

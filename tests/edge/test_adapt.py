@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from endedge.data.coco import Frame
 from endedge.data.frames import Batch, stack_frames
-from endedge.distill.losses import labels
+from endedge.distill.losses import Targets, labels, labels_by_frame
 from endedge.distill.model import DetectionModel, model_hash
+from endedge.distill.network import DEFAULT_CFG
 from endedge.distill.training import Recipe, gather, interpolate, train
 from endedge.edge.adapt import (
     Verdict,
@@ -65,6 +70,55 @@ def test_held_back_loss_is_the_mean_over_frames_one_by_one(
     assert held_back_loss(tiny, frames) == pytest.approx(np.mean(each), rel=1e-5)
 
 
+def _of_each_alone(model: DetectionModel, raw: Any, targets: Targets) -> list[float]:
+    """The criterion called for every picture of a batch, as if there were no other."""
+    criterion = model.init_criterion()
+
+    def row(part: Any, i: int) -> Any:
+        if isinstance(part, dict):
+            return {name: row(value, i) for name, value in part.items()}
+        return part[i : i + 1] if isinstance(part, torch.Tensor) else [row(p, i) for p in part]
+
+    found = []
+    for i in range(len(targets.images)):
+        rows = targets.rows[targets.rows[:, 0] == i]
+        told = {"batch_idx": 0 * rows[:, 0], "cls": rows[:, 1], "bboxes": rows[:, 2:]}
+        found.append(float(criterion(row(raw, i), told)[0].sum()))
+    return found
+
+
+_EDGE = st.floats(1 / 64, 63 / 64, width=32)
+_BOX = st.tuples(st.integers(0, 2), _EDGE, _EDGE, _EDGE, _EDGE)
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "yolo11n", "yolov10n", "yolo26n"])
+@settings(max_examples=10, deadline=None)
+@given(boxes=st.lists(st.lists(_BOX, max_size=6), min_size=1, max_size=4), seed=st.integers(0, 9))
+def test_losses_of_a_batch_are_those_of_its_pictures_alone(
+    name: str, boxes: list[list[tuple[float, ...]]], seed: int
+) -> None:
+    """Whatever is in the other pictures: none at all, or a crowd."""
+    model = _detector(name)
+    torch.manual_seed(seed)
+    images = torch.rand(len(boxes), 3, 64, 64)
+    rows = [(i, *box) for i, own in enumerate(boxes) for box in own]
+    targets = Targets(images, torch.tensor(rows).reshape(-1, 6), (), ())
+    with torch.no_grad():
+        raw = model(images)[1]
+        found = labels_by_frame(model)(raw, targets)
+    assert found.tolist() == pytest.approx(_of_each_alone(model, raw, targets), rel=1e-5)
+
+
+@functools.cache
+def _detector(name: str) -> DetectionModel:
+    torch.manual_seed(0)
+    model = DetectionModel(f"{name}.yaml", nc=3, verbose=False)
+    model.args = DEFAULT_CFG
+    for parameter in model.model[-1].parameters():  # else no class is ever likely
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return model.eval()
+
+
 @pytest.mark.parametrize(
     ("verdict", "helps", "why"),
     [
@@ -82,6 +136,9 @@ def test_what_is_sent(verdict: Verdict, helps: bool, why: str) -> None:
 def test_two_models_are_compared_frame_by_frame(
     tiny: DetectionModel, tiny_teacher: DetectionModel, frames: Batch
 ) -> None:
+    for model in (tiny_teacher, tiny):  # else all frames are alike to them
+        for parameter in model.parameters():
+            parameter.data += 0.05 * torch.randn_like(parameter)
     few = frames.take(range(5))
     old, new = (
         [held_back_loss(model, frames.take([i])) for i in range(5)]

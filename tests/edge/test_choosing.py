@@ -17,6 +17,7 @@ from endedge.distill.adapter_training import learn_adapter
 from endedge.distill.loss import Make
 from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel, build_detector, clone, model_hash
+from endedge.distill.precision import computing
 from endedge.distill.training import Recipe, train
 from endedge.edge.adapt import held_back_loss
 from endedge.edge.choosing import (
@@ -183,3 +184,27 @@ def test_a_teacher_must_be_ahead_of_what_labels_alone_teach(
     assert gain_over(tiny, skilled, frames) > 0.2
     assert gain_over(skilled, tiny, frames) < 0
     assert gain_over(tiny, skilled, frames) > gain_over(tiny, skilled, frames.take([0, 1])) > 0
+
+
+def test_bf16_chooses_and_judges_alike(skilled: DetectionModel, frames: Batch) -> None:
+    evidence = Evidence(gain=0.5, error=0.1, before=3.0, frames=8, groups=8)
+    exact = judge_chosen(skilled, clone(skilled), evidence, frames)
+    with computing("bf16"):
+        model, losses = choose_adapter(skilled, _inverted(frames))
+        judged = judge_chosen(skilled, clone(skilled), evidence, frames)
+        ruined = judge_chosen(skilled, _ruin(skilled), evidence, frames)
+        found = choose_and_train(skilled, frames, RECIPE, candidates=(HARMFUL,))
+    adapter = adapter_of(model)
+    assert adapter is not None
+    assert torch.equal(adapter.curve, start_adapter("inverted").curve)
+    assert (judged.helps, ruined.helps) == (exact.helps, False)
+    assert judged.after == pytest.approx(exact.after, rel=0.02)
+    assert found.candidate == "none"
+    assert all(np.isfinite(loss) for loss in losses.values())
+
+
+def _ruin(model: DetectionModel) -> DetectionModel:
+    ruin = clone(model)
+    for parameter in ruin.parameters():
+        parameter.data.zero_()
+    return ruin

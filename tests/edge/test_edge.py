@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from endedge.data.errors import BadInput
-from endedge.edge import edge
+from endedge.distill.package import choose
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,9 @@ def test_the_packages_that_are_tried(
             raise BadInput("budget too small")
         return mode
 
-    monkeypatch.setattr(edge, "pack", pack)
+    monkeypatch.setattr(choose, "pack", pack)
     model: Any = object()
-    assert edge.pack_for(model, 10, model, mode, certain=certain) == tried[-1]  # type: ignore[comparison-overlap]
+    assert choose.pack_for(model, 10, model, mode, certain=certain) == tried[-1]  # type: ignore[comparison-overlap]
     assert asked == tried
 
 
@@ -43,8 +43,8 @@ def test_a_budget_too_small_for_everything_is_refused(monkeypatch: pytest.Monkey
     def pack(*_: Any, **__: Any) -> None:
         raise BadInput("budget too small")
 
-    monkeypatch.setattr(edge, "pack", pack)
+    monkeypatch.setattr(choose, "pack", pack)
     model: Any = object()
     for certain, mode in ((True, "delta"), (False, "auto"), (False, "full")):
         with pytest.raises(BadInput, match="too small"):
-            edge.pack_for(model, 10, model, mode, certain=certain)
+            choose.pack_for(model, 10, model, mode, certain=certain)

@@ -88,9 +88,11 @@ def test_an_input_adapter_travels_along(kind: str, per_frame: bool, tmp_path: Pa
 
 def test_a_pruned_detector_is_exported(student: DetectionModel, tmp_path: Path) -> None:
     small = prune(student, 0.6, NOISE.images)
-    export(
+    found = export(
         small, "torchscript", tmp_path / "m", 128, lambda network: agreement(small, network, NOISE)
     )
+    assert found.frames == len(NOISE)
+    assert found.score < 1e-3
 
 
 def test_ultralytics_opens_what_is_exported(student: DetectionModel, tmp_path: Path) -> None:

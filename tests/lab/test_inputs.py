@@ -119,3 +119,46 @@ def test_pinned_weights_in_the_cache_are_compared_each_time(
         find_weights("yolov8n.pt", None)
     (tmp_path / "yolov8n.pt").write_bytes(b"fine-tuned")
     assert find_weights("yolov8n.pt", None) == Path("yolov8n.pt")
+
+
+def test_no_evaluated_picture_may_be_uploaded(place: Path) -> None:
+    twin = place / "field-pool/000002.png"
+    twin.write_bytes((place / "field-eval/000001.png").read_bytes())
+    with pytest.raises(BadInput, match="must not overlap") as caught:
+        _world(place)
+    assert str(twin) in str(caught.value)
+
+
+def test_the_plan_is_that_of_the_configuration(place: Path) -> None:
+    """Every key of it at another value than its default."""
+    world = _world(
+        place,
+        "uplink.frames=[6, 9]",
+        "held_back.share=0.3",
+        "held_back.most=9",
+        "held_back.least=5",
+        "held_back.shares=[0.75]",
+        "downlink.keep=[0.5, 1]",
+        "downlink.mode=full",
+        "edge.labels=mix-9",
+        "adaptation.policy=chosen",
+        "adaptation.sure=2.5",
+        "recovery.steps=3",
+    )
+    plan, config = world.plan, world.config
+    assert (plan.held_share, plan.held_most, plan.least) == (0.3, 9, 5)
+    assert plan.shares == (0.75,)
+    assert [line.keep for line in plan.menu] == [1, 0.5]  # the whole one first
+    assert (plan.mode, plan.labels, plan.side, plan.device) == ("full", "mix-9", 64, world.device)
+    assert (plan.chosen, plan.sure) == (True, 2.5)
+    assert (plan.teacher, plan.student) == (config.teacher, config.student)
+    assert (plan.recovery, plan.loss) == (config.recovery, config.distillation)
+
+
+@pytest.mark.parametrize("side", ["eval", "pool"])
+def test_boxes_of_a_detector_are_not_taken_for_truth(place: Path, side: str) -> None:
+    drawn = {"endedge": {"labels": "teacher"}}
+    _change(place / f"field-{side}.json", lambda d: d.update(info=drawn))
+    with pytest.raises(BadInput, match=f"data.{side}_labels=teacher takes them as they are"):
+        _world(place)
+    assert len(_world(place, f"data.{side}_labels=teacher").evaluation) == 4

@@ -15,6 +15,10 @@ const state = { bandwidth_hz: contents.bandwidth_hz, period_s: link.period_s };
 for (const [key, text] of new URLSearchParams(location.hash.slice(1)))
   if (key in state && Number(text) > 0 && Number.isFinite(Number(text))) state[key] = Number(text);
 
+/* What policies are judged by: where the old model serves for a while, the average over the period. */
+const averaged = rules.objective === "average" && (rules.schedule !== "pipelined" || rules.apply_s > 0);
+if (averaged) at("predicted-what").textContent = "Predicted mAP over the period";
+
 const takeaway = at("share-title").textContent;
 const linkAt = (bandwidth_hz) => ({ ...link, bandwidth_hz, period_s: state.period_s });
 
@@ -31,9 +35,9 @@ function showAnswer() {
   at("upload").textContent = sends
     ? `${quantity(answer.upload_bytes, "B")} (${answer.frames.toLocaleString("en")} frames)` : "nothing";
   at("update").textContent = sends ? quantity(answer.update_bytes, "B") : "nothing";
-  at("predicted").textContent = sends
-    ? `${percent(answer.predicted_map)} (${percent(answer.low)}–${percent(answer.high)})`
-    : `${percent(curves.m0)}, as before`;
+  const reached = `${percent(answer.predicted_map)} (${percent(answer.low)}–${percent(answer.high)})`;
+  at("predicted").textContent = !sends ? `${percent(answer.average_map)}, as before`
+    : averaged ? `${percent(answer.average_map)}; ${reached} once applied` : reached;
   at("regime").textContent = sends ? answer.regime : "no update";
   const home = state.bandwidth_hz === contents.bandwidth_hz && state.period_s === link.period_s;
   at("share-title").textContent = home ? takeaway

@@ -98,7 +98,8 @@ const Solver = (() => {
     const q = budgetOf(curves, link, rules), j = curves.joint;
     const nothing = {
       regime: "none", upload_bytes: 0, update_bytes: 0, uplink_hz: 0, downlink_hz: 0,
-      predicted_map: curves.m0, low: curves.m0, high: curves.m0, frames: 0, budget_bytes: 0,
+      predicted_map: curves.m0, average_map: q.stale, low: curves.m0, high: curves.m0, frames: 0,
+      budget_bytes: 0,
     };
     if (q.none) return nothing;
     const worth = (p, room) => q.stale + (value(j, p.U, p.M) - q.stale) * (q.fresh - q.freshPerRoom * room);
@@ -118,7 +119,7 @@ const Solver = (() => {
     return {
       regime: regime(j, q, U, M), upload_bytes: U, update_bytes: M,
       uplink_hz: hz(U, link.up_bit_per_s_per_hz), downlink_hz: hz(M, link.down_bit_per_s_per_hz),
-      predicted_map: clip(value(j, U, M), 0, 1), low, high,
+      predicted_map: clip(value(j, U, M), 0, 1), average_map: worth({ U, M }, room), low, high,
       frames: up ? Math.floor((U * (1 + 1e-9) * up.frames) / up.upload_bytes) : 0,
       budget_bytes: down ? down.budget_bytes : 0,
     };
@@ -136,7 +137,34 @@ const Solver = (() => {
     return "interior";
   }
 
-  /* 90 % interval over the bootstrap replicates (NumPy's linear quantiles). */
+  /* Where x lies among rising levels: the one below, and the weight of the rise from there: 4t(1 - t)
+     between two, twice the last rise one step beyond (Monotone.room). */
+  function place(levels, x) {
+    const last = levels.length - 1, at = Math.log(Math.max(x, 1));
+    if (last < 1) return { i: 0, next: 0, share: 0, weight: 0 };
+    let i = 0;
+    while (i < last - 1 && x >= levels[i + 1]) i++;
+    const from = Math.log(Math.max(levels[i], 1)), to = Math.log(Math.max(levels[i + 1], 1));
+    const t = (at - from) / Math.max(to - from, 1e-12), share = clip(t, 0, 1);
+    const weight = 4 * share * (1 - share) + 2 * Math.min(Math.abs(t - share), 1);
+    return { i, next: i + 1, share, weight };
+  }
+
+  /* Standard deviation of what the curve is off between measured levels (accuracy/width.py). */
+  function deviation(curves, U, M) {
+    const { reference: known, width } = curves;
+    const u = place(known.upload_bytes, U), m = place(known.update_bytes, M);
+    const at = (i, s, j, t) => {
+      const row = (k) => known.map[k][j.i] * (1 - t) + known.map[k][j.next] * t;
+      return row(i.i) * (1 - s) + row(i.next) * s;
+    };
+    const up = (at(u, 1, m, m.share) - at(u, 0, m, m.share)) * u.weight;
+    const down = (at(u, u.share, m, 1) - at(u, u.share, m, 0)) * m.weight;
+    return Math.hypot(width.upload * up, width.update * down);
+  }
+
+  /* 90 % interval: of the bootstrap replicates (NumPy's linear quantiles), and of what levels left
+     out were off beyond them (1.645: the normal quantile of 95 %). */
   function interval(curves, U, M) {
     const draws = curves.replicates.map((j) => clip(value(j, U, M), 0, 1)).sort((a, b) => a - b);
     if (!draws.length) return [NaN, NaN];
@@ -144,7 +172,12 @@ const Solver = (() => {
       const at = p * (draws.length - 1), i = Math.floor(at), next = Math.min(i + 1, draws.length - 1);
       return draws[i] + (draws[next] - draws[i]) * (at - i);
     };
-    return [quantile(0.05), quantile(0.95)];
+    const middle = quantile(0.5), { scale } = curves.width;
+    const more = 1.6448536269514722 * deviation(curves, U, M);
+    return [
+      clip(middle - scale * Math.hypot(middle - quantile(0.05), more), 0, 1),
+      clip(middle + scale * Math.hypot(quantile(0.95) - middle, more), 0, 1),
+    ];
   }
 
   return { allocate, value };

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,10 @@ import pytest
 
 from endedge.allocator import Curves, Joint, Kind, Link, Surface, allocate, fit
 from endedge.allocator.accuracy.monotone import fit_monotone
-from endedge.allocator.fitting.grid import checkerboard
+from endedge.allocator.accuracy.width import Width
+from endedge.allocator.fitting import fit as fitting
+from endedge.allocator.fitting.curves import Candidate
+from endedge.allocator.fitting.grid import Grid, checkerboard
 from endedge.allocator.fitting.synthetic import curves_of, sample_surface
 from endedge.data.errors import BadInput
 
@@ -57,14 +63,101 @@ def test_a_corner_is_not_chosen_where_a_smooth_curve_fits_as_well() -> None:
     )
     kinds = (steep.kind, replace(steep.kind, model="power"))
     found = fit(sample_surface(steep, np.random.default_rng(9)), kinds=kinds, replicates=5)
-    rule = min(found.candidates, key=lambda c: c.held_out).kind
-    assert (rule.model, found.joint.kind.model) == ("power", "weibull")
+    assert found.joint.kind.model == "weibull"
     for bandwidth_hz in (4e4, 1e5, 3e5):
         best = allocate(
             curves_of(steep, found.upload_range, found.update_range), Link(bandwidth_hz, 60.0)
         ).predicted_map
         split = found.allocate(bandwidth_hz, 60.0)
         assert float(steep.value(split.upload_bytes, split.update_bytes)) > best - 0.01
+
+
+def test_a_corner_has_to_be_better_by_a_tenth(curves: Curves) -> None:
+    smooth, corner = SHARE, replace(SHARE, model="power")
+
+    def fitted(kind: Kind, held_out: float) -> fitting._Fit:
+        joint = replace(curves.joint, kind=kind, model_s=1.0)
+        return fitting._Fit(Candidate(kind, held_out, 0.0, 0.0, joint), np.zeros(2))
+
+    close = [fitted(corner, 0.0100), fitted(smooth, 0.0109)]
+    assert fitting._choose(close).candidate.kind == smooth
+    clear = [fitted(corner, 0.0100), fitted(smooth, 0.0111)]
+    assert fitting._choose(clear).candidate.kind == corner
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(3, 2), (4, 3), (9, 4), (20, 32)])
+def test_folds_are_whole_levels_between_others(rows: int, columns: int) -> None:
+    grid = Grid.of(
+        sample_surface(
+            TRUTH,
+            np.random.default_rng(0),
+            seeds=1,
+            frames=[16 * (k + 1) for k in range(rows)],
+            budgets=[3e4 * 1.3**k for k in range(columns)],
+        )
+    )
+    assert len(grid.folds) == min(5, rows - 2) + min(5, columns - 2)
+    for k, out in enumerate(grid.folds):
+        level = grid.row if k < grid.row_folds else grid.column
+        left = np.unique(level[out])
+        assert (np.isin(level, left) == out).all()  # nothing else, and all of it
+        assert 0 < left.min() <= left.max() < level.max()
+        assert len(left) < 2 or np.diff(left).min() > 1 or level.max() < 4
+    every = grid.folds.sum(axis=0)
+    inside = [(x > 0) & (x < x.max()) for x in (grid.row, grid.column)]
+    assert (every == inside[0].astype(int) + inside[1]).all()  # each once along each axis
+
+
+def test_an_interval_is_as_wide_as_levels_left_out_were_off() -> None:
+    """A truth that no family has (two steps): the bootstrap is sure of its family, the interval
+    knows better."""
+    rng, rows = np.random.default_rng(4), []
+
+    def steps(x: Any) -> Any:
+        return 0.1 + 0.1 / (1 + (2e5 / x) ** 6) + 0.15 / (1 + (2e6 / x) ** 6)
+
+    for row in csv.DictReader(io.StringIO(noisy(cell_noise=0.001, seed_noise=0.0).to_csv())):
+        value = float(steps(float(row["upload_bytes"]))) + 0.001 * rng.standard_normal()
+        rows.append({**row, "map": value})
+    found = fit(Surface.from_rows(rows), kinds=KINDS, replicates=40)
+    assert (
+        0.2 < found.width.upload <= 1
+    )  # a value between its neighbours is off by their rise at most
+    assert found.width.update <= 1
+    between = np.sqrt(found.reference.upload_bytes[1:] * found.reference.upload_bytes[:-1])
+    real = steps(between)
+
+    def held(curves: Curves) -> float:
+        low, high = curves.interval(between, 1e6)
+        return float(((low <= real) & (real <= high)).mean())
+
+    assert held(found) >= 0.8
+    assert held(replace(found, width=Width())) <= 0.5
+
+
+def test_evaluation_frames_are_part_of_the_interval() -> None:
+    surface = noisy()
+    shared = np.random.default_rng(0).normal(0.0, 0.012, 200)  # all cells move together
+    drawn = surface.map[:, None] + shared
+    plain = fit(surface, kinds=[SHARE], replicates=200)
+    known = fit(surface, kinds=[SHARE], replicates=200, drawn=drawn)
+    assert known.joint == plain.joint
+    narrow, wide = (np.ptp(c.interval(5e5, 3e5), axis=0)[0] for c in (plain, known))
+    assert wide == pytest.approx(np.hypot(narrow, 2 * 1.645 * 0.012 * known.width.scale), rel=0.25)
+
+
+def test_a_fall_with_more_frames_is_said() -> None:
+    surface = noisy()
+    assert fit(surface, kinds=[SHARE], replicates=3).falls == ""
+    down = np.where(surface.frames == 1024, surface.map - 0.08, surface.map)
+    said = fit(replace(surface, map=down), kinds=[SHARE], replicates=3).falls
+    assert re.match(
+        r"accuracy falls with more frames: 1,024 frames \(synthetic\) end \d\.\d ± 0\.\d points "
+        r"below 512",
+        said,
+    ), said
+    one = surface.select(surface.seed == 0)
+    assert fit(one, kinds=[SHARE], replicates=3).falls == ""
 
 
 def test_forgetting_is_represented(curves: Curves) -> None:
@@ -203,6 +296,9 @@ def damaged(curves: Curves, path: list[Any], value: Any) -> str:
         (["candidates"], [[]]),
         (["candidates"], []),  # what is chosen must be one of them
         (["provenance"], "me"),
+        (["width"], 3),
+        (["width", "scale"], -1),
+        (["width", "upload"], None),
     ],
 )
 def test_hostile_files(curves: Curves, tmp_path: Path, path: list[Any], value: Any) -> None:

@@ -11,6 +11,7 @@ from endedge.data.errors import BadInput
 from endedge.distill.layers import layers
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, build_detector, clone, count_parameters
+from endedge.distill.package import packing, sensitivity
 from endedge.distill.package.choose import pack_best
 from endedge.distill.package.packing import pack
 from endedge.distill.pruning import prune
@@ -73,3 +74,17 @@ def test_nothing_that_fits_is_bad_input() -> None:
             pack_best(candidates, 50, frames=FRAMES)
     with pytest.raises(BadInput, match="no candidate"):
         pack_best([], 5_000, frames=FRAMES)
+
+
+def test_the_packer_looks_at_the_frames_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    real = sensitivity.measure
+
+    def measure(model: DetectionModel, pictures: torch.Tensor, *around: Any) -> Any:
+        seen.append(pictures)
+        return real(model, pictures, *around)
+
+    monkeypatch.setattr(packing, "measure", measure)
+    packing.prepare(tiny(0), frames=FRAMES)
+    assert len(seen) == 1
+    assert torch.equal(seen[0], FRAMES)

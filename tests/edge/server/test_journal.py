@@ -156,3 +156,23 @@ def test_damaged_state_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text("{")
     with pytest.raises(BadInput, match="damaged"):
         DeviceRounds(tmp_path)
+
+
+def test_what_is_counted_and_when_the_next_job_may_begin(tmp_path: Path) -> None:
+    """Two batches of other sizes; the second waits until the device has said what it runs."""
+    rounds, other = DeviceRounds(tmp_path / "cam"), BATCH[:1234]
+    upload(rounds, offer(), BATCH)
+    upload(rounds, offer(2, other), other)
+    assert rounds.pending() == [1, 2]
+    assert rounds.next_job() == 1
+    rounds.save_package(1, b"package")
+    assert rounds.ready_round() == 1
+    assert rounds.next_job() is None  # a delta of round 2 would have no base yet
+    rounds.resolve(1, 0.25, applied=True)
+    assert rounds.next_job() == 2
+    rounds.resolve(2)
+    state = DeviceRounds(tmp_path / "cam").state  # and so after a restart
+    assert (state.stored_round, state.resolved_round, state.applied_round) == (2, 2, 1)
+    assert (state.batches, state.frames, state.missed) == (2, 14, 1)
+    assert state.upload_bytes == len(BATCH) + len(other)
+    assert state.map50_95 == 0.25

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from endedge.data.errors import BadInput
@@ -53,6 +54,9 @@ def test_package_signature(keys: EdgeKeys) -> None:
     signature = keys.sign_update("cam", 3, 10, bytes(32))
     public = Ed25519PublicKey.from_public_bytes(keys.public)
     public.verify(signature, update_statement("cam", 3, 10, bytes(32)))
+    for other in (("cam2", 3, 10), ("cam", 4, 10), ("cam", 3, 11)):
+        with pytest.raises(InvalidSignature):
+            public.verify(signature, update_statement(*other, bytes(32)))
 
 
 def test_enrolment_needs_the_token_once(keys: EdgeKeys) -> None:

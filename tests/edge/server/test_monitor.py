@@ -32,3 +32,40 @@ def test_the_unit_and_the_image_start_the_verb() -> None:
     assert "bin/endedge serve /etc/endedge/edge.yaml --out /var/lib/endedge" in unit
     assert "RestartPreventExitStatus=2" in unit
     assert 'ENTRYPOINT ["endedge"]' in (DEPLOY / "Dockerfile").read_text()
+
+
+def test_every_metric_is_of_the_field_that_it_names() -> None:
+    """A row in which no two figures are the same."""
+    figures = {
+        "received_bytes": 11,
+        "sent_bytes": 12,
+        "batches": 13,
+        "frames": 14,
+        "upload_bytes": 15,
+        "jobs": 16,
+        "compute_s": 17.5,
+        "applied_round": 18,
+        "missed": 19,
+        "map50_95": 0.25,
+    }
+    row = DeviceRow("cam", connected=True, doing="", **figures)  # type: ignore[arg-type]
+    shown = dict(
+        line.removeprefix("endedge_").split('{device="cam"} ')
+        for line in metrics_text([row], {}).splitlines()
+        if '{device="cam"}' in line
+    )
+    assert {name: float(value) for name, value in shown.items()} == {
+        "connected": 1,
+        "received_bytes_total": 11,
+        "sent_bytes_total": 12,
+        "batches_total": 13,
+        "frames_total": 14,
+        "upload_bytes_total": 15,
+        "jobs": 16,
+        "compute_seconds_total": 17.5,
+        "applied_round": 18,
+        "missed_rounds_total": 19,
+        "quarantined": 0,
+        "map50_95": 0.25,
+    }
+    assert 'endedge_events_total{event="missed"} 3' in metrics_text([], {"missed": 3})

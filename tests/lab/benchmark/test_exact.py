@@ -38,7 +38,7 @@ def ladder() -> Ladder:
     ]
     codec, n, up, down = (np.array(column) for column in zip(*rows, strict=True))
     blank = np.full(len(rows), np.nan)
-    points = Points(n, codec, up, down, down, blank, blank, codec, blank, blank, blank)
+    points = Points(n, codec, up, down, down, blank, blank, codec, blank, blank, blank, codec)
     return Ladder(points, ((200.0, "coarse"), (1000.0, "fine")))
 
 
@@ -63,6 +63,16 @@ def test_rounding_down(asked: tuple[float, float], found: tuple[str, int, float]
         return
     point = steps.points.point(row)
     assert (point.codec, point.frames, point.budget_bytes) == found
+
+
+def test_a_named_codec_or_student_is_honoured() -> None:
+    steps = ladder()  # whose students are called as its codecs
+    coarse = steps.rounds(Split(1e9, 1e9, "coarse"))
+    assert coarse is not None
+    assert steps.points.point(coarse).codec == "coarse"
+    assert steps.rounds(Split(1e9, 1e9, "", "coarse")) == coarse
+    assert steps.rounds(Split(1e9, 1e9, "fine", "coarse")) is None
+    assert steps.rounds(Split(1600.0, 2000.0, "fine")) != steps.rounds(Split(1600.0, 2000.0))
 
 
 @given(upload=st.floats(0, 1e4), update=st.floats(0, 1e4))

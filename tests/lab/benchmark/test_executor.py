@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -121,3 +123,50 @@ def test_too_few_frames_for_a_verdict_are_not_offered(measured: tuple[Surface, C
     held = HeldBack(share=0.2, most=64, least=4)
     assert held.fewest_frames == 18  # a fifth of 18 is 3.6: four are held back
     assert HeldBack(least=65).fewest_frames == 0
+
+
+def test_a_student_and_a_codec_that_a_split_names_are_executed(
+    measured: tuple[Surface, Curves], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packages of 120 kB and more are of another student; one budget differs between seeds."""
+    monkeypatch.setattr(policies, "_BUILT_IN", dict(policies._BUILT_IN))
+    surface, curves = measured
+    student = np.where(surface.budget_bytes >= 1.2e5, "large.pt", "small.pt")
+    torn = (surface.budget_bytes == 3e4) & (surface.seed == 0)
+    surface = replace(surface, student=np.where(torn, "large.pt", student))
+    points = Points.of(surface)
+    assert set(points.student[points.budget_bytes == 3e4]) == {""}
+    assert Surface.from_rows(csv.DictReader(io.StringIO(surface.to_csv()))).student.tolist() == (
+        surface.student.tolist()
+    )
+    rules = executable(rules_of(SCHEDULES[0], surface), points)
+    game = Contest(curves, SCHEDULES[0], rules, bandwidths(surface, SCHEDULES[0]), points)
+    wide = game.bandwidths_hz[-1]
+    up, down = float(points.upload_bytes.max()), float(points.update_bytes.max())
+    told = []
+    for name in ("large.pt", "small.pt", "absent.pt", ""):
+
+        def asks(known: Known, name: str = name) -> Split:
+            split = Split(up, down, "synthetic", name)
+            told.append(known.executes(split))
+            return split
+
+        register(f"wants-{name}")(asks)
+        found = game.decide(f"wants-{name}", wide).point
+        assert found == (None if told[-1] is None else points.point(told[-1]))
+    assert [None if row is None else float(points.budget_bytes[row]) for row in told] == [
+        1e6,
+        6e4,
+        None,
+        1e6,
+    ]
+    assert points.fitting(up, down, "absent", "small.pt") is None
+    least = points.upload_bytes.min(), points.update_bytes[points.student == "large.pt"].min()
+    assert points.fitting(*least, "", "small.pt") is not None  # not those very bytes, but theirs
+
+
+def test_tables_without_students_hash_as_they_did(measured: tuple[Surface, Curves]) -> None:
+    surface, _ = measured
+    assert "student" not in surface.to_csv().splitlines()[0].split(",")
+    named = replace(surface, student=np.full(len(surface), "a.pt"))
+    assert named.sha256() != surface.sha256()

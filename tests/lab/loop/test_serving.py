@@ -11,7 +11,7 @@ import pytest
 from endedge.data.codec import Codec, EncodedFrame, encode, pack_batch
 from endedge.data.errors import BadInput
 from endedge.edge.server.service import Job
-from endedge.edge.server.workers import JobLimits, JobProcess, Ticket
+from endedge.edge.server.workers import JobError, JobLimits, JobProcess, Ticket
 from endedge.lab.config import load_config
 from endedge.lab.loop.serving import AdaptationWork
 
@@ -48,7 +48,7 @@ def test_a_real_adaptation_in_a_process_with_bounds(place: Path) -> None:
     process.start()
     try:
         (place / "b").write_bytes(batch(range(1, 13)))
-        with pytest.raises(Exception, match=r"no improvement|usable frames"):
+        with pytest.raises(JobError, match=r"no improvement|usable frames"):
             process(Ticket("cam", 1, 0, place / "b", 50_000))
     finally:
         process.close()

@@ -376,6 +376,7 @@ def _tolerant(curves: Curves, link: Link, rules: Rules, answer: dict[str, Any]) 
         assert abs(exact.average_map - (rules.stale_map or curves.m0)) < 1e-6
         return
     assert answer["predicted_map"] == pytest.approx(exact.predicted_map, abs=2e-5)
+    assert answer["average_map"] == pytest.approx(exact.average_map, abs=2e-5)
     halfway = (
         (answer[name] + getattr(exact, name)) / 2 for name in ("upload_bytes", "update_bytes")
     )
@@ -404,6 +405,8 @@ def test_the_page_splits_like_the_solver(tmp_path: Path) -> None:
                 "m0": joint.m0,
                 "joint": _joint(joint),
                 "replicates": [_joint(joint)],
+                "width": {"upload": 0.0, "update": 0.0, "scale": 1.0},
+                "reference": {"upload_bytes": [1], "update_bytes": [1], "map": [[0.1]]},
                 "upload": vars(upload),
                 "update": vars(update),
                 "uploads": [],

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from endedge.data.errors import BadInput
 from endedge.lab.config import Config, load_config
 from endedge.lab.store import Store
 from endedge.lab.sweep.executors import engine_of
 from endedge.lab.sweep.grid import sweep
+from endedge.lab.sweep.workers import compute_alone, one_thread
 
 NEEDS = {"ray": "ray", "slurm": "submitit"}
 
@@ -30,6 +32,21 @@ def _config(place: Path, *more: str) -> Config:
 def _swept(config: Config, folder: Path) -> list[dict[str, Any]]:
     rows = sweep(config, folder, lambda done, total, message: None)
     return [{k: v for k, v in r.items() if not k.startswith("seconds")} for r in rows]
+
+
+def test_a_worker_has_one_thread_in_blas_too() -> None:
+    """Else rounding a package spins on all cores, for nothing."""
+
+    def threads() -> set[int]:
+        return {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        assert threads() == {2}
+        with one_thread():
+            assert threads() == {1}
+        assert threads() == {2}
+        compute_alone()
+        assert threads() == {1}
 
 
 def _kill_one_worker(folder: Path, killed: list[int], stop: threading.Event) -> None:

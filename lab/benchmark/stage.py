@@ -1,0 +1,131 @@
+"""The benchmark of a results folder: what is there, judged anew, into its files. Without PyTorch:
+nothing is trained here, rounds that are made for a decision come from an :class:`Executor`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from endedge.allocator import Curves, Points, Split, Surface
+from endedge.data.errors import BadInput
+from endedge.data.storage import write_atomic
+from endedge.lab.benchmark.benchmark import (
+    Contest,
+    Decision,
+    Outcome,
+    allocation_csv,
+    bandwidths,
+    captured,
+    executable,
+    outcomes,
+    rows_csv,
+    rules_of,
+    sendable,
+    split_sweep,
+)
+from endedge.lab.benchmark.outcomes import Benchmark
+from endedge.lab.benchmark.ranking import Standing, standings
+from endedge.lab.benchmark.robustness import FILES, Trial, held_out, injected_errors, scenarios
+from endedge.lab.config import Config, load_config
+
+__all__ = ["Executor", "bench_folder", "config_of", "replanned"]
+
+Progress = Callable[[int, int, str], None]
+
+
+class Executor(Protocol):
+    """Rounds made for decisions: the sizes there are (``points``), the one that a split comes
+    down to, and all cells after decisions were carried out."""
+
+    @property
+    def points(self) -> Points: ...
+
+    def rounds(self, split: Split) -> int | None: ...
+
+    def carry_out(self, decisions: Sequence[Decision], cells: Surface) -> Surface: ...
+
+
+def config_of(folder: Path) -> Config:
+    """The configuration of a results folder, or :class:`BadInput`."""
+    if not (folder / "config.yaml").is_file():
+        raise BadInput(f"{folder} is not a results folder (no config.yaml); run 'endedge measure'")
+    return load_config(folder / "config.yaml")
+
+
+def replanned(folder: Path, changes: Sequence[str]) -> Config:
+    """``config.yaml`` with another link, benchmark or scenarios, which are kept in it, so that the
+    report speaks of the same link; the rest was measured as it is. Raises :class:`BadInput`."""
+    for change in changes:
+        if change.partition(".")[0].partition("=")[0] not in ("link", "benchmark", "scenarios"):
+            raise BadInput(
+                f"{change!r}: link, benchmark and scenarios can change here; another of the rest "
+                "needs another measurement ('endedge measure')"
+            )
+    config = config_of(folder)
+    if not changes:
+        return config
+    changed = load_config(folder / "config.yaml", changes)
+    write_atomic(folder / "config.yaml", changed.to_yaml().encode())
+    return changed
+
+
+def bench_folder(
+    folder: Path,
+    config: Config,
+    progress: Progress,
+    executor: Callable[[Curves], Executor] | None = None,
+) -> Path:
+    """Curves and surface → ``allocation.csv``, ``benchmark.csv``, ``standings.csv`` and the
+    studies, under the link of ``config``; decisions come down to measured rounds, or are carried
+    out by ``executor``. Returns ``benchmark.csv``."""
+    link = config.link
+    surface, curves = Surface.read(folder / "surface.csv"), Curves.load(folder / "curves.json")
+    cells = captured(surface, link)
+    able = sendable(cells, config.fewest_frames)
+    rules, sweep_hz = rules_of(link, surface), bandwidths(able, link, curves)
+    points = Points.of(able)
+    contest = Contest(curves, link, executable(rules, points), sweep_hz, points)
+    allocations = split_sweep(curves, link, contest.rules, sweep_hz)
+    write_atomic(folder / "allocation.csv", allocation_csv(allocations).encode())
+
+    if executor is not None:
+        made = executor(curves)
+        limits = executable(rules, made.points)
+        contest = replace(contest, options=made.points, rounds=made.rounds, rules=limits)
+        decisions = contest.decisions()
+        cells = made.carry_out(decisions, cells)
+    else:
+        decisions = contest.decisions()
+        (folder / "executed.csv").unlink(missing_ok=True)
+    found = outcomes(contest, cells, decisions)
+    write_atomic(folder / "benchmark.csv", rows_csv(Outcome, found).encode())
+    who_wins = standings(Benchmark.read(folder / "benchmark.csv"))
+    write_atomic(folder / "standings.csv", rows_csv(Standing, who_wins).encode())
+    on_grid = replace(contest, options=points, rounds=None, rules=executable(rules, points))
+    _studies(config, folder, progress, on_grid, surface)
+    return folder / "benchmark.csv"
+
+
+def _studies(
+    config: Config, folder: Path, progress: Progress, contest: Contest, surface: Surface
+) -> None:
+    """What the benchmark rests on → ``heldout.csv``, ``errors.csv``, ``scenarios.csv``; on the
+    measured grid, whose rounds are there."""
+
+    def say(message: str) -> None:
+        progress(0, 1, message)
+
+    found = {"scenarios.csv": scenarios(config, surface, contest.curves, say)}
+    if config.benchmark.studies:
+        cells, draws = captured(surface, config.link), config.benchmark.error_draws
+        found["heldout.csv"] = held_out(
+            cells, config.link, contest.bandwidths_hz, say, config.fewest_frames
+        )
+        found["errors.csv"] = injected_errors(contest, cells, draws, say)
+    for name in FILES:
+        if trials := found.get(name):
+            write_atomic(folder / name, rows_csv(Trial, trials).encode())
+        else:
+            (folder / name).unlink(missing_ok=True)
