@@ -45,7 +45,7 @@ VERSIONS = {
     "package": 4,
     "verdict": 2,
     "cell": 2,
-    "examples": 1,
+    "examples": 2,
 }
 
 Say = Callable[[str], None]
