@@ -497,6 +497,7 @@ def test_another_link_is_benchmarked_before_it_is_reported(
     link = ["link.schedule=sequential", "link.edge_s=5", "benchmark.studies=false"]
     assert main(["report", str(folder), *link]) == 0
     results = _read(folder)
+    assert results.config is not None
     assert results.config.link.schedule == "sequential"
     assert (folder / "benchmark.csv").read_text() != before
     assert "mAP over the period" in (folder / "report.html").read_text(encoding="utf-8")
