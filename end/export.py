@@ -72,7 +72,7 @@ class Agreement:
             f"{self.box_px:.1g} px"
         )
         if self.map is not None and self.map_torch is not None:
-            said += f"; mAP {self.map:.4f}, in PyTorch {self.map_torch:.4f}"
+            said += f"; mAP {100 * self.map:.2f} %, in PyTorch {100 * self.map_torch:.2f} %"
         return said
 
 

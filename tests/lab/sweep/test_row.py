@@ -63,6 +63,7 @@ WANTED = {
     "student": "small.pt",
     "keep": 0.5,
     "labels": "mix-9",
+    "precision": "bf16",
     "candidate": "front",  # of the whole one, which the one that is sent was cut from
     "share": 0.75,
     "adapter": "fixed",
@@ -78,7 +79,8 @@ class ByHand(Rounds):
 
     def __init__(self, sent: bool) -> None:
         self.sent = sent
-        world: Any = SimpleNamespace(plan=SimpleNamespace(menu=MENU, labels="mix-9"))
+        plan = SimpleNamespace(menu=MENU, labels="mix-9")
+        world: Any = SimpleNamespace(plan=plan, precision="bf16")
         self.world = world
         self.asked: dict[str, tuple[str, ...]] = {}
 
