@@ -39,7 +39,7 @@ from endedge.edge.adapt import (
     weigh,
 )
 from endedge.edge.choosing import Chosen, choose_and_train
-from endedge.edge.evidence import Evidence, gain_over, judge_chosen
+from endedge.edge.evidence import FIRST_ROUND, Evidence, Prior, gain_over, judge_chosen
 from endedge.end.inference import detect
 
 __all__ = ["EdgeEnd", "Plan", "Received", "Schedule", "Student", "Update"]
@@ -111,13 +111,15 @@ class Received:
 @dataclass(frozen=True, eq=False)
 class Update:
     """The answer. ``teacher`` and ``students`` before packing; ``decoded`` is what the device will
-    hold; ``verdict``: the device's model now against ``decoded``, on the held-back frames."""
+    hold; ``verdict``: the device's model now against ``decoded``, on the held-back frames;
+    ``evidence`` for the student where the frames chose it."""
 
     teacher: Adapted
     students: tuple[DetectionModel, ...]
     packed: Packed
     decoded: DetectionModel
     verdict: Verdict
+    evidence: Evidence | None = None
 
     @property
     def helps(self) -> bool:
@@ -140,12 +142,14 @@ def _precisely(step: Callable[Concatenate[EdgeEnd, P], R]) -> Callable[Concatena
 class EdgeEnd:
     """The edge in one round. All that is random draws from ``seed``; trainings are as long as
     the plan has it for ``frames`` of them (None: for as many as are trained on). ``watch(what,
-    steps)`` gives who is told of a training's steps."""
+    steps)`` gives who is told of a training's steps; ``prior``: what earlier rounds gained, where
+    the frames choose."""
 
     plan: Plan
     seed: int
     frames: int | None = None
     watch: Callable[[str, int], OnStep | None] = lambda what, steps: None
+    prior: Prior = FIRST_ROUND
 
     # Labels --------------------------------------------------------------------------------
 
@@ -251,6 +255,7 @@ class EdgeEnd:
                 recipe,
                 objective=objective,
                 groups=known.groups,
+                prior=self.prior,
                 device=self.plan.device,
                 on_step=self.watch("student", recipe.steps),
             )
@@ -399,8 +404,8 @@ class EdgeEnd:
         whole, decoded = learned[0], packed.decoded
         if isinstance(whole, Chosen):
             verdict = self.judge_chosen(whole.model, whole.evidence, decoded, known)
-        else:
-            verdict = self.judge(self.losses(base, known), decoded, known)
+            return Update(taught, students, packed, decoded, verdict, whole.evidence)
+        verdict = self.judge(self.losses(base, known), decoded, known)
         return Update(taught, students, packed, decoded, verdict)
 
     def _recipe(self, schedule: Schedule, known: Upload) -> Recipe:

@@ -53,9 +53,11 @@ def measure_stage(
 ) -> Path:
     """Measure the grid → ``config.yaml``, ``cells/``, ``surface.csv``, ``replicates.npz``,
     ``classes.csv``, ``examples.json``; with ``width`` (mAP) only the cells that the allocation
-    needs for so narrow a regret."""
+    needs for so narrow a regret. Raises :class:`BadInput` for levels of upload from which no
+    update could be sent."""
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"--out {folder} is a file; give a folder")
+    _check_levels(config)
     config = decided(config, folder)
     if width is None:
         rows = sweep(config, folder, progress)
@@ -68,6 +70,22 @@ def measure_stage(
     _classes(before, folder, rows)
     _examples(world, folder, progress)
     return folder / "surface.csv"
+
+
+def _check_levels(config: Config) -> None:
+    """Raises :class:`BadInput` for uploads whose updates would all be made and none be sent."""
+    fewest, held = config.fewest_frames, config.held_back
+    if fewest == 0:
+        raise BadInput(
+            f"held_back.least asks for {held.least} frames to judge an update by and "
+            f"held_back.most holds back {held.most}: none would ever be sent"
+        )
+    if (low := min(config.uplink.frames)) < fewest:
+        raise BadInput(
+            f"uplink.frames: of {low} frames too few are held back to judge an update by "
+            f"(held_back.least is {held.least}), so none would ever be sent; give at least "
+            f"{fewest}, a lower held_back.least, or adaptation.policy=chosen"
+        )
 
 
 def _classes(before: Node, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -348,7 +348,9 @@ def _regret(results: Results, choice: Choice) -> Figure:
     mean = 100 * bench.regret[rows].mean(axis=2)
     width = choice.look.inches or _PAGE
     figure, (axes,) = show.figure(width, 0.9 + 0.2 * len(rows))
-    image = axes.imshow(mean, cmap="cividis_r", aspect="auto", vmin=min(0.0, float(mean.min())))
+    edges = [np.arange(n + 1) - 0.5 for n in mean.shape[::-1]]
+    image = axes.pcolormesh(*edges, mean, cmap="cividis_r", vmin=min(0.0, float(mean.min())))
+    axes.invert_yaxis()
     middle = (min(0.0, float(mean.min())) + float(mean.max())) / 2
     letters = max(len(decimal(v, 1)) for v in mean.ravel())
     inside = 72 * (width - 0.24 * choice.look.size_pt) / mean.shape[1]  # pt, of a cell

@@ -147,6 +147,8 @@ def drawn(make: Callable[[], Figure], kind: str, look: Look | None = None) -> by
 
             matplotlib.rcParams["pgf.texsystem"] = engine
             more = {"backend": "pgf"}
+            for artist in figure.findobj():
+                artist.set_rasterized(False)  # text for LaTeX holds no pictures
         with _quiet():
             figure.savefig(file, format=kind, **more)
     if kind == "eps":

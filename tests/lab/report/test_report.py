@@ -23,6 +23,7 @@ from endedge.data.errors import BadInput
 from endedge.lab.benchmark.benchmark import rows_csv
 from endedge.lab.benchmark.outcomes import spread
 from endedge.lab.benchmark.robustness import Trial
+from endedge.lab.cli.main import main
 from endedge.lab.config import load_config
 from endedge.lab.latency_table import Row, add_rows, read_rows
 from endedge.lab.report import captions as findings
@@ -486,3 +487,20 @@ def test_engines_and_whose_labels(results_folder: Path, tmp_path: Path) -> None:
     (folder / "latency.csv").write_text("model,runtime\nx,y\n")
     with pytest.raises(BadInput, match="is damaged"):
         _write(folder)
+
+
+def test_another_link_is_benchmarked_before_it_is_reported(
+    results_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _copy(results_folder, tmp_path)
+    before = (folder / "benchmark.csv").read_text()
+    link = ["link.schedule=sequential", "link.edge_s=5", "benchmark.studies=false"]
+    assert main(["report", str(folder), *link]) == 0
+    results = _read(folder)
+    assert results.config is not None
+    assert results.config.link.schedule == "sequential"
+    assert (folder / "benchmark.csv").read_text() != before
+    assert "mAP over the period" in (folder / "report.html").read_text(encoding="utf-8")
+    assert main(["report", str(folder), "uplink.frames=[8]"]) == 2
+    assert "another of the rest needs another measurement" in capsys.readouterr().err
+    assert main(["report", "link.edge_s=5"]) == 2
