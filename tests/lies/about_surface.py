@@ -387,11 +387,11 @@ LIES = [
         STAGES,
     ),
     Lie(
-        'every precision is fp32',
-        'lab/sweep/cell.py',
+        "every precision is fp32",
+        "lab/sweep/cell.py",
         '            "precision": self.world.precision,',
         '            "precision": "fp32",',
-        'bf16 is said to be fp32',
+        "bf16 is said to be fp32",
         ROW,
     ),
 ]
