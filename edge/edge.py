@@ -42,7 +42,7 @@ from endedge.edge.adapt import (
     weigh,
 )
 from endedge.edge.choosing import Chosen, choose_and_train
-from endedge.edge.evidence import Evidence, gain_over, judge_chosen
+from endedge.edge.evidence import FIRST_ROUND, Evidence, Prior, gain_over, judge_chosen
 from endedge.edge.plan import Plan, Received, Schedule, Student, Update
 from endedge.edge.recall import Kept, Recalled, recall
 from endedge.end.inference import detect
@@ -70,12 +70,14 @@ def _precisely(step: Callable[Concatenate[EdgeEnd, P], R]) -> Callable[Concatena
 class EdgeEnd:
     """The edge in one round. All that is random draws from ``seed``; trainings are as long as
     the plan has it for ``frames`` of them (None: for as many as are trained on). ``watch(what,
-    steps)`` gives who is told of a training's steps."""
+    steps)`` gives who is told of a training's steps; ``prior``: what earlier rounds gained, where
+    the frames choose."""
 
     plan: Plan
     seed: int
     frames: int | None = None
     watch: Callable[[str, int], OnStep | None] = lambda what, steps: None
+    prior: Prior = FIRST_ROUND
 
     # Labels --------------------------------------------------------------------------------
 
@@ -190,6 +192,7 @@ class EdgeEnd:
                 held=present,
                 objective=objective,
                 groups=known.groups,
+                prior=self.prior,
                 device=self.plan.device,
                 on_step=self.watch("student", recipe.steps),
             )
@@ -404,13 +407,14 @@ class EdgeEnd:
             verdict = self.judge_chosen(whole.model, whole.evidence, decoded, known)
         else:
             verdict = self.judge(self.losses(base, known), decoded, known)
+        found = Update(taught, students, packed, decoded, verdict, self.line(packed))
+        if isinstance(whole, Chosen):
+            found = replace(found, evidence=whole.evidence)
         if recalled is None:
-            return Update(taught, students, packed, decoded, verdict, self.line(packed))
+            return found
         if not replace(verdict, sure=max(1.0, verdict.sure)).helps:
             return recalled.answer(taught, students)
-        return Update(
-            taught, students, packed, decoded, verdict, self.line(packed), model_hash(base)
-        )
+        return replace(found, recalled=model_hash(base))
 
     def _recipe(self, schedule: Schedule, known: Upload) -> Recipe:
         return schedule.recipe(self.frames or len(known.trained), self.seed)

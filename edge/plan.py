@@ -12,6 +12,7 @@ from endedge.distill.model import DetectionModel
 from endedge.distill.package.packing import Packed
 from endedge.distill.training import Recipe
 from endedge.edge.adapt import Adapted, Verdict
+from endedge.edge.evidence import Evidence
 
 __all__ = ["Plan", "Received", "Schedule", "Student", "Update"]
 
@@ -84,7 +85,8 @@ class Update:
     """The answer. ``teacher`` and ``students`` before packing; ``decoded`` is what the device will
     hold, of the menu's ``line``; ``verdict``: the device's model now against ``decoded``, on the
     held-back frames; ``recalled``: the hash of the kept model that it builds upon or goes back to,
-    if it is not the one that the device runs."""
+    if it is not the one that the device runs; ``evidence`` for the student where the frames chose
+    it."""
 
     teacher: Adapted
     students: tuple[DetectionModel, ...]
@@ -93,6 +95,7 @@ class Update:
     verdict: Verdict
     line: Student
     recalled: str = ""
+    evidence: Evidence | None = None
 
     @property
     def helps(self) -> bool:

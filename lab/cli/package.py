@@ -209,10 +209,13 @@ def calibration_frames(folder: Path, side: int) -> Any:
 
 
 def show(values: dict[str, Any], as_json: bool) -> None:
-    """One value a line, or JSON."""
+    """One value a line, or JSON. People read mAP in %, programs in [0, 1]."""
     if as_json:
         print(json.dumps(values, indent=1))
         return
     for key, value in values.items():
         shown = f"{value:,}" if isinstance(value, int) else value
-        print(f"{key:16} {f'{value:.4f}' if isinstance(value, float) else shown}")
+        if isinstance(value, float):
+            accuracy = "map" in key.split("_") or key == "map50"
+            shown = f"{100 * value:.2f} %" if accuracy else f"{value:.4f}"
+        print(f"{key:16} {shown}")

@@ -21,8 +21,10 @@ from endedge.data.codec import EncodedFrame, pack_batch, unpack_batch
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, join
 from endedge.distill.model import DetectionModel, load_detector, model_hash, save_detector
+from endedge.edge import choosing
 from endedge.edge import labels as edge_labels
 from endedge.edge.edge import EdgeEnd
+from endedge.edge.evidence import FIRST_ROUND, Prior
 from endedge.edge.recall import Kept
 from endedge.end.inference import detect
 from endedge.lab.config import named
@@ -99,7 +101,7 @@ class Answers:
             "mode": config.downlink.mode,
             **({"kept": [n.key for n in kept]} if config.end.models_bytes else {}),
             **self.world.arithmetic,
-            **({} if not self._plan.chosen else {"adaptation": config.adaptation.model_dump()}),
+            **({} if not self._plan.chosen else {"adaptation": self._adaptation()}),
             **({} if not self.world.others else {"starts": self.world.start_hashes}),
             **({} if not self.world.others else {"menu": [str(x) for x in self._plan.menu]}),
         }
@@ -111,7 +113,9 @@ class Answers:
                 if past
                 else self.world.teacher
             )
-            edge = EdgeEnd(self._plan, round_seed(self.seed, round_index))
+            edge = EdgeEnd(
+                self._plan, round_seed(self.seed, round_index), prior=_gained_before(past)
+            )
             try:
                 found = self._update(
                     folder, edge, teacher, base, batch, budget_bytes, certain, past, kept
@@ -122,6 +126,9 @@ class Answers:
             return {**found, "round": round_index, "seconds": time.perf_counter() - began}
 
         return self.store.node("answer", determinants, make)
+
+    def _adaptation(self) -> dict[str, Any]:
+        return {**self.world.config.adaptation.model_dump(), "choosing": choosing.VERSION}
 
     def student_of(self, answer: Node | None) -> DetectionModel:
         """The model that a device holds after ``answer``; None: the one it came with."""
@@ -189,6 +196,7 @@ class Answers:
             "loss_after": update.verdict.after,
             "loss_error": update.verdict.error,
             "teacher_learned": learned,
+            **({} if update.evidence is None else {"gain": update.evidence.gain}),
             **{f"label_{k}": v for k, v in asdict(right).items()},
         }
 
@@ -274,3 +282,12 @@ def _labels_in(path: Path) -> list[edge_labels.Labels]:
             strict=True,
         )
         return [edge_labels.Labels(int(i), boxes, labels) for i, boxes, labels in rows]
+
+
+def _gained_before(past: Sequence[Node]) -> Prior:
+    """What the answers before, oldest first, gained where the frames chose them."""
+    prior = FIRST_ROUND
+    for node in past:
+        if "gain" in node.record:
+            prior = prior.after(node.record["gain"])
+    return prior

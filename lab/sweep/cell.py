@@ -20,6 +20,7 @@ from endedge.data.codec import Codec
 from endedge.distill.adapter import kind_of
 from endedge.distill.model import DetectionModel, load_detector, save_detector
 from endedge.distill.package.choose import Contest
+from endedge.edge import choosing
 from endedge.edge.adapt import OnStep, Upload
 from endedge.edge.choosing import Chosen
 from endedge.edge.edge import EdgeEnd
@@ -45,10 +46,8 @@ VERSIONS = {
     "package": 4,
     "verdict": 2,
     "cell": 2,
-    "examples": 1,
+    "examples": 2,
 }
-
-_CHOOSING = 3  # the same for what the frames choose (edge/choosing.py): of such cells alone
 
 Say = Callable[[str], None]
 
@@ -364,7 +363,7 @@ class Rounds:
         """The policy of adaptation and whose labels, for the names of nodes; nothing for the fixed
         one and for true labels, as nodes were named before there were others."""
         policy, labels = self.world.config.adaptation.policy, self.world.plan.labels
-        return ({} if policy == "fixed" else {"adaptation": f"{policy}-{_CHOOSING}"}) | (
+        return ({} if policy == "fixed" else {"adaptation": f"{policy}-{choosing.VERSION}"}) | (
             {} if labels == "truth" else {"labels": labels}
         )
 

@@ -64,7 +64,7 @@ WANTED = {
     "keep": 0.5,
     "latency_s": 0.9,
     "labels": "mix-9",
-    "precision": "tf32",
+    "precision": "bf16",
     "candidate": "front",  # of the whole one, which the one that is sent was cut from
     "share": 0.75,
     "adapter": "fixed",
@@ -82,7 +82,7 @@ class ByHand(Rounds):
         self.sent = sent
         times = SimpleNamespace(latency_s={MENU[2]: 0.9, MENU[1]: 0.8})
         plan = SimpleNamespace(menu=MENU, labels="mix-9")
-        world: Any = SimpleNamespace(plan=plan, menu=times, precision="tf32")
+        world: Any = SimpleNamespace(plan=plan, menu=times, precision="bf16")
         self.world = world
         self.asked: dict[str, tuple[str, ...]] = {}
 
