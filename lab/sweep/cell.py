@@ -127,9 +127,11 @@ class Rounds:
         }
 
     def _architecture(self, package: Node) -> str:
-        """Of the student that ``package`` is of; older ones, of a menu of one, do not say it."""
+        """Of the student that ``package`` is of. Older ones, of a menu of one, do not say it, and a
+        file may have another name by now."""
+        names = [line.architecture for line in self.world.plan.menu]
         said = package.record.get("student")
-        return self.world.config.weights.student[0] if said is None else str(said)
+        return said if said in names else names[0]
 
     def _whole(self, package: Node, students: Sequence[Node]) -> Node:
         """The unpruned one of ``students`` that ``package`` is of, or was cut from."""
