@@ -124,12 +124,13 @@ def verbs(path: Path, frames: Path) -> str:
     folder, labelled = path.parent, frames / "field-pool.json"
     common = ["--annotations", str(labelled), "--images", str(frames / "field-pool")]
     config = {
+        "name": "one",
         "data": {
             "source": "coco",
             "root": str(frames),
             "image_side": _SIDE,
-            **{f"{which}_annotations": labelled.name for which in ("pool", "eval")},
-            **{f"{which}_images": "field-pool" for which in ("pool", "eval")},
+            **{f"{which}_annotations": f"field-{which}.json" for which in ("pool", "eval")},
+            **{f"{which}_images": f"field-{which}" for which in ("pool", "eval")},
         },
         "weights": {"teacher": str(path), "student": str(path)},
         "uplink": {"frames": [4, 8], "codecs": [f"jpeg-q75-{_SIDE}"]},
@@ -215,6 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 truth = generate(args.out / "frames/generated", **_FRAMES)
                 pictures = stack_frames(truth.frames, _SIDE, lambda f: read_image(f.path))
                 print(f"{family}: {check(path, pictures, truth)}", flush=True)
+                generate(args.out / "frames/generated", **(_FRAMES | {"split": "eval"}))
                 print(f"{family}: {verbs(path, args.out / 'frames/generated')}", flush=True)
         print(f"{family}: {time.process_time() - began:.0f} s of processor time", flush=True)
 

@@ -46,14 +46,15 @@ def walk(name: str, frames: Dataset, place: Path, args: argparse.Namespace) -> s
     shutil.rmtree(place, ignore_errors=True)
     TOOLS[name](place / "export", frames)
     mine, run = str(place / "mine"), str(place / "run")
-    labelled = ["--annotations", f"{mine}/eval.json", "--images", f"{mine}/eval", "--imgsz", "128"]
+    labelled = ["--annotations", f"{mine}/annotations/instances_eval.json"]
+    labelled += ["--images", f"{mine}/images/eval", "--imgsz", "128"]
     model = str(place / f"model.{args.runtime}")
     verbs = {
         "import": [str(place / "export"), "--out", mine, *DETECTORS],
         "run": [mine, "--out", run, *args.keys],
         "allocate": [run, "--bandwidth", "20kHz", "--period", "60"],
         "export": [run, "--format", args.runtime, "-o", model, *labelled],
-        "predict": [run, f"{mine}/eval", "--out", str(place / "seen"), "--imgsz", "128"],
+        "predict": [run, f"{mine}/images/eval", "--out", str(place / "seen"), "--imgsz", "128"],
         "latency": [run, "--runtime", "torch", "--runtime", args.runtime, *labelled, "--into", run],
         "report": [run],
     }

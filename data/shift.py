@@ -114,12 +114,12 @@ class Shift:
     def _place(self, width: int, height: int, image_id: int) -> NDArray[np.float64]:
         """(3, 3) From px of the frame to px of the picture: further away, turned about the middle,
         the upper edge further than the lower one, somewhere in the picture."""
-        rng = np.random.default_rng([self.seed, image_id, KINDS.index(self.kind), self.severity])
+        draw = np.random.default_rng([self.seed, image_id, KINDS.index(self.kind), self.severity])
         level = self.severity - 1
         size = _DISTANCE[level]
-        angle = np.deg2rad(_TURN_DEG[level] * rng.uniform(-1, 1))
+        angle = np.deg2rad(_TURN_DEG[level] * draw.uniform(-1, 1))
         free = (1 - size) / 2 * np.array([width, height])
-        middle = np.array([width, height]) / 2 + free * rng.uniform(-1, 1, 2)
+        middle = np.array([width, height]) / 2 + free * draw.uniform(-1, 1, 2)
         half = size / 2 * np.array([width, height])
         far = 1 - _TILT[level]
         corners = np.array([[-far, -1], [far, -1], [1, 1], [-1, 1]]) * half

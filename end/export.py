@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import math
 import os
@@ -71,7 +72,7 @@ class Agreement:
             f"{self.box_px:.1g} px"
         )
         if self.map is not None and self.map_torch is not None:
-            said += f"; mAP {self.map:.4f}, in PyTorch {self.map_torch:.4f}"
+            said += f"; mAP {100 * self.map:.2f} %, in PyTorch {100 * self.map_torch:.2f} %"
         return said
 
 
@@ -209,7 +210,7 @@ def _write(
     model: DetectionModel, kind: str, out: Path, side: int, calibrate: Tensor | None
 ) -> None:
     if kind == "pt":
-        torch.save(_checkpoint(model, side), out)
+        _put(out, lambda file: torch.save(_checkpoint(model, side), file))
         return
     whole = _Exported(model, kind)
     image = torch.zeros(1, 3, side, side)
@@ -217,9 +218,9 @@ def _write(
         whole(image)  # anchors are made at the first call
     about = _metadata(model, side)
     if kind == "torchscript":
-        from ultralytics.utils.export.torchscript import torch2torchscript
-
-        torch2torchscript(whole, image, out, about)
+        extra = {"config.txt": json.dumps(about)}  # where Ultralytics looks for it
+        traced = _traced(whole, image)
+        _put(out, lambda file: torch.jit.save(traced, file, _extra_files=extra))
     elif kind == "onnx":
         _write_onnx(whole, image, out, about)
     elif kind == "openvino":
@@ -233,6 +234,18 @@ def _write(
         YAML.save(out / "metadata.yaml", about)
     else:
         _write_ncnn(whole, image, out, about)
+
+
+def _traced(whole: nn.Module, image: Tensor) -> Any:
+    return torch.jit.trace(whole, image, strict=False, check_trace=False)  # type: ignore[no-untyped-call]
+
+
+def _put(out: Path, write: Callable[[io.BytesIO], Any]) -> None:
+    """What ``write`` writes, as the file ``out``: PyTorch's own writer ends the whole process
+    where the disk is full."""
+    memory = io.BytesIO()
+    write(memory)
+    out.write_bytes(memory.getbuffer())
 
 
 def _write_onnx(whole: nn.Module, image: Tensor, out: Path, about: dict[str, Any]) -> None:
@@ -251,8 +264,8 @@ def _write_ncnn(whole: nn.Module, image: Tensor, out: Path, about: dict[str, Any
     needed("ncnn", "ncnn")
     pnnx = needed("pnnx", "ncnn")
     out.mkdir()
-    traced = torch.jit.trace(whole, image, strict=False, check_trace=False)  # type: ignore[no-untyped-call]
-    traced.save(str(out / "model.pt"))
+    traced = _traced(whole, image)
+    _put(out / "model.pt", lambda file: torch.jit.save(traced, file))
     shape = "[" + ",".join(map(str, image.shape)) + "]f32"
     names = {"ncnnparam": "model.ncnn.param", "ncnnbin": "model.ncnn.bin", "ncnnpy": "n.py"}
     others = {"pnnxparam": "a.param", "pnnxbin": "a.bin", "pnnxpy": "a.py", "pnnxonnx": "a.onnx"}

@@ -10,8 +10,8 @@ import contextlib
 import importlib
 import importlib.util
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,13 @@ FAST = importlib.util.find_spec("hotcoco") is not None
 
 @dataclass(frozen=True)
 class Score:
-    """``map``: COCO mAP50-95 in [0, 1]; ``map50``: AP at IoU 0.5; ``images`` evaluated."""
+    """``map``: COCO mAP50-95 in [0, 1]; ``map50``: AP at IoU 0.5; ``images`` evaluated;
+    ``classes``: of each class with objects their number and its AP50-95."""
 
     map: float
     map50: float
     images: int
+    classes: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
 
 def coco_map(truth: Dataset, detections: Sequence[Detections], *, fast: bool = FAST) -> Score:
@@ -45,11 +47,12 @@ def coco_map(truth: Dataset, detections: Sequence[Detections], *, fast: bool = F
     """
     run = _matched(truth, detections, fast)
     if run is None:
-        return Score(0.0, 0.0, len(truth))
+        return Score(0.0, 0.0, len(truth), _by_class(truth, None))
     with contextlib.redirect_stdout(io.StringIO()):
         run.accumulate()
     precision = np.asarray(run.eval["precision"])[:, :, :, 0, 0]  # iou, recall, class
-    return Score(_mean(precision), _mean(precision[0]), len(truth))
+    by_class = _by_class(truth, precision)
+    return Score(_mean(precision), _mean(precision[0]), len(truth), by_class)
 
 
 def matched(
@@ -102,6 +105,20 @@ def _compared(truth: dict[str, Any], results: Any, fast: bool) -> Any:
 def evaluate(model: DetectionModel, frames: Batch, truth: Dataset, device: str = "cpu") -> Score:
     """Detect on ``frames`` (the pictures of ``truth``, same order) and score."""
     return coco_map(truth, detect(model, frames, device=device))
+
+
+def _by_class(truth: Dataset, precision: Any) -> dict[str, tuple[int, float]]:
+    """``precision`` (iou, recall, class); None: nothing was detected."""
+    objects = np.zeros(len(truth.names), np.int64)
+    for frame in truth.frames:
+        np.add.at(objects, frame.labels[~frame.crowd], 1)
+    # COCOeval sorts its categories by id
+    place = {k: at for at, k in enumerate(np.argsort(truth.category_ids, kind="stable"))}
+    return {
+        name: (int(n), 0.0 if precision is None else _mean(precision[:, :, place[k]]))
+        for k, (name, n) in enumerate(zip(truth.names, objects, strict=True))
+        if n
+    }
 
 
 def _mean(precision: Any) -> float:

@@ -66,7 +66,7 @@ class Row:
             f"({self.low_s * 1000:.1f} to {self.high_s * 1000:.1f}), {1 / self.latency_s:.1f} "
             f"frames/s, {self.threads} thread{'s' * (self.threads > 1)}, {self.imgsz} px"
         )
-        return said if self.map is None else f"{said}; mAP {self.map:.4f} on {self.frames}"
+        return said if self.map is None else f"{said}; mAP {100 * self.map:.2f} % on {self.frames}"
 
 
 def checked_folder(folder: Path) -> Path:

@@ -27,7 +27,7 @@ class Results(results.Results):
         return {name: say(self) for name, say in facts.items()}
 
     def __repr__(self) -> str:
-        return show.one_line(f"Results of {self.config.name}", self._summary())
+        return show.one_line(f"Results of {self.name}", self._summary())
 
     def _repr_html_(self) -> str:
-        return show.html_table(f"Results of {self.config.name}", self._summary())
+        return show.html_table(f"Results of {self.name}", self._summary())

@@ -6,22 +6,24 @@ any of them can be run again alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from endedge.allocator import Curves, Points, Split, Surface, fit
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
 from endedge.lab.benchmark.benchmark import Decision
 from endedge.lab.benchmark.exact import Ladder, cells_of
-from endedge.lab.benchmark.stage import bench_folder, config_of, replanned
+from endedge.lab.benchmark.stage import bench_folder, replanned
 from endedge.lab.config import Config
 from endedge.lab.inputs import World
+from endedge.lab.report.class_table import class_rows, write_classes
 from endedge.lab.report.compare import write_comparison
 from endedge.lab.report.page import write_report
 from endedge.lab.report.results import Results
-from endedge.lab.store import Store
+from endedge.lab.store import Node, Store
 from endedge.lab.sweep.adaptive import adaptive_sweep
 from endedge.lab.sweep.cell import Rounds
 from endedge.lab.sweep.grid import Progress, decided, grid, surface_csv, sweep
@@ -50,28 +52,57 @@ def measure_stage(
     config: Config, folder: Path, progress: Progress, width: float | None = None
 ) -> Path:
     """Measure the grid → ``config.yaml``, ``cells/``, ``surface.csv``, ``replicates.npz``,
-    ``examples.json``; with
-    ``width`` (mAP) only the cells that the allocation needs for so narrow a regret."""
+    ``classes.csv``, ``examples.json``; with ``width`` (mAP) only the cells that the allocation
+    needs for so narrow a regret. Raises :class:`BadInput` for levels of upload from which no
+    update could be sent."""
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"--out {folder} is a file; give a folder")
+    _check_levels(config)
     config = decided(config, folder)
     if width is None:
         rows = sweep(config, folder, progress)
     else:
         rows = adaptive_sweep(config, folder, progress, width)
     write_atomic(folder / "surface.csv", surface_csv(rows).encode())
-    _replicates(config, folder, [str(row["cell"]) for row in rows])
-    _examples(config, folder, progress)
+    world = World.of(config, folder)
+    before = Rounds(world, Store(folder), lambda message: None).start()
+    _replicates(before, folder, [str(row["cell"]) for row in rows])
+    _classes(before, folder, rows)
+    _examples(world, folder, progress)
     return folder / "surface.csv"
 
 
-def _examples(config: Config, folder: Path, progress: Progress) -> None:
-    """The largest round on a few frames → ``examples.json``; none when nothing was sent."""
-    cells = grid(config)
-    largest = max(cells, key=lambda c: (c.frames, c.budget_bytes, -config.seeds.index(c.seed)))
+def _check_levels(config: Config) -> None:
+    """Raises :class:`BadInput` for uploads whose updates would all be made and none be sent."""
+    fewest, held = config.fewest_frames, config.held_back
+    if fewest == 0:
+        raise BadInput(
+            f"held_back.least asks for {held.least} frames to judge an update by and "
+            f"held_back.most holds back {held.most}: none would ever be sent"
+        )
+    if (low := min(config.uplink.frames)) < fewest:
+        raise BadInput(
+            f"uplink.frames: of {low} frames too few are held back to judge an update by "
+            f"(held_back.least is {held.least}), so none would ever be sent; give at least "
+            f"{fewest}, a lower held_back.least, or adaptation.policy=chosen"
+        )
+
+
+def _classes(before: Node, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """What was evaluated, class by class → ``classes.csv``; not of cells of an older version."""
+    store = Store(folder)
+    cells = [(row, store.open(str(row["cell"]))) for row in rows]
+    found = [r for row, cell in cells if cell for r in class_rows(row, before.record, cell.record)]
+    write_classes(folder, found)
+
+
+def _examples(world: World, folder: Path, progress: Progress) -> None:
+    """The largest round on some frames → ``examples.json``; none when nothing was sent."""
+    cells, seeds = grid(world.config), world.config.seeds
+    largest = max(cells, key=lambda c: (c.frames, c.budget_bytes, -seeds.index(c.seed)))
     with one_thread():
         rounds = Rounds(
-            World.of(config, folder),
+            world,
             Store(folder),
             lambda message: progress(len(cells), len(cells), message),
         )
@@ -81,10 +112,9 @@ def _examples(config: Config, folder: Path, progress: Progress) -> None:
         write_atomic(folder / "examples.json", (node.folder / "examples.json").read_bytes())
 
 
-def _replicates(config: Config, folder: Path, cells: Sequence[str]) -> None:
+def _replicates(before: Node, folder: Path, cells: Sequence[str]) -> None:
     """mAP of all ``cells`` on the same draws of the evaluation frames → ``replicates.npz``."""
-    start = Rounds(World.of(config, folder), Store(folder), lambda message: None).start()
-    found = Replicates.gathered(folder / "nodes", start.key, start.record["groups"], cells)
+    found = Replicates.gathered(folder / "nodes", before.key, before.record["groups"], cells)
     found.write(folder / "replicates.npz")
 
 
@@ -152,34 +182,41 @@ class _Exactly:
         rows = sweep(config, folder, self.progress, more)
         write_atomic(folder / "executed.csv", surface_csv(rows).encode())
         every = Surface.read(folder / "surface.csv").joined(Surface.from_rows(rows))
-        _replicates(config, folder, [str(name) for name in every.cell])
+        before = Rounds(World.of(config, folder), Store(folder), lambda message: None).start()
+        _replicates(before, folder, [str(name) for name in every.cell])
         return cells.joined(Surface.from_rows(rows))
 
 
 def report_stage(
-    folder: Path,
+    where: str | Path,
     out: Path | None = None,
     *,
     changes: Sequence[str] = (),
     progress: Progress = lambda done, total, message: None,
 ) -> Path:
-    """Everything in the folder → ``report.html`` (or ``out``); with ``changes`` (of the link, say)
-    it is benchmarked anew first."""
-    if changes:
-        bench_stage(folder, progress, changes=changes)
-    return write_report(folder, config_of(folder), out)
+    """Everything in a results folder → its ``report.html`` (or ``out``), of a shipped table →
+    ``out``, or ``report.html`` here; with ``changes`` (of the link, say) it is benchmarked anew
+    first."""
+    folder = Path(where)
+    target = out or (folder / "report.html" if folder.is_dir() else Path("report.html"))
+    return write_report(_found(where, changes, progress), target)
 
 
 def compare_stage(
-    folders: Sequence[Path],
+    places: Sequence[str | Path],
     out: Path,
     *,
     changes: Sequence[str] = (),
     progress: Progress = lambda done, total, message: None,
 ) -> Path:
-    """Several results folders → one page that lays them side by side, each benchmarked anew
-    first where there are ``changes``."""
-    if changes:
-        for folder in folders:
-            bench_stage(folder, progress, changes=changes)
-    return write_comparison({str(f): Results.read(f, config_of(f)) for f in folders}, out)
+    """Several results folders or shipped tables → one page that lays them side by side, each
+    benchmarked anew first where there are ``changes``."""
+    found = {str(place): _found(place, changes, progress) for place in places}
+    return write_comparison(found, out)
+
+
+def _found(where: str | Path, changes: Sequence[str], progress: Progress) -> Results:
+    if changes and Path(where).is_dir():
+        bench_stage(Path(where), progress, changes=changes)
+        return Results.find(where)
+    return Results.find(where, changes)

@@ -15,6 +15,7 @@ ENDEDGE = Path(sys.executable).with_name("endedge")
 TINY = [
     "seeds=[0]",
     "uplink.frames=[8,12,16]",
+    "held_back.least=2",
     "downlink.budgets_bytes=[60000,200000]",
     "data.pool_frames=16",
     "data.eval_frames=12",

@@ -164,9 +164,9 @@ class Curves:
     def _summary(self) -> dict[str, object]:
         return {
             "chosen": f"{self.joint.kind}",
-            "held-out error": f"{self.chosen.held_out:.4f} mAP (monotone fit: "
-            f"{self.reference_held_out:.4f})",
-            "before any update": f"{self.m0:.3f} mAP",
+            "held-out error": f"{100 * self.chosen.held_out:.2f} points of mAP (monotone "
+            f"fit: {100 * self.reference_held_out:.2f})",
+            "before any update": f"{100 * self.m0:.1f} % mAP",
             "uploads": f"{self.upload_range.low:,.0f} to {self.upload_range.high:,.0f} B",
             "updates": f"{self.update_range.low:,.0f} to {self.update_range.high:,.0f} B",
             "replicates": len(self.replicates),

@@ -161,7 +161,8 @@ class Surface:
             f"x {len(set(self.seed))} seeds",
             "uploads": f"{self.upload_bytes.min():,.0f} to {self.upload_bytes.max():,.0f} B",
             "updates": f"{self.update_bytes.min():,.0f} to {self.update_bytes.max():,.0f} B",
-            "mAP": f"{self.map.min():.3f} to {self.map.max():.3f}, before {self.m0.mean():.3f}",
+            "mAP": f"{100 * self.map.min():.1f} to {100 * self.map.max():.1f} %, "
+            f"before {100 * self.m0.mean():.1f} %",
         }
 
     def __repr__(self) -> str:

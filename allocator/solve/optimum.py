@@ -132,13 +132,14 @@ class Allocation:
         package = self.update
         model = f": {package.bits:.1f} bits, {package.prune:.0%} pruned" if package else ""
         before = self.curves.m0
+        accuracy = f"{100 * self.predicted_map:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
         lines = [
             f"regime      {self.regime}" + (f" ({self.reason})" if self.reason else ""),
             f"uplink      {self.uplink_hz:,.0f} Hz ({share:.0%} of what is used)",
             f"            {self.upload_bytes:,.0f} B: {sent}",
             f"downlink    {self.downlink_hz:,.0f} Hz",
             f"            {self.update_bytes:,.0f} B{model}",
-            f"mAP         {self.predicted_map:.3f} [{low:.3f}, {high:.3f}] from {before:.3f}",
+            f"mAP         {accuracy} from {100 * before:.1f} %",
         ]
         if self.extrapolates:
             lines.append("warning     outside the measured bytes: the curves extrapolate")

@@ -90,9 +90,9 @@ async def serve_metrics(port: int, text: Callable[[], str]) -> asyncio.Server:
 
 def line(row: DeviceRow) -> str:
     """One device in one line, without what a terminal would obey."""
-    score = "-" if row.map50_95 is None else f"{row.map50_95:.3f}"
+    score = "-" if row.map50_95 is None else f"{100 * row.map50_95:.1f} %"
     return printable(
-        f"{row.device_id}: {row.doing}, round {row.applied_round}, missed {row.missed} mAP {score}"
+        f"{row.device_id}: {row.doing}, round {row.applied_round}, missed {row.missed}, mAP {score}"
     )
 
 
@@ -109,7 +109,7 @@ def table(rows: Sequence[DeviceRow], title: str) -> Table:
         "compute s",
         "round",
         "missed",
-        "mAP",
+        "mAP (%)",
         "doing",
     ):
         grid.add_column(heading, justify="left" if heading in ("device", "doing") else "right")
@@ -124,7 +124,7 @@ def table(rows: Sequence[DeviceRow], title: str) -> Table:
             f"{row.compute_s:.1f}",
             str(row.applied_round),
             str(row.missed),
-            "-" if row.map50_95 is None else f"{row.map50_95:.3f}",
+            "-" if row.map50_95 is None else f"{100 * row.map50_95:.1f}",
             Text(printable(row.doing)),
         )
     return grid

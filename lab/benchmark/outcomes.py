@@ -158,7 +158,7 @@ class Benchmark:
     def _summary(self) -> dict[str, str]:
         means = 100 * self.judged.mean(axis=(1, 2)), 100 * self.regret.mean(axis=(1, 2))
         return {
-            self.policies[k]: f"{means[0][k]:.2f} mAP, {means[1][k]:.2f} points of regret"
+            self.policies[k]: f"{means[0][k]:.2f} % mAP, {means[1][k]:.2f} points of regret"
             for k in self.by_regret()
         }
 

@@ -164,7 +164,7 @@ def summary(path: Path) -> str:
                 score,
             )
         )
-    header = ("policy", "mAP", "regret", "", f"{FITTED} leads by", "ahead/even/behind")
+    header = ("policy", "mAP (%)", "regret", "", f"{FITTED} leads by", "ahead/even/behind")
     what = spread(bench.regret[0].mean(axis=0)).what
     return (
         f"{headroom(bench)}\n{_table(header, rows)}\n"

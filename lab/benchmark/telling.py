@@ -61,7 +61,7 @@ def as_text(score: Score, names: Sequence[str] = (), every: bool = False) -> str
         f"  by the curves, unrounded: {100 * score.unrounded:.2f} points over one share for all",
         "",
     ]
-    heads = ["bandwidth (Hz)", "oracle mAP", "headroom", "by other seeds", ""]
+    heads = ["bandwidth (Hz)", "oracle mAP (%)", "headroom", "by other seeds", ""]
     best = score.policies.index(ORACLE)
     rows = [
         [
@@ -88,7 +88,7 @@ def as_text(score: Score, names: Sequence[str] = (), every: bool = False) -> str
                 ]
                 for k, hz in enumerate(score.bandwidth_hz)
             ]
-            heads = [name, "mAP", "regret", "over equal", ""]
+            heads = [name, "mAP (%)", "regret", "over equal", ""]
             lines += ["", plain_table(heads, rows)]
     return "\n".join(lines)
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from endedge.lab.cli import exporting, importing, predicting, timing
+from endedge.lab.cli import exporting, importing, plotting, predicting, timing, watching
 from endedge.lab.cli.numbers import PORT, SEED, SIDE, share, whole
 
 __all__ = ["Action", "build_parser", "meant"]
@@ -109,6 +109,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     )
     sub.add_argument("dir", help="results folder")
     sub.add_argument("--json", action="store_true", help="print JSON")
+    watching.declare(verb)
     sub = verb(
         "loop",
         "closed-loop rounds over a drifting stream, policies side by side; resumes",
@@ -157,28 +158,26 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
 
     sub = verb(
         "report",
-        "write report.html of a results folder, or compare several",
+        "write report.html of a results folder or shipped table, or compare several",
         "endedge report runs/demo runs/other -o compare.html\n"
-        "  endedge report runs/demo link.schedule=sequential link.edge_s=20",
+        "  endedge report runs/demo link.schedule=sequential link.edge_s=20\n"
+        "  endedge report coco-infrared -o infrared.html",
     )
     sub.add_argument(
         "dirs",
         nargs="+",
-        metavar="DIR|key=value",
-        help="results folders, the first is named A; key=value of link, benchmark or scenarios: "
-        "benchmarked anew with that first, as bench does",
+        metavar="DIR|NAME|key=value",
+        help="results folders or shipped tables, the first is named A; key=value of link, "
+        "benchmark or scenarios: benchmarked anew with that first, as bench does",
     )
     sub.add_argument(
         "-o",
         "--output",
         metavar="FILE",
-        help="(default: report.html in DIR; of several folders compare.html here)",
+        help="(default: report.html in DIR, of a table here; of several compare.html here)",
     )
 
-    sub = verb("plot", "a publication figure", "endedge plot runs/demo --what share -o f.pdf")
-    sub.add_argument("dir", help="results folder")
-    sub.add_argument("--what", required=True, help="surface, curves, share, policies, regret")
-    sub.add_argument("-o", "--output", required=True, metavar="FILE", help=".pdf, .svg, .png, .tex")
+    plotting.declare(verb)
 
     sub = verb(
         "allocate",
@@ -203,12 +202,16 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
 
     sub = verb(
         "pack",
-        "code a checkpoint into at most so many bytes",
+        "code a checkpoint within a byte budget",
         "endedge pack yolov8n.pt --budget 1.1MB -o update.eeu\n"
-        "  endedge pack yolov8n.pt --budget 0.7MB --frames DIR --aware 100 -o update.eeu",
+        "  endedge pack yolov8n.pt --budget 0.7MB --frames DIR --aware 100 -o update.eeu\n"
+        "  endedge pack yolov8n.pt --params 1.5M -o update.eeu",
     )
     sub.add_argument("checkpoint", help=".pt or .safetensors detector")
-    sub.add_argument("--budget", required=True, help="bytes, e.g. 1100000 or 1.1MB")
+    sub.add_argument("--budget", help="bytes, e.g. 1100000 or 1.1MB")
+    sub.add_argument(
+        "--params", help="numbers sent that are not zero, e.g. 1.5M; of a delta, that change"
+    )
     sub.add_argument("-o", "--output", required=True, metavar="FILE.eeu")
     sub.add_argument("--base", help="what the device holds: allows a delta")
     sub.add_argument("--frames", metavar="DIR", help="unlabelled frames to calibrate on")

@@ -117,7 +117,7 @@ def _tested() -> Check:
 
 
 def self_test() -> dict[str, float]:
-    """A whole round in small: frames, four training steps of the shipped student, packing to
+    """A miniature end-to-end round: frames, four training steps of the shipped student, packing to
     60 kB, decoding, mAP of what was decoded. Returns seconds by step; raises what breaks."""
     from endedge.data.frames import stack_frames
     from endedge.data.generated import generate

@@ -49,6 +49,7 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
 def export_file(a: argparse.Namespace) -> None:
     """``endedge export``."""
     one_thread()
+    from endedge.distill.adapter import kind_of
     from endedge.end.export import agreement, export, suffix_of
 
     model = one_held(a.model, a.base)
@@ -67,7 +68,9 @@ def export_file(a: argparse.Namespace) -> None:
         calibrate=view.frames.images[:300] if a.int8 else None,
     )
     if not a.json:
-        print(f"{out}: {found}" + ("" if a.frames or a.annotations else f" ({view.what})"))
+        within = "" if (kind := kind_of(model)) == "none" else f"; input adapter within: {kind}"
+        where = "" if a.frames or a.annotations else f" ({view.what})"
+        print(f"{out}: {found}{where}{within}")
         return
     files = [out] if out.is_file() else [p for p in out.rglob("*") if p.is_file()]
     show(
@@ -76,6 +79,7 @@ def export_file(a: argparse.Namespace) -> None:
             "format": a.format,
             "bytes": sum(p.stat().st_size for p in files),
             "imgsz": a.imgsz,
+            "adapter": kind_of(model),
             **vars(found),
         },
         True,

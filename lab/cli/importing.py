@@ -62,7 +62,7 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
         "--near",
         type=whole(0, 256),
         default=4,
-        help="look-alikes differ in so many bits of 256 (default 4)",
+        help="look-alikes differ in at most this many bits of 256 (default 4)",
     )
     sub.add_argument("--seed", type=SEED, default=0, help="of the split (default 0)")
     sub.add_argument("--link", action="store_true", help="link to the pictures, do not copy")

@@ -18,7 +18,7 @@ from typing import Any
 from endedge.data.errors import BadInput, Unfinished
 from endedge.data.storage import at_home
 from endedge.data.units import parse_quantity
-from endedge.lab.cli import exporting, importing, predicting, timing
+from endedge.lab.cli import exporting, importing, plotting, predicting, timing, watching
 from endedge.lab.cli import package as tools
 from endedge.lab.cli.arguments import Action, build_parser
 from endedge.lab.cli.logs import log_to_stderr
@@ -180,24 +180,18 @@ def _report(a: argparse.Namespace) -> None:
 
     out = Path(a.output) if a.output else None
     changes = [word for word in a.dirs if "=" in word and not Path(word).is_dir()]
-    folders = [Path(word) for word in a.dirs if word not in changes]
-    if not folders:
-        raise BadInput("name a results folder to report on")
+    places = [word for word in a.dirs if word not in changes]
+    if not places:
+        raise BadInput("name a results folder or a shipped table to report on")
     with _progress() as progress:
         made = (
-            pipeline.report_stage(folders[0], out, changes=changes, progress=progress)
-            if len(folders) == 1
+            pipeline.report_stage(places[0], out, changes=changes, progress=progress)
+            if len(places) == 1
             else pipeline.compare_stage(
-                folders, out or Path("compare.html"), changes=changes, progress=progress
+                places, out or Path("compare.html"), changes=changes, progress=progress
             )
         )
     print(f"report: {made}")
-
-
-def _plot(a: argparse.Namespace) -> None:
-    from endedge.lab.report.paper_figures import plot
-
-    print(plot(Path(a.dir), a.what, Path(a.output)))
 
 
 def _allocate(a: argparse.Namespace) -> None:
@@ -326,7 +320,9 @@ def _device(a: argparse.Namespace) -> None:
     bundle = Path(a.bundle) if a.bundle else None
 
     def say(outcome: Outcome) -> None:
-        shown = f"mAP {outcome.map50_95:.3f}" if outcome.status == "applied" else outcome.reason
+        shown = (
+            f"mAP {100 * outcome.map50_95:.1f} %" if outcome.status == "applied" else outcome.reason
+        )
         print(
             f"round {outcome.round_index}: {outcome.status} after {outcome.seconds:.1f} s, {shown}",
             flush=True,
@@ -366,10 +362,11 @@ _ACTIONS: dict[str, Action] = {
     "measure": _measure,
     "loop": _loop,
     "status": _status,
+    "watch": watching.watch_source,
     "fit": _fit,
     "bench": _bench,
     "report": _report,
-    "plot": _plot,
+    "plot": plotting.draw_figures,
     "allocate": _allocate,
     "pack": tools.pack_file,
     "inspect": tools.inspect_file,

@@ -53,8 +53,9 @@ def play(player: Player, say: Callable[[str], None]) -> list[Row]:
         rows += node.record["rows"]
         standings = [Standing.read(noted) for noted in node.record["standings"]]
         _forget(player.store, before, standings)
-        mean = np.mean([r["map"] for r in node.record["rows"]])
-        say(f"{player.name}, seed {player.seed}, round {k}/{player.loop.rounds}: mAP {mean:.3f}")
+        mean = 100 * np.mean([r["map"] for r in node.record["rows"]])
+        of = f"{player.name}, seed {player.seed}, round {k}/{player.loop.rounds}"
+        say(f"{of}: mAP {mean:.1f} %")
     return rows
 
 
@@ -89,6 +90,7 @@ def one_round(
             base=player.answer(standing.acknowledged),
             certain=standing.certain,
             past=player.answers(standing.past),
+            kept=player.answers(standing.kept),
         )
         after[i] = standing.with_answer(answer.key, player.world.config.edge.memory_rounds)
         row |= {

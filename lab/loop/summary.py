@@ -15,7 +15,7 @@ from endedge.data.storage import write_atomic
 from endedge.lab.benchmark.outcomes import spread
 from endedge.lab.config import Config, loop_of
 from endedge.lab.loop.loop import run
-from endedge.lab.report.paper_figures import drawn
+from endedge.lab.report.plotting import drawn
 from endedge.lab.report.style import (
     BLACK,
     BLUE,
@@ -234,7 +234,7 @@ def _csv(rows: Sequence[Row]) -> str:
 
 
 def _table(summary: Sequence[Row]) -> str:
-    heads = ("policy", "mAP", "last", "return", "up MB", "down MB", "updates", "edge s")
+    heads = ("policy", "mAP %", "last %", "return", "up MB", "down MB", "updates", "edge s")
     lines = ["{:22} {:>6} {:>6} {:>7} {:>7} {:>8} {:>9} {:>7}".format(*heads)]
     for s in summary:
         updates = f"{s['applied']}/{s['rounds']}"

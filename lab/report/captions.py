@@ -14,17 +14,23 @@ import numpy as np
 
 from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.benchmark.outcomes import HINDSIGHT, STATIC, Floats, Spread, spread
+from endedge.lab.benchmark.ranking import clear
 from endedge.lab.report.results import Results, Step
+from endedge.lab.report.tabular import decimal
 
 __all__ = [
     "Headline",
+    "changes",
+    "classes",
     "contour",
     "costs",
+    "counted",
     "data_curve",
     "examples",
     "families",
     "headline",
     "headroom",
+    "latency",
     "model_curve",
     "percent",
     "points",
@@ -60,8 +66,12 @@ def percent(accuracy: float) -> str:
 
 def points(difference: float) -> str:
     """A difference of mAP with its sign: ``+1.9 points``."""
-    text = f"{100 * difference:+.1f}".replace("-", "−")
-    return f"{'0.0' if text in ('+0.0', '−0.0') else text}\u00a0points"
+    return f"{decimal(100 * difference, 1, signed=True)}\u00a0points"
+
+
+def counted(n: int, what: str) -> str:
+    """``1 seed``, ``2 seeds``."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def share_of(part: float) -> str:
@@ -71,7 +81,8 @@ def share_of(part: float) -> str:
 
 @dataclass(frozen=True)
 class Headline:
-    """The answer at one bandwidth: the middle one at which an update can be sent.
+    """The answer at one bandwidth: where the difference from the equal split is largest and clear,
+    else the middle one at which an update can be sent; ``why`` says which.
 
     All of it is of one decision, the fitted allocator's as it was executed: the bytes, what the
     curves ``predicted`` of them, and what was measured (``fitted``), in the judged quantity.
@@ -89,6 +100,7 @@ class Headline:
     over_sweep: Spread
     update_gain: Spread  # fitted, against no update
     headroom: Contrast
+    why: str
 
     @property
     def rounded(self) -> bool:
@@ -120,10 +132,11 @@ def headline(results: Results) -> Headline | None:
     fitting = np.flatnonzero(bench.updates)
     if len(fitting) == 0:
         return None
-    at = int(fitting[len(fitting) // 2])
-    bandwidth = float(bench.bandwidth_hz[at])
     row = bench.of("fitted")
     fitted, equal = bench.judged[row], bench.judged[bench.of("equal")]
+    at, why = _telling(fitted[fitting] - equal[fitting])
+    at = int(fitting[at])
+    bandwidth = float(bench.bandwidth_hz[at])
     before = bench.judged[bench.of("no-update")]
     return Headline(
         bandwidth_hz=bandwidth,
@@ -139,6 +152,23 @@ def headline(results: Results) -> Headline | None:
         over_sweep=spread((fitted - equal)[fitting].mean(axis=0)),
         update_gain=spread(fitted[at] - before[at]),
         headroom=Contrast.of(bench.headroom[fitting].mean(axis=0)),
+        why=why,
+    )
+
+
+def _telling(gains: Floats) -> tuple[int, str]:
+    """Of differences (bandwidths, seeds) the row that says most, and why it was taken."""
+    each = [spread(row) for row in gains]
+    sure = [k for k, gain in enumerate(each) if clear(gain)]
+    if not sure:
+        return len(each) // 2, (
+            "This is the middle of the bandwidths at which an update can be sent: at none does "
+            "the difference from the equal split stand out of the noise."
+        )
+    best = max(sure, key=lambda k: abs(float(each[k].mean)))
+    return best, (
+        "Of the bandwidths of the sweep this is the one at which the difference from the equal "
+        "split is largest and clear; the mean over the sweep stands beside it."
     )
 
 
@@ -155,7 +185,7 @@ def headroom(results: Results) -> str:
     ]
     said = f"{over.text}\u00a0points over the bandwidths at which an update can be sent"
     if not at:
-        none = all(c.standing == "nothing to gain" for c in found)
+        none = all(c.standing == "nothing to gain" for c in (*found, over))
         what = "Nothing to gain here" if none else "Nothing to gain that can be claimed"
         return f"{what} over a split fixed in advance ({said})"
     return f"There is something to win at {', '.join(at)}: {said}"
@@ -312,7 +342,7 @@ def costs(results: Results) -> str:
     if not found:
         return "No update is sent, so nothing is paid and nothing gained"
     c = found[len(found) // 2]
-    a_day = 86400 / results.config.link.period_s
+    a_day = 86400 / results.channel.period_s
     both = quantity((c.upload_bytes + c.update_bytes) * a_day, "B")
     return (
         f"At {quantity(c.bandwidth_hz, 'Hz')} a day takes {both} of traffic and brings "
@@ -358,4 +388,40 @@ def rounds(results: Results) -> str:
     teacher = float(last.teacher.mean())
     return (
         text if math.isnan(teacher) else f"{text}; the adapted teacher reaches {percent(teacher)}"
+    )
+
+
+def classes(results: Results) -> str:
+    """How many classes gain and lose, and which most."""
+    found = results.classes
+    if not found:
+        return ""
+    best, worst = found[0], found[-1]
+    better = sum(float(c.change.mean) > 5e-4 for c in found)
+    worse = sum(float(c.change.mean) < -5e-4 for c in found)
+    text = f"{better} of {len(found)} classes gain, {worse} lose"
+    if better:
+        text += f"; most {best.name} ({points(float(best.change.mean))})"
+    if worse:
+        text += f"; {worst.name} loses most ({points(float(worst.change.mean))})"
+    return text
+
+
+def latency(results: Results) -> str:
+    """The fastest engine."""
+    if not results.latencies:
+        return ""
+    fastest = min(results.latencies, key=lambda r: r.latency_s)
+    return f"{fastest.runtime} is the fastest engine: {1 / fastest.latency_s:.1f} frames/s"
+
+
+def changes(seen: Mapping[str, Any]) -> str:
+    """How many objects and false alarms the update adds and takes away."""
+    total = {
+        kind: sum(int(c[kind]) for c in seen.get("counts", ()))
+        for kind in ("gained", "lost", "alarm", "calmed")
+    }
+    return (
+        f"The update finds {counted(total['gained'], 'object')} more and loses {total['lost']}; "
+        f"{counted(total['alarm'], 'false alarm')} are new, {total['calmed']} are gone"
     )

@@ -15,12 +15,12 @@ from endedge.allocator.display import Axis, cells_along
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
 from endedge.lab.benchmark.outcomes import Spread, spread
-from endedge.lab.report.captions import headline, percent, points, quantity, share_of
-from endedge.lab.report.page import card, figure, shell
+from endedge.lab.report.captions import counted, headline, percent, points, quantity, share_of
+from endedge.lab.report.page import shell
 from endedge.lab.report.page_figures import Figure, laid_out, linear_axis, log_axis, numbers, shaded
 from endedge.lab.report.results import Results
 from endedge.lab.report.style import BANDWIDTH, FAMILIES, MAP, SHARE, UPDATE, UPLOAD, Style
-from endedge.lab.report.tables import table, text
+from endedge.lab.report.tabular import Column, Table, decimal
 
 __all__ = ["comparison", "write_comparison"]
 
@@ -66,45 +66,48 @@ def comparison(results: Mapping[str, Results]) -> str:
         "data-curve": _curves(runs, "data"),
         "model-curve": _curves(runs, "model"),
     }
-    over = ", ".join(dict.fromkeys(spread(run.results.benchmark.judged[0]).what for run in runs))
-    main = [
-        figure(
-            "returns",
-            _widest(runs),
-            "mAP (over the period, where that is judged) when the fitted allocator's "
-            f"split was carried out. Bands: {over}. Dashed: before any update.",
-        ),
-        figure(
-            "share",
-            _share_takeaway(runs),
-            "The uplink's share of the bandwidth in the fitted "
-            "allocator's answers (rows of allocation.csv).",
-        ),
-        "<div class=two>",
-        figure(
-            "data-curve",
-            _gain_takeaway(runs),
-            "Accuracy against uploaded bytes at the largest "
-            "package: the chosen fit, its 90 % interval, each cell a point.",
-        ),
-        figure(
-            "model-curve",
-            _size_takeaway(runs),
-            "Accuracy against package bytes at the largest upload, likewise.",
-        ),
-        "</div>",
-        card("In numbers", _numbers_table(runs)),
-        card("Mean regret to each run's own oracle (points)", _policies_table(runs)),
-        card(*_differences(runs)),
-    ]
-    title = f"<h1>{text(_best(runs))}</h1><p class=lead>{text(_caution(runs))}</p>"
     return shell(
+        "compare.html",
         " · ".join(run.name for run in runs),
         " · ".join(run.label for run in runs),
-        title,
-        "\n".join(main),
         {"figures": figures},
+        sections=_SECTIONS,
+        headline=_best(runs),
+        lead=_caution(runs),
+        over=", ".join(dict.fromkeys(spread(run.results.benchmark.judged[0]).what for run in runs)),
+        says={
+            "returns": _widest(runs),
+            "share": _share_takeaway(runs),
+            "data": _gain_takeaway(runs),
+            "model": _size_takeaway(runs),
+        },
+        data={name: _drawn(name, figure) for name, figure in figures.items()},
+        numbers=_numbers_table(runs),
+        regrets=_policies_table(runs),
+        differences=_differences(runs),
     )
+
+
+_SECTIONS = {
+    "bandwidth": "What bandwidth buys",
+    "curves": "The two curves",
+    "numbers": "In numbers",
+    "asked": "What was asked for",
+}
+
+
+def _drawn(name: str, figure: Figure) -> Table:
+    """The lines and points of a figure, one row each; mAP and shares in %."""
+    rows = [
+        (html.unescape(trace["name"]), float(x), float(y))
+        for trace in figure["data"]
+        if "name" in trace
+        for x, y in zip(trace["x"], trace["y"], strict=True)
+        if y is not None
+    ]
+    x = "bandwidth_hz" if name in ("returns", "share") else "bytes"
+    y = "uplink_share_percent" if name == "share" else "map_percent"
+    return Table(name, (Column("run", "run"), Column("x", x), Column("y", y)), rows)
 
 
 def _fitted(run: _Run) -> Spread:
@@ -181,13 +184,40 @@ def _curves(runs: Sequence[_Run], axis: Axis) -> Figure:
     return {"data": traces, "layout": laid_out(log_axis(label), linear_axis(MAP))}
 
 
-def _common(runs: Sequence[_Run]) -> float | None:
-    """A bandwidth (Hz) in the middle of those at which every run sends updates."""
+def _common(runs: Sequence[_Run]) -> tuple[float, float] | None:
+    """The bandwidths (Hz, from and to) at which every run sends updates."""
     sending = [[s.bandwidth_hz for s in run.results.sending] for run in runs]
     if not all(sending):
         return None
     low, high = max(s[0] for s in sending), min(s[-1] for s in sending)
-    return float(np.sqrt(low * high)) if low <= high else None
+    return (low, high) if low <= high else None
+
+
+def _telling(runs: Sequence[_Run]) -> float | None:
+    """Of those the bandwidth at which the runs differ most and clearly, else the middle one."""
+    common = _common(runs)
+    if common is None:
+        return None
+    sweep = np.geomspace(*common, 200)
+    apart, sure = _apart(runs, sweep)
+    if not sure.any():
+        return float(np.sqrt(common[0] * common[1]))
+    return float(sweep[int(np.where(sure, apart, -np.inf).argmax())])
+
+
+def _apart(runs: Sequence[_Run], sweep: Any) -> tuple[Any, Any]:
+    """At each bandwidth: best less worst run (points), and whether their bands are apart."""
+    logs = np.log(sweep)
+    means, lows, highs = [], [], []
+    for run in runs:
+        seen, known = _fitted(run), np.log(run.results.benchmark.bandwidth_hz)
+        means.append(np.interp(logs, known, seen.mean))
+        lows.append(np.interp(logs, known, seen.low))
+        highs.append(np.interp(logs, known, seen.high))
+    mean, low, high = np.array(means), np.array(lows), np.array(highs)
+    best, worst = mean.argmax(axis=0), mean.argmin(axis=0)
+    at = np.arange(len(sweep))
+    return np.ptp(mean, axis=0), low[best, at] > high[worst, at]  # one seed: NaN, never sure
 
 
 def _at(run: _Run, bandwidth_hz: float) -> float:
@@ -198,7 +228,7 @@ def _at(run: _Run, bandwidth_hz: float) -> float:
 
 
 def _best(runs: Sequence[_Run]) -> str:
-    at = _common(runs)
+    at = _telling(runs)
     if at is None:
         return "At no bandwidth do all of them send updates"
     said = ", ".join(f"{run.label} {percent(_at(run, at))}" for run in runs)
@@ -214,32 +244,41 @@ def _widest(runs: Sequence[_Run]) -> str:
     if low > high:
         return "The sweeps of bandwidths do not overlap"
     sweep = np.geomspace(low, high, 200)
-    measured = np.array([[_at(run, float(b)) for b in sweep] for run in runs])
-    apart = np.ptp(measured, axis=0)
+    apart, sure = _apart(runs, sweep)
     at = int(apart.argmax())
-    best = runs[int(measured[:, at].argmax())]
-    if apart[at] < 5e-4:
+    if apart[at] < 0.05:
         return "The runs agree at every bandwidth"
-    gap = points(float(apart[at])).removeprefix("+")
-    return f"They differ most at {quantity(sweep[at], 'Hz')}: {gap}, {best.label} ahead"
+    best = max(runs, key=lambda run: _at(run, float(sweep[at])))
+    gap = points(float(apart[at]) / 100).removeprefix("+")
+    says = f"{best.label} ahead" if sure[at] else "within the bands"
+    return f"They differ most at {quantity(sweep[at], 'Hz')}: {gap}, {says}"
 
 
 def _caution(runs: Sequence[_Run]) -> str:
-    frames = {run.results.config.data.model_dump_json() for run in runs}
+    same = "The bandwidth is that at which their bands are furthest apart, else the middle one. "
+    same = same if _common(runs) else ""
+    frames = {_frames(run.results) for run in runs}
     if len(frames) > 1:
-        return (
+        return same + (
             "The runs do not evaluate on the same frames (their data sections differ), so a "
             "difference of mAP is also one of frames."
         )
     seeds = min(len(run.results.benchmark.seeds) for run in runs)
-    return (
-        f"The same frames. With {seeds} seed{'s' * (seeds > 1)} in the smallest run, differences "
+    return same + (
+        f"The same frames. With {counted(seeds, 'seed')} in the smallest run, differences "
         "within the bands are noise."
     )
 
 
+def _frames(results: Results) -> str:
+    """What was evaluated on, as far as the results know."""
+    if results.config is not None:
+        return results.config.data.model_dump_json()
+    return str(results.about.get("evaluated_on", results.name))
+
+
 def _share_takeaway(runs: Sequence[_Run]) -> str:
-    at = _common(runs)
+    at = _telling(runs)
     if at is None:
         return "At no bandwidth do all of them split the link"
     said = [f"{run.label} {share_of(run.results.split_at(at).uplink_share)}" for run in runs]
@@ -262,54 +301,63 @@ def _size_takeaway(runs: Sequence[_Run]) -> str:
     return f"90\u00a0% of the gain needs a package of {', '.join(said)}"
 
 
-def _numbers_table(runs: Sequence[_Run]) -> str:
+def _numbers_table(runs: Sequence[_Run]) -> Table:
     rows = []
     for run in runs:
         results, found = run.results, headline(run.results)
         bench, cells = results.benchmark, results.surface.points()
         best = int(np.argmax(cells.map))
-        regret = 100 * float(bench.regret[bench.of("fitted")].mean())
         rows.append(
             (
                 run.label,
-                percent(results.curves.m0),
-                percent(float(cells.map[best])),
-                f"{int(cells.frames[best]):,} frames, {quantity(cells.update_bytes[best], 'B')}",
-                f"{regret:.2f}",
-                "–" if found is None else points(float(found.over_sweep.mean)),
-                f"{len(results.surface)} / {len(bench.seeds)}",
+                results.curves.m0,
+                float(cells.map[best]),
+                int(cells.frames[best]),
+                float(cells.update_bytes[best]),
+                float(bench.regret[bench.of("fitted")].mean()),
+                np.nan if found is None else float(found.over_sweep.mean),
+                len(results.surface),
+                len(bench.seeds),
             )
         )
-    header = (
-        "run",
-        "before (mAP %)",
-        "best (mAP %)",
-        "with",
-        "regret (points)",
-        "over equal split",
-        "cells / seeds",
+    return Table(
+        "runs",
+        (
+            Column("run", "run"),
+            Column("before (mAP %)", "m0", percent),
+            Column("best (mAP %)", "best_map", percent),
+            Column("with frames", "frames", lambda n: f"{n:,}"),
+            Column("and a package of", "update_bytes", lambda v: quantity(v, "B")),
+            Column("regret (points)", "regret_map", _fine),
+            Column("over equal split", "over_equal_map", points),
+            Column("cells", "cells"),
+            Column("seeds", "seeds"),
+        ),
+        rows,
+        note="Regret and the lead over the equal split are means over each run's own sweep.",
     )
-    note = "Regret and the lead over the equal split are means over each run's own sweep."
-    return table(header, rows, note=note)
 
 
-def _policies_table(runs: Sequence[_Run]) -> str:
+def _fine(value: float) -> str:
+    return decimal(100 * value, 2)
+
+
+def _policies_table(runs: Sequence[_Run]) -> Table:
     by_run = [
-        {b.policies[k]: 100 * float(b.regret[k].mean()) for k in b.drawn}
+        {b.policies[k]: float(b.regret[k].mean()) for k in b.drawn}
         for b in (run.results.benchmark for run in runs)
     ]
     names = sorted(
         dict.fromkeys(name for one in by_run for name in one),
-        key=lambda name: min(float(one.get(name, np.inf)) for one in by_run),
+        key=lambda name: min(one.get(name, np.inf) for one in by_run),
     )
-    rows = [
-        (name, *(f"{one[name]:.2f}" if name in one else "–" for one in by_run)) for name in names
-    ]
-    return table(("policy", *(run.label for run in runs)), rows, names.index("fitted"))
+    columns = [Column(run.label, f"{run.label}: regret_map", _fine) for run in runs]
+    rows = [(name, *(one.get(name, np.nan) for one in by_run)) for name in names]
+    return Table("regrets", (Column("policy", "policy"), *columns), rows, names.index("fitted"))
 
 
-def _differences(runs: Sequence[_Run]) -> tuple[str, str]:
-    flat = [dict(_flat(run.results.config.model_dump(mode="json"))) for run in runs]
+def _differences(runs: Sequence[_Run]) -> tuple[str, Table | None]:
+    flat = [dict(_flat(_settings(run.results))) for run in runs]
     keys = [k for k in dict.fromkeys(k for one in flat for k in one) if k != "name"]
     rows = [
         (key, *values)
@@ -317,10 +365,16 @@ def _differences(runs: Sequence[_Run]) -> tuple[str, str]:
         if len(set(values := [str(one.get(key, "–")) for one in flat])) > 1
     ]
     if not rows:
-        same = "What differs then is code, machine, or how much was measured."
-        return "The configurations are the same", f"<p class=note>{same}</p>"
+        return "The configurations are the same", None
     title = f"{len(rows)} configuration key{'s differ' if len(rows) > 1 else ' differs'}"
-    return title, table(("key", *(run.label for run in runs)), rows)
+    columns = (Column("key", "key"), *(Column(run.label, run.label) for run in runs))
+    return title, Table("differences", columns, rows)
+
+
+def _settings(results: Results) -> dict[str, Any]:
+    if results.config is not None:
+        return results.config.model_dump(mode="json")
+    return {**results.about, "link": results.channel.model_dump(mode="json")}
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

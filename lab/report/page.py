@@ -1,16 +1,7 @@
-"""``report.html``: what a results folder says, on one page that needs no network.
-
-Everything that comes from files is escaped, and a content security policy lets nothing run
-but the page's own scripts, named by their hashes, and nothing be fetched at all.
-"""
+"""``report.html``: what a results folder says, on one page that needs no network."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import importlib.resources
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,86 +9,144 @@ from typing import Any
 
 import numpy as np
 import plotly.offline
+from markupsafe import Markup
 
 from endedge.allocator import Joint
 from endedge.data.storage import write_atomic
 from endedge.data.units import hz_for_bytes
 from endedge.lab.benchmark.outcomes import spread
-from endedge.lab.config import Config
 from endedge.lab.report import captions as findings
+from endedge.lab.report import examples as seen
+from endedge.lab.report import figure_tables, tables
 from endedge.lab.report import page_figures as figures
-from endedge.lab.report import tables
-from endedge.lab.report.captions import percent, points, quantity, share_of
-from endedge.lab.report.examples import gallery
+from endedge.lab.report.captions import counted, percent, points, quantity, share_of
+from endedge.lab.report.markup import asset, hash_of, json_for_script, render
 from endedge.lab.report.results import Results, judged_name
-from endedge.lab.report.tables import interval, text
+from endedge.lab.report.tables import interval
 
-__all__ = ["card", "figure", "page", "shell", "write_report"]
+__all__ = ["page", "shell", "write_report"]
 
 
-def write_report(folder: Path, config: Config, out: Path | None = None) -> Path:
-    """Write ``folder/report.html`` (or ``out``) from the files of a results folder; return its
-    path. Raises :class:`BadInput` naming the file that is missing or broken."""
-    target = out or folder / "report.html"
-    write_atomic(target, page(Results.read(folder, config)).encode())
+def write_report(results: Results, target: Path) -> Path:
+    """Write the page of ``results`` to ``target``; return that."""
+    write_atomic(target, page(results).encode())
     return target
 
 
 def page(results: Results) -> str:
     """The whole page."""
-    drawn, body = _sections(results)
-    control = _asset("control.html").replace("{{share}}", text(findings.share(results)))
+    drawn = _figures(results)
+    panels = [
+        (name, place, points(-results.benchmark.regret[k].mean()))
+        for name, place, k in _panels(results)
+    ]
+    bench, found = results.benchmark, results.examples
     return shell(
-        results.config.name,
+        "report.html",
+        results.name,
         _eyebrow(results),
-        _headline(results),
-        control + body,
         _contents(results, drawn),
-        _asset("solver.js") + _asset("control.js"),
+        asset("solver.js") + asset("control.js"),
+        sections=_SECTIONS,
+        headline=_headline(results),
+        share=findings.share(results),
+        note=results.curves.note or results.curves.falls,
+        says={
+            name: getattr(findings, name)(results)
+            for name in (
+                "surface",
+                "contour",
+                "data_curve",
+                "model_curve",
+                "families",
+                "returns",
+                "costs",
+                "policies",
+                "regret",
+                "rounds",
+            )
+        },
+        over_seeds=spread(bench.judged[0]).what,
+        judged=judged_name(results),
+        panels=panels,
+        data={name: make(results) for name, make in figure_tables.FIGURE_TABLES.items()},
+        families=tables.families(results),
+        costs=tables.costs(results) if results.costs else None,
+        regrets=tables.regrets(results),
+        standings=tables.standings(results),
+        studies=tables.studies(results),
+        rounds=tables.rounds(results),
+        classes=tables.classes(results) if results.classes else None,
+        class_says=findings.classes(results),
+        latencies=tables.latencies(results) if results.latencies else None,
+        latency_says=findings.latency(results),
+        examples=None if found is None else _examples(found),
+        facts=tables.facts(results),
+        config=None if results.config is None else results.config.to_yaml(),
+        table=results.name,
     )
 
 
 def shell(
-    name: str, eyebrow: str, headline: str, main: str, contents: Mapping[str, Any], more: str = ""
+    template: str,
+    name: str,
+    eyebrow: str,
+    contents: Mapping[str, Any],
+    more: str = "",
+    *,
+    live: bool = False,
+    **slots: Any,
 ) -> str:
-    """A page that draws ``contents["figures"]`` at the ids in ``main`` and needs no network.
+    """A page that draws ``contents["figures"]`` at the ids in it and needs no network.
 
-    ``headline`` and ``main`` are HTML; ``more`` is a script that runs after the figures.
+    Args:
+        template: a child of ``page.html``.
+        name: for the title.
+        eyebrow: the line above the headline.
+        contents: what the page's scripts work on, as JSON.
+        more: a script that runs after the figures.
+        live: whether it may ask the server that it comes from.
+        slots: what else the template asks for.
     """
-    scripts = {"plotly": plotly.offline.get_plotlyjs(), "page": _asset("page.js")}
-    named = [*scripts.values(), more] if more else [*scripts.values()]
-    slots = {
-        "title": text(f"{name} · endedge"),
-        "hashes": " ".join(_hash(script) for script in named),
-        "css": _asset("page.css"),
-        "eyebrow": text(eyebrow),
-        "headline": headline,
-        "main": main,
-        "contents": _json(contents),
-        "control": f"<script>{more}</script>" if more else "",
-        **scripts,
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], _asset("page.html"))
-
-
-def _asset(name: str) -> str:
-    return (importlib.resources.files("endedge.lab.report") / "assets" / name).read_text(
-        encoding="utf-8"
+    scripts = [Markup(plotly.offline.get_plotlyjs()), asset("page.js")]
+    scripts += [Markup(more)] if more else []
+    return render(
+        template,
+        title=f"{name} · endedge",
+        hashes=[hash_of(script) for script in scripts],
+        css=asset("page.css"),
+        eyebrow=eyebrow,
+        contents=json_for_script(contents),
+        scripts=scripts,
+        live=live,
+        **slots,
     )
 
 
-def _hash(script: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-
-
-def _json(content: Any) -> str:
-    """JSON that no text in it can end the script element with."""
-    written = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    return written.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+_SECTIONS = {
+    "split": "The split",
+    "measured": "The measured surface",
+    "curves": "The two curves",
+    "bandwidth": "What bandwidth buys",
+    "policies-executed": "Policies, executed",
+    "rounds": "The rounds behind it",
+    "classes": "Class by class",
+    "detections": "Detections gained and lost",
+    "latency": "Latency on the device",
+    "cost": "What it costs",
+    "provenance": "Where it comes from",
+}
 
 
 def _eyebrow(results: Results) -> str:
-    config, camera = results.config, results.config.data.camera
+    config = results.config
+    measured = (
+        f"{counted(len(results.surface), 'measured cell')}, "
+        f"{counted(len(results.benchmark.seeds), 'seed')}"
+    )
+    if config is None:
+        return f"{results.name} · {results.about.get('evaluated_on', '')} · {measured}"
+    camera = config.data.camera
     frames = "generated frames" if config.data.source == "generated" else "COCO-format frames"
     if camera.kind != "none":
         frames += f", {camera.kind} camera {camera.severity}"
@@ -105,19 +154,19 @@ def _eyebrow(results: Results) -> str:
         frames += f", pool labelled by {Path(config.weights.teacher).name}"
     if config.data.eval_labels != "truth":
         frames += ", EVALUATED ON THE TEACHER'S LABELS: agreement with it, not accuracy"
-    teacher, student = Path(config.weights.teacher).name, Path(config.weights.student).name
-    return (
-        f"{config.name} · {frames} · {teacher} teaches {student} · {len(results.surface)} measured "
-        f"cells, {len(results.benchmark.seeds)} seeds"
-    )
+    teacher = Path(config.weights.teacher).name
+    student = ", ".join(Path(s).name for s in config.weights.student)
+    return f"{config.name} · {frames} · {teacher} teaches {student} · {measured}"
 
 
-def _headline(results: Results) -> str:
+def _headline(results: Results) -> dict[str, Any]:
+    """The title, the sentences below it, and the tiles."""
     found = findings.headline(results)
     if found is None:
-        return "<h1>No measured round fits the link anywhere in the sweep of bandwidths.</h1>"
+        title = "No measured round fits the link anywhere in the sweep of bandwidths."
+        return {"title": title, "lead": "", "tiles": []}
     measured = percent(float(found.fitted.mean))
-    link, judged = results.config.link, judged_name(results)
+    link, judged = results.channel, judged_name(results)
     what = "send nothing"
     if found.upload_bytes > 0:
         up, down = (
@@ -140,14 +189,11 @@ def _headline(results: Results) -> str:
     if found.rounded:
         asked = [quantity(n, "B") for n in found.asked_bytes]
         lead += f"It was rounded down from {asked[0]} up and {asked[1]} down. "
-    lead += (
-        "This is the middle of the bandwidths at which an update can be sent. Brackets: "
-        f"{found.fitted.what}."
-    )
+    lead += f"{found.why} Brackets: {found.fitted.what}."
     if not found.headroom.claims:
         title = f"{findings.headroom(results)}. {title}"
         lead = lead.split(". ", 1)[1]
-    tiles = (
+    tiles = [
         (
             found.headroom.text,
             "points to win: oracle over the best split fixed in advance, ± paired error",
@@ -165,16 +211,23 @@ def _headline(results: Results) -> str:
             points(float(found.over_sweep.mean)),
             f"over the equal split, mean of the sweep {interval(found.over_sweep, signed=True)}",
         ),
-    )
-    shown = "".join(
-        f"<div class=tile><b>{text(a)}</b><span>{text(b)}</span></div>" for a, b in tiles
-    )
-    return f"<h1>{text(title)}</h1><p class=lead>{text(lead)}</p><div class=tiles>{shown}</div>"
+    ]
+    return {"title": title, "lead": lead, "tiles": tiles}
 
 
-def _sections(results: Results) -> tuple[dict[str, figures.Figure], str]:
-    """All figures by the id of their place, and the page's body below the control."""
-    drawn = {
+def _panels(results: Results) -> list[tuple[str, str, int]]:
+    """(policy, id of its place, row): the small multiples, least regret first."""
+    bench = results.benchmark
+    return [
+        (bench.policies[k], f"policy-{place}", k)
+        for place, k in enumerate(bench.by_regret())
+        if bench.policies[k] not in ("oracle", "no-update")
+    ]
+
+
+def _figures(results: Results) -> dict[str, figures.Figure]:
+    """All figures by the id of their place."""
+    return {
         "surface": figures.surface(results),
         "contour": figures.contour(results),
         "data-curve": figures.curve(results, "data"),
@@ -182,125 +235,30 @@ def _sections(results: Results) -> tuple[dict[str, figures.Figure], str]:
         "returns": figures.returns(results),
         "policies": figures.policies(results),
         "regret": figures.regret(results),
-    }
-    bench = results.benchmark
-    over_seeds, panels = spread(bench.judged[0]).what, []
-    for place, k in enumerate(bench.by_regret()):
-        name = bench.policies[k]
-        if name in ("oracle", "no-update"):
-            continue
-        drawn[f"policy-{place}"] = figures.policy(results, name)
-        panels.append(
-            f"<figure><h4>{text(name)} <span>{text(points(-bench.regret[k].mean()))}</span></h4>"
-            f'<div class=plot id="policy-{place}"></div></figure>'
-        )
-    body = [
-        "<h2>The measured surface</h2>",
-        f"<p class=lead>{text(results.curves.note or results.curves.falls)}</p>",
-        "<div class=two>",
-        figure(
-            "surface",
-            findings.surface(results),
-            "Measured operating points (red, mean ± standard error over seeds) on the fitted "
-            "surface. Both byte axes are logarithmic. Drag to turn.",
-        ),
-        figure(
-            "contour",
-            findings.contour(results),
-            "The same from above, with the best split at each bandwidth of the sweep. Points and "
-            "surface share one colour scale: a point that stands out is one that the fit misses.",
-        ),
-        "</div><h2>The two curves</h2><div class=two>",
-        figure(
-            "data-curve",
-            findings.data_curve(results),
-            "Accuracy against uploaded frames at the largest package, each seed a point. Lines: "
-            "the best fit of each family, the chosen in bold; band: all fits that held-out error "
-            "cannot tell apart.",
-        ),
-        figure(
-            "model-curve",
-            findings.model_curve(results),
-            "Accuracy against package bytes at the largest upload, each seed a point. Lines and "
-            "band as for the frames.",
-        ),
-        "</div>",
-        card(findings.families(results), tables.families(results)),
-        "<h2>What bandwidth buys</h2>",
-        figure(
-            "returns",
-            findings.returns(results),
-            "The fitted allocator's decisions as executed: what the curves predict of them, and "
-            f"what was measured ({over_seeds}); {judged_name(results)}.",
-        ),
-        card(findings.costs(results), tables.costs(results)),
-        "<h2>Policies, executed</h2>",
-        figure(
-            "policies",
-            findings.policies(results),
-            f"{judged_name(results)} measured when each policy's decision was carried out. "
-            f"Red band: {over_seeds} for the fitted allocator. Grey: the other policies, by name "
-            "under the pointer.",
-        ),
-        "<section class=card><figcaption><h3>Every policy against the oracle (dashed)</h3><p>",
-        f"{judged_name(results)} (%) against bandwidth (Hz). Bands: {text(over_seeds)}. Numbers: ",
-        "mean over the sweep, against the oracle.</p></figcaption>",
-        f"<div class=panels>{''.join(panels)}</div></section>",
-        figure(
-            "regret",
-            findings.regret(results),
-            "Points of mAP lost to the best measured operating point that fits, mean over seeds.",
-        ),
-        card("Regret over the whole sweep, least first", tables.regrets(results)),
-        card("Who wins where", tables.standings(results)),
-        *(card(title, table) for title, table in tables.studies(results)),
-        "<h2>The rounds behind it</h2>",
-        card(findings.rounds(results), tables.rounds(results)),
-        *_latencies(results),
-        *_examples(results),
-        "<h2>Where it comes from</h2>",
-        tables.provenance(results),
-    ]
-    return drawn, "\n".join(body)
+    } | {place: figures.policy(results, name) for name, place, _ in _panels(results)}
 
 
-def _latencies(results: Results) -> list[str]:
-    if not results.latencies:
-        return []
-    fastest = min(results.latencies, key=lambda r: r.latency_s)
-    title = f"{fastest.runtime} is the fastest engine: {1 / fastest.latency_s:.1f} frames/s"
-    return [card(title, tables.latencies(results))]
-
-
-def _examples(results: Results) -> list[str]:
-    seen = results.examples
-    if seen is None:
-        return []
+def _examples(found: Mapping[str, Any]) -> dict[str, Any]:
     what = (
-        f"Detections of {share_of(float(seen['score']))} and surer before and after the update of "
-        f"{seen.get('cell', 'the largest round')}, on evaluation frames as the device's camera "
+        f"Detections of {share_of(float(found['score']))} and surer before and after the update of "
+        f"{found.get('cell', 'the largest round')}, on evaluation frames as the device's camera "
         "sees them. Dashed: the objects. Blue: found (right class, IoU 0.5). Red: false. Chosen "
-        f"by rank of the change in F1 among {int(seen['of'])} frames, the worst one included."
+        f"by rank of the change in F1 among {int(found['of'])} frames, the worst one included."
     )
-    return [card(findings.examples(seen), f"<p class=note>{text(what)}</p>{gallery(seen)}")]
-
-
-def figure(place: str, title: str, what: str) -> str:
-    """The place of a figure with its takeaway and what it shows."""
-    return (
-        f"<figure class=card><figcaption><h3>{text(title)}</h3><p>{text(what)}</p></figcaption>"
-        f'<div class=plot id="{place}"></div></figure>'
-    )
-
-
-def card(title: str, content: str) -> str:
-    """A box with a title around HTML."""
-    return f"<section class=card><h3>{text(title)}</h3>{content}</section>"
+    browsable = bool(found.get("changes"))
+    return {
+        "says": findings.examples(found),
+        "what": what,
+        "gallery": seen.gallery(found),
+        "changes_say": findings.changes(found) if browsable else "",
+        "changes": seen.changes(found) if browsable else None,
+        "counts": seen.counts(found) if found.get("counts") else None,
+    }
 
 
 def _contents(results: Results, drawn: Mapping[str, figures.Figure]) -> dict[str, Any]:
     """What the page's script works on."""
-    curves, link = results.curves, results.config.link
+    curves, link = results.curves, results.channel
     sweep, found = results.benchmark.bandwidth_hz, findings.headline(results)
     middle = float(np.sqrt(sweep[0] * sweep[-1])) if found is None else found.bandwidth_hz
     return {

@@ -13,7 +13,7 @@ import numpy as np
 
 from endedge.allocator.display import Axis, cells_along, rivals
 from endedge.lab.benchmark.outcomes import Floats, Spread, spread
-from endedge.lab.report.captions import quantity
+from endedge.lab.report.captions import counted, quantity
 from endedge.lab.report.results import Results, judged_name
 from endedge.lab.report.style import (
     BANDWIDTH,
@@ -27,8 +27,11 @@ from endedge.lab.report.style import (
     RED,
     UPDATE,
     UPLOAD,
+    own,
     style,
+    styles,
 )
+from endedge.lab.report.tabular import decimal
 
 __all__ = [
     "Figure",
@@ -99,7 +102,9 @@ def _table(values: Floats) -> list[list[float | None]]:
 def _labels(results: Results) -> list[str]:
     cells = results.surface.points()
     return [
-        html.escape(f"{int(n):,} frames {codec}, {quantity(b, 'B')} budget, {int(s)} seeds")
+        html.escape(
+            f"{int(n):,} frames {codec}, {quantity(b, 'B')} budget, {counted(int(s), 'seed')}"
+        )
         for n, codec, b, s in zip(
             cells.frames, cells.codec, cells.budget_bytes, cells.seeds, strict=True
         )
@@ -122,7 +127,7 @@ def surface(results: Results) -> Figure:
         "x": numbers(cells.upload_bytes),
         "y": numbers(cells.update_bytes),
         "z": numbers(100 * cells.map),
-        "marker": {"size": 4, "color": RED, "line": {"color": "#ffffff", "width": 1}},
+        "marker": {"size": 4, "color": RED, "line": {"color": "white", "width": 1}},
         "error_z": {
             "type": "data",
             "array": numbers(100 * np.nan_to_num(cells.map_error)),
@@ -164,7 +169,7 @@ def contour(results: Results) -> Figure:
     u, m, z = results.fitted_grid(60)
     measured, z = 100 * cells.map, 100 * z.T
     low, high = float(min(z.min(), measured.min())), float(max(z.max(), measured.max()))
-    white = {"color": "#ffffff", "width": 1.5}
+    white = {"color": "white", "width": 1.5}
     fit = {
         "type": "contour",
         "x": numbers(u),
@@ -174,9 +179,9 @@ def contour(results: Results) -> Figure:
         "colorscale": "Cividis",
         "zmin": low,
         "zmax": high,
-        "line": {"width": 0.5, "color": "#fff"},
-        "contours": {"showlabels": True, "labelfont": {"color": "#ffffff", "size": 11}},
-        "colorbar": {"title": {"text": "mAP (%)"}, "thickness": 12},
+        "line": {"width": 0.5, "color": "white"},
+        "contours": {"showlabels": True, "labelfont": {"color": "white", "size": 11}},
+        "showscale": False,  # the points' scale is the same
         "hovertemplate": _FIT_HOVER,
     }
     points = {
@@ -193,6 +198,7 @@ def contour(results: Results) -> Figure:
             "colorscale": "Cividis",
             "cmin": low,
             "cmax": high,
+            "colorbar": {"title": {"text": "mAP (%)"}, "thickness": 12},
             "line": white,
         },
         "hovertemplate": "measured: %{customdata:.1f} mAP<br>%{text}<extra></extra>",
@@ -325,13 +331,15 @@ def policies(results: Results) -> Figure:
     """Every policy's measured mAP against bandwidth, the interval of the fitted allocator."""
     bench = results.benchmark
     names = [bench.policies[k] for k in bench.drawn]
-    order = sorted(names, key=lambda name: (name in KNOWN, names.index(name)))
+    order = sorted(names, key=lambda name: (name in KNOWN or own(name), names.index(name)))
+    looks = styles(names)
     fitted = spread(100 * bench.judged[bench.of("fitted")])
     traces = (
         [shaded(bench.bandwidth_hz, fitted, style("fitted").colour)] if fitted.seeds > 1 else []
     )
     for name in order:  # the known ones on top
-        look, shown = style(name), html.escape(name)
+        look, shown = looks[name], html.escape(name)
+        told = look.colour != GREY
         mean = 100 * bench.judged[bench.of(name)].mean(axis=1)
         traces.append(
             {
@@ -341,7 +349,7 @@ def policies(results: Results) -> Figure:
                 "y": numbers(mean),
                 "name": shown,
                 "line": {"color": look.colour, "dash": look.dash, "width": look.width},
-                "marker": {"size": 6 if name in KNOWN else 3, "color": look.colour},
+                "marker": {"size": 6 if told else 3, "color": look.colour},
                 "hovertemplate": f"{shown}: %{{y:.2f}} mAP at %{{x:.3s}}Hz<extra></extra>",
                 "legendrank": 1 + [*KNOWN, name].index(name),
             }
@@ -374,7 +382,8 @@ def shaded(x: Floats, seen: Spread, colour: str) -> dict[str, Any]:
 def policy(results: Results, name: str) -> Figure:
     """One policy with its interval over seeds, the oracle behind it: a small multiple."""
     bench = results.benchmark
-    x, colour = bench.bandwidth_hz, style(name).colour if name in KNOWN else BLUE
+    look = styles([name])[name]
+    x, colour = bench.bandwidth_hz, BLUE if look.colour == GREY else look.colour
     mine = spread(100 * bench.judged[bench.of(name)])
     oracle = spread(100 * bench.judged[bench.of("oracle")])
     means = 100 * bench.judged[bench.drawn].mean(axis=2)
@@ -426,7 +435,8 @@ def regret(results: Results) -> Figure:
         "ygap": 2,
         "y": [html.escape(bench.policies[k]) for k in rows],
         "zmin": min(0.0, float(mean.min())),
-        "texttemplate": "%{z:.1f}",
+        "text": [[decimal(v, 1) for v in row] for row in mean],
+        "texttemplate": "%{text}",
         "textfont": {"size": 11},
         "colorbar": {"title": {"text": "points"}, "thickness": 12},
         "hovertemplate": "%{y} at %{x}: %{z:.2f} points lost<extra></extra>",

@@ -6,6 +6,7 @@ mAP stays in [0, 1] here; only text for people speaks of points (hundredths).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +15,29 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from endedge.allocator import Allocation, Budget, Curves, Link, Rules, Surface, allocate
+from endedge.allocator import (
+    Allocation,
+    Budget,
+    Curves,
+    Link,
+    Points,
+    Rules,
+    Surface,
+    allocate,
+    fit,
+)
 from endedge.allocator import display as show
 from endedge.allocator.display import Axis
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark.benchmark import planned
+from endedge.lab.benchmark.benchmark import Contest, bandwidths, outcomes, planned, split_sweep
 from endedge.lab.benchmark.outcomes import Benchmark, Spread, reader_of, rows_of, spread
 from endedge.lab.benchmark.robustness import Trial, read_trials
+from endedge.lab.benchmark.stage import config_of
+from endedge.lab.benchmark.table import Table
 from endedge.lab.config import Config
+from endedge.lab.config import Link as Channel
 from endedge.lab.latency_table import Row, read_rows
+from endedge.lab.report.class_table import ClassRow, read_classes
 from endedge.lab.report.examples import read_examples
 
 if TYPE_CHECKING:
@@ -49,6 +64,23 @@ class Step:
     upload_value: float
     update_value: float
     regime: str
+
+    @classmethod
+    def of(cls, bandwidth_hz: float, a: Allocation) -> Step:
+        """An answer of the allocator."""
+        return cls(
+            bandwidth_hz,
+            a.uplink_hz,
+            a.downlink_hz,
+            a.upload_bytes,
+            a.update_bytes,
+            a.frames,
+            a.predicted_map,
+            *a.interval,
+            a.upload_value,
+            a.update_value,
+            a.regime,
+        )
 
     @property
     def uplink_share(self) -> float:
@@ -98,11 +130,26 @@ class Cost:
         return 100 * float(self.gain.mean) / ((self.upload_bytes + self.update_bytes) / 1e6)
 
 
+@dataclass(frozen=True)
+class ClassChange:
+    """AP of one class before and after the largest update, values (seeds,) in [0, 1]."""
+
+    name: str
+    objects: int
+    before: Floats
+    after: Floats
+
+    @property
+    def change(self) -> Spread:
+        return spread(self.after - self.before)
+
+
 @dataclass(frozen=True, repr=False)
 class Results:
-    """Everything that a report shows."""
+    """Everything that a report shows: of a results folder, whose ``config`` there is, or of a
+    shipped ``table``."""
 
-    config: Config
+    config: Config | None
     surface: Surface
     curves: Curves
     steps: tuple[Step, ...]
@@ -110,6 +157,8 @@ class Results:
     examples: dict[str, Any] | None = None
     trials: tuple[Trial, ...] = ()  # of the studies that there are
     latencies: tuple[Row, ...] = ()  # of `endedge latency --into`
+    class_rows: tuple[ClassRow, ...] = ()
+    table: Table | None = None
 
     @classmethod
     def read(cls, folder: Path, config: Config) -> Self:
@@ -127,7 +176,51 @@ class Results:
         bench = Benchmark.read(folder / "benchmark.csv")
         examples = read_examples(folder / "examples.json")
         trials, timed = read_trials(folder), tuple(read_rows(folder))
-        return cls(config, surface, curves, steps, bench, examples, trials, timed)
+        classes = tuple(read_classes(folder))
+        return cls(config, surface, curves, steps, bench, examples, trials, timed, classes)
+
+    @classmethod
+    def find(cls, where: str | Path, changes: Sequence[str] = ()) -> Self:
+        """Those of a results folder, or of a shipped table by its name, the latter with
+        ``changes`` to its link.
+
+        Raises :class:`BadInput` for neither, and as :meth:`read` does.
+        """
+        folder = Path(where)
+        if not folder.is_dir():
+            return cls.of(Table.load(where, changes))
+        return cls.read(folder, config_of(folder))
+
+    @classmethod
+    def of(cls, table: Table) -> Self:
+        """A shipped table, its curves fitted to all cells and every policy played on it."""
+        surface, link = table.surface, table.link
+        curves = fit(surface)
+        sweep = bandwidths(table.cells, link, curves)
+        contest = Contest(curves, link, table.rules, sweep, Points.of(table.cells))
+        answers = split_sweep(curves, link, table.rules, sweep)
+        steps = tuple(Step.of(hz, a) for hz, a in zip(sweep, answers, strict=True))
+        played = outcomes(contest, table.cells, contest.decisions())
+        return cls(None, surface, curves, steps, Benchmark.from_outcomes(played), table=table)
+
+    @property
+    def name(self) -> str:
+        return self.config.name if self.config else self._table.name
+
+    @property
+    def channel(self) -> Channel:
+        """The link, without a bandwidth."""
+        return self.config.link if self.config else self._table.link
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What a shipped table says of itself."""
+        return self.table.about if self.table else {}
+
+    @property
+    def _table(self) -> Table:
+        assert self.table is not None, "results without a configuration are those of a table"
+        return self.table
 
     def allocations(self) -> DataFrame:
         """``allocation.csv`` as a pandas table: the fitted allocator over the sweep."""
@@ -136,11 +229,11 @@ class Results:
     @property
     def rules(self) -> Rules:
         """What the stages planned with: the link's, and the bytes that were measured as limits."""
-        return planned(self.config, self.surface)
+        return planned(self.config, self.surface) if self.config else self._table.rules
 
     def link(self, bandwidth_hz: float) -> Link:
-        """The configuration's link at a bandwidth."""
-        return self.config.link.at(bandwidth_hz)
+        """The link at a bandwidth."""
+        return self.channel.at(bandwidth_hz)
 
     def allocate(self, bandwidth_hz: float) -> Allocation:
         """The best split of this folder's link, as ``endedge allocate DIR`` gives it."""
@@ -173,20 +266,7 @@ class Results:
 
     def split_at(self, bandwidth_hz: float) -> Step:
         """The fitted allocator at a bandwidth that the sweep may not have."""
-        a = self.allocate(bandwidth_hz)
-        return Step(
-            bandwidth_hz,
-            a.uplink_hz,
-            a.downlink_hz,
-            a.upload_bytes,
-            a.update_bytes,
-            a.frames,
-            a.predicted_map,
-            *a.interval,
-            a.upload_value,
-            a.update_value,
-            a.regime,
-        )
+        return Step.of(bandwidth_hz, self.allocate(bandwidth_hz))
 
     def sizes(self, axis: Axis, n: int = 120) -> Floats:
         """``n`` log-spaced sizes in bytes over what was measured along one axis."""
@@ -214,6 +294,28 @@ class Results:
                 gain = spread(bench.judged[fitted, k] - bench.judged[before, k])
                 found.append(Cost(float(bandwidth), float(up), float(down), executed.edge_s, gain))
         return found
+
+    @cached_property
+    def classes(self) -> list[ClassChange]:
+        """Per-class AP of the largest round (most frames, then bytes), the most changed first;
+        empty where it was not recorded."""
+        if not self.class_rows:
+            return []
+        most = max((r.frames, r.budget_bytes) for r in self.class_rows)
+        seen: dict[str, list[ClassRow]] = {}
+        for row in self.class_rows:
+            if (row.frames, row.budget_bytes) == most:
+                seen.setdefault(row.name, []).append(row)
+        found = [
+            ClassChange(
+                name,
+                rows[0].objects,
+                np.array([r.ap_before for r in rows]),
+                np.array([r.ap_after for r in rows]),
+            )
+            for name, rows in seen.items()
+        ]
+        return sorted(found, key=lambda c: -float(c.change.mean))
 
     @cached_property
     def rounds(self) -> list[Round]:

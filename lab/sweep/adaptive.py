@@ -188,7 +188,10 @@ def adaptive(
     while True:
         outlook = Outlook.of(measure(asked), points, upload_bytes, links)
         found = outlook.width
-        say(f"{len(asked)} of {len(cells)} cells: regret within {found:.4f} mAP, wanted {width}")
+        say(
+            f"{len(asked)} of {len(cells)} cells: regret within "
+            f"{100 * found:.2f} points of mAP, wanted {100 * width:g}"
+        )
         if found <= width or len(asked) >= len(cells):
             return asked
         asked = asked + options(cells, asked, outlook, trunk_seconds, leaf_seconds(), at_a_time)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,16 +17,19 @@ from endedge.lab.sweep.replicates import IN_NODE, UNIT
 __all__ = ["resampled", "scored"]
 
 
-def scored(end: DeviceEnd, world: World, model: DetectionModel) -> dict[str, float]:
+def scored(end: DeviceEnd, world: World, model: DetectionModel) -> dict[str, Any]:
     """``map`` and ``map50`` of ``model`` on the device ``end``, and the ``seconds`` it took."""
     began = time.perf_counter()
     score = end.evaluate(model, world.evaluation_batch, world.evaluation)
-    return {"map": score.map, "map50": score.map50, "seconds": time.perf_counter() - began}
+    return {
+        "map": score.map,
+        "map50": score.map50,
+        "classes": score.classes,
+        "seconds": time.perf_counter() - began,
+    }
 
 
-def resampled(
-    end: DeviceEnd, world: World, model: DetectionModel, folder: Path
-) -> dict[str, float]:
+def resampled(end: DeviceEnd, world: World, model: DetectionModel, folder: Path) -> dict[str, Any]:
     """The same, and mAP on bootstrap draws of the evaluation frames into ``folder``: the same
     draws for every detector of this evaluation. ``groups``: how many there were to draw from."""
     began = time.perf_counter()
@@ -36,4 +40,10 @@ def resampled(
     np.save(folder / IN_NODE, np.rint(replicates / UNIT).astype(np.uint16))
     seconds = time.perf_counter() - began
     groups = len(set(names))
-    return {"map": score.map, "map50": score.map50, "groups": groups, "seconds": seconds}
+    return {
+        "map": score.map,
+        "map50": score.map50,
+        "classes": score.classes,
+        "groups": groups,
+        "seconds": seconds,
+    }

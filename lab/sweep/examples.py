@@ -1,16 +1,20 @@
-"""What an update changes, on real frames: detections before and after, side by side.
+"""What an update changes, on real frames: detections before and after, and objects gained and lost.
 
-The frames are chosen by a rule, not by hand: of the first 64 evaluation frames with objects,
+The frames are chosen by a rule, not by hand: of the first 256 evaluation frames with objects,
 by the change of their F1 score, the best, the one at the upper quartile, the median, and the
-worst. ``examples.json`` of a results folder holds them as small JPEGs with their boxes;
-:mod:`endedge.lab.report.examples` draws them.
+worst. From the same frames come crops of what changed: objects that only one of the two models
+finds and false alarms that only one of them raises, of every class the surest few. What was
+counted is written beside what is shown. ``examples.json`` of a results folder holds all of it as
+small JPEGs with their boxes; :mod:`endedge.lab.report.examples` draws them.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,19 +26,25 @@ from endedge.distill.model import DetectionModel
 from endedge.end.inference import Detections, detect
 from endedge.lab.inputs import World
 
-__all__ = ["compared"]
+__all__ = ["KINDS", "compared"]
 
 Boxes = NDArray[np.float64]
+Picture = NDArray[np.uint8]
 
 _MIN_SCORE = 0.25  # what a device would show; Ultralytics' default too
 _MIN_IOU = 0.5
-_CANDIDATES, _SIDE_PX, _QUALITY = 64, 416, 80
+_CANDIDATES, _SIDE_PX, _QUALITY = 256, 416, 80
 _RANKS = {"largest gain": 1.0, "upper quartile": 0.75, "median": 0.5, "largest loss": 0.0}
+
+KINDS = ("gained", "lost", "alarm", "calmed")  # the last two: a false detection is new, or gone
+_SHOWN_EACH, _SHOWN = 6, 96  # crops of a kind and class, and in all
+_CROP_PX, _AROUND, _LEAST_PX = 144, 1.8, 24  # side, context as a factor of the box, smallest side
 
 
 def compared(world: World, before: DetectionModel, after: DetectionModel) -> dict[str, Any]:
     """The chosen frames with truth and both models' detections, as ``examples.json`` has them:
-    boxes x, y, width, height in px of the embedded JPEG, scores, class names."""
+    boxes x, y, width, height in px of the embedded JPEG, scores, class names; ``changes``: crops
+    of what one model finds and the other does not, ``counts`` of them by class."""
     at = [k for k, f in enumerate(world.evaluation.frames) if len(f.boxes)]
     at = [k for k in at if not world.evaluation.frames[k].crowd.any()][:_CANDIDATES]
     frames = world.evaluation_batch.take(at)
@@ -46,6 +56,11 @@ def compared(world: World, before: DetectionModel, after: DetectionModel) -> dic
     order = np.argsort(gain, kind="stable")
     ranks = {int(order[round(q * (len(order) - 1))]): name for name, q in _RANKS.items()}
     names = world.evaluation.names
+    changes = [
+        change
+        for frame, b, a in zip(truth, found[0], found[1], strict=True)
+        for change in _changes(frame, b, a)
+    ]
     return {
         "score": _MIN_SCORE,
         "iou": _MIN_IOU,
@@ -59,6 +74,8 @@ def compared(world: World, before: DetectionModel, after: DetectionModel) -> dic
             }
             for k, rank in ranks.items()
         ],
+        "counts": _counts(truth, changes, names),
+        "changes": [_crop(world, change, names) for change in _chosen(changes)],
     }
 
 
@@ -68,19 +85,26 @@ def _shown(seen: Detections) -> Detections:
     return Detections(seen.image_id, seen.boxes[keep], seen.scores[keep], seen.labels[keep])
 
 
-def _judged(seen: Detections, frame: Frame) -> list[bool]:
-    """Which detections find an object: best first, each object once, class and IoU right."""
+def _matched(seen: Detections, frame: Frame) -> list[int]:
+    """The object that each detection finds, −1 for none: best first, each object once, class and
+    IoU right."""
     free = np.ones(len(frame.boxes), dtype=bool)
-    right = []
+    objects = []
     for box, label in zip(seen.boxes, seen.labels, strict=True):
         overlap = np.where(free & (frame.labels == label), _iou(box, frame.boxes), 0.0)
         best = int(overlap.argmax())
-        right.append(bool(overlap[best] >= _MIN_IOU))
-        free[best] &= not right[-1]
-    return right
+        objects.append(best if overlap[best] >= _MIN_IOU else -1)
+        if objects[-1] >= 0:
+            free[best] = False
+    return objects
 
 
-def _iou(box: Boxes, boxes: NDArray[np.float32]) -> Boxes:
+def _judged(seen: Detections, frame: Frame) -> list[bool]:
+    """Which detections find an object."""
+    return [k >= 0 for k in _matched(seen, frame)]
+
+
+def _iou(box: Boxes, boxes: NDArray[np.floating[Any]]) -> Boxes:
     """IoU of one box with (n, 4), all x, y, width, height."""
     others = boxes.astype(np.float64)
     low = np.maximum(box[:2], others[:, :2])
@@ -93,19 +117,123 @@ def _f1(right: Sequence[bool], frame: Frame) -> float:
     return 2 * sum(right) / max(len(right) + len(frame.boxes), 1)
 
 
+# What changed ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Change:
+    """A detection that only one of the models has: its kind, class and score, its box, and that
+    of the object it finds (None: it is false)."""
+
+    kind: str
+    frame: Frame
+    label: int
+    score: float
+    box: Boxes
+    truth: Boxes | None
+
+
+def _changes(frame: Frame, before: Detections, after: Detections) -> list[_Change]:
+    """Objects that only one model finds; false detections of one that the other has not where IoU
+    and class are right, which says that the alarm is new (or gone), not that it has moved."""
+    found = []
+    sides = (_matched(before, frame), _matched(after, frame))
+    for mine, theirs, side, other, right, wrong in (
+        (after, before, sides[1], sides[0], "gained", "alarm"),
+        (before, after, sides[0], sides[1], "lost", "calmed"),
+    ):
+        for k, at in enumerate(side):
+            box, label = mine.boxes[k], int(mine.labels[k])
+            if at < 0:
+                same = theirs.labels == label
+                alike = len(theirs.boxes) and (_iou(box, theirs.boxes)[same] >= _MIN_IOU).any()
+                if not alike:
+                    found.append(_Change(wrong, frame, label, float(mine.scores[k]), box, None))
+            elif at not in other:
+                truth = frame.boxes[at].astype(np.float64)
+                found.append(_Change(right, frame, label, float(mine.scores[k]), box, truth))
+    return found
+
+
+def _counts(
+    truth: Sequence[Frame], changes: Iterable[_Change], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """By class: objects in these frames, and how many changes of each kind."""
+    objects = Counter(int(label) for frame in truth for label in frame.labels)
+    kinds = Counter((change.label, change.kind) for change in changes)
+    labels = sorted({*objects, *(label for label, _ in kinds)})
+    return [
+        {"name": names[k], "objects": objects[k], **{kind: kinds[k, kind] for kind in KINDS}}
+        for k in labels
+    ]
+
+
+def _chosen(changes: Sequence[_Change]) -> list[_Change]:
+    """The surest of every kind and class, large enough to be seen; turn by turn, so that no class
+    takes all of the room."""
+    groups: dict[tuple[str, int], list[_Change]] = {}
+    for change in sorted(changes, key=lambda c: -c.score):
+        if max(change.box[2:]) >= min(
+            _LEAST_PX, 0.1 * max(change.frame.width, change.frame.height)
+        ):
+            groups.setdefault((change.kind, change.label), []).append(change)
+    turns = [
+        group[turn] for turn in range(_SHOWN_EACH) for group in groups.values() if turn < len(group)
+    ][:_SHOWN]
+    return sorted(turns, key=lambda c: (KINDS.index(c.kind), c.label, -c.score))
+
+
+def _crop(world: World, change: _Change, names: Sequence[str]) -> dict[str, Any]:
+    """A square around the boxes as the device's camera saw it; boxes in px of that picture."""
+    boxes = [change.box] if change.truth is None else [change.box, change.truth]
+    low = np.min([b[:2] for b in boxes], axis=0)
+    high = np.max([b[:2] + b[2:] for b in boxes], axis=0)
+    image = Image.fromarray(_seen(world, change.frame))
+    side = min(max(_AROUND * float((high - low).max()), _LEAST_PX), *image.size)
+    corner = np.clip((low + high) / 2 - side / 2, 0, np.array(image.size) - side)
+    scale = _CROP_PX / side
+    left, top = (float(v) for v in corner)
+    small = image.resize((_CROP_PX, _CROP_PX), box=(left, top, left + side, top + side))
+
+    def moved(box: Boxes) -> list[float]:
+        return [float(v) for v in (*((box[:2] - corner) * scale), *(box[2:] * scale))]
+
+    return {
+        "kind": change.kind,
+        "name": names[change.label],
+        "score": change.score,
+        "image_id": change.frame.image_id,
+        "side": _CROP_PX,
+        "box": moved(change.box),
+        "object": None if change.truth is None else moved(change.truth),
+        "jpeg": _jpeg(small),
+    }
+
+
+# Pictures -------------------------------------------------------------------------------------
+
+
+def _seen(world: World, frame: Frame) -> Picture:
+    return world.camera.apply(frame.read(), frame.image_id)
+
+
+def _jpeg(image: Image.Image) -> str:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=_QUALITY)
+    return base64.b64encode(out.getvalue()).decode()
+
+
 def _picture(world: World, frame: Frame, names: Sequence[str]) -> dict[str, Any]:
     """The frame as the device's camera saw it, small; its objects in px of that picture."""
-    image = Image.fromarray(world.camera.apply(frame.read(), frame.image_id))
+    image = Image.fromarray(_seen(world, frame))
     scale = min(1.0, _SIDE_PX / max(image.size))
     small = image.resize((round(image.width * scale), round(image.height * scale)))
-    out = io.BytesIO()
-    small.save(out, "JPEG", quality=_QUALITY)
     return {
         "image_id": frame.image_id,
         "scale": small.width / image.width,
         "width": small.width,
         "height": small.height,
-        "jpeg": base64.b64encode(out.getvalue()).decode(),
+        "jpeg": _jpeg(small),
         "objects": [
             {"box": [float(v) for v in box], "name": names[label]}
             for box, label in zip(frame.boxes, frame.labels, strict=True)

@@ -33,7 +33,7 @@ def grid(config: Config) -> list[Cell]:
         for seed in config.seeds
         for frames in config.uplink.frames
         for codec in config.uplink.codecs
-        for budget in config.downlink.budgets_bytes
+        for budget in config.downlink.budgets
     ]
 
 
@@ -41,8 +41,10 @@ class Survey:
     """What a results folder holds of a grid: ``rows`` of measured cells, and of every other cell
     the first stage that is ``missing``."""
 
-    def __init__(self, world: World, folder: Path, cells: Iterable[Cell]) -> None:
-        self._store = Peek(folder)
+    def __init__(
+        self, world: World, folder: Path, cells: Iterable[Cell], store: Peek | None = None
+    ) -> None:
+        self._store = store or Peek(folder)
         rounds = Rounds(world, self._store, lambda message: None)
         self.rows: dict[Cell, dict[str, Any]] = {}
         self.missing: dict[Cell, str] = {}
@@ -86,7 +88,7 @@ def sweep(
             progress(len(found.rows), len(cells), f"{says}: {result.failure}")
         elif result.cell is not None:
             found.rows[result.cell] = result.row
-            says = f"{result.cell}: mAP {result.row['map']:.3f}"
+            says = f"{result.cell}: mAP {100 * result.row['map']:.1f} %"
             progress(len(found.rows), len(cells), says)
         if result.cell is not None:
             _file(folder, result)

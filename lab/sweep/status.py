@@ -13,13 +13,13 @@ from typing import Any
 from endedge.data.errors import BadInput
 from endedge.lab.config import Config, load_config
 from endedge.lab.inputs import World
-from endedge.lab.store import Node, Running, Store
+from endedge.lab.store import Node, Peek, Running
 from endedge.lab.sweep.cell import Cell
 from endedge.lab.sweep.executors import engine_of
 from endedge.lab.sweep.grid import Survey, failure_file, grid
 from endedge.lab.sweep.scheduler import TRUNK_STAGES
 
-__all__ = ["Pace", "status", "tell"]
+__all__ = ["Pace", "Watched", "status", "tell"]
 
 
 def status(folder: Path) -> dict[str, Any]:
@@ -28,39 +28,57 @@ def status(folder: Path) -> dict[str, Any]:
 
     Raises :class:`BadInput` when ``folder`` holds no sweep.
     """
-    if not (folder / "config.yaml").is_file():
-        raise BadInput(f"{folder} is not a results folder (no config.yaml); run 'endedge measure'")
-    config = load_config(folder / "config.yaml")
-    cells = grid(config)
-    found = Survey(World.of(config, folder), folder, cells)
-    failures = []
-    for cell in found.missing:
-        with suppress(OSError, ValueError):
-            said = json.loads(failure_file(folder, cell).read_text(encoding="utf-8"))
-            failures.append({"cell": str(cell), "reason": str(said["reason"])})
-    running, now = Store(folder).running(), time.time()
-    workers = len({(r.host, r.pid) for r in running}) or engine_of(config)[1]
-    return {
-        "folder": str(folder),
-        "name": config.name,
-        "cells": len(cells),
-        "done": len(found.rows),
-        "failed": len(failures),
-        "waiting": len(found.missing) - len(failures),
-        "workers": len({(r.host, r.pid) for r in running}),
-        "seconds_left": Pace.of(found.nodes, config).left(found.missing, running, workers),
-        "running": [
-            {
-                "node": r.key,
-                "host": r.host,
-                "pid": r.pid,
-                "seconds": round(now - r.since, 1),
-                "says": r.says,
-            }
-            for r in running
-        ],
-        "failures": failures,
-    }
+    return Watched(folder).look()[0]
+
+
+class Watched:
+    """A results folder that is looked at again and again: its inputs are loaded once, and a node
+    that was found whole is not read again.
+
+    Raises :class:`BadInput` when ``folder`` holds no sweep.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "config.yaml").is_file():
+            raise BadInput(
+                f"{folder} is not a results folder (no config.yaml); run 'endedge measure'"
+            )
+        self.folder, self.config = folder, load_config(folder / "config.yaml")
+        self._world, self._peek = World.of(self.config, folder), Peek(folder)
+
+    def look(self) -> tuple[dict[str, Any], Survey]:
+        """What :func:`status` says, and what there is of every cell."""
+        folder, config, cells = self.folder, self.config, grid(self.config)
+        found = Survey(self._world, folder, cells, self._peek)
+        failures = []
+        for cell in found.missing:
+            with suppress(OSError, ValueError):
+                said = json.loads(failure_file(folder, cell).read_text(encoding="utf-8"))
+                failures.append({"cell": str(cell), "reason": str(said["reason"])})
+        running, now = self._peek.running(), time.time()
+        workers = len({(r.host, r.pid) for r in running}) or engine_of(config)[1]
+        said = {
+            "folder": str(folder),
+            "name": config.name,
+            "cells": len(cells),
+            "done": len(found.rows),
+            "failed": len(failures),
+            "waiting": len(found.missing) - len(failures),
+            "workers": len({(r.host, r.pid) for r in running}),
+            "seconds_left": Pace.of(found.nodes, config).left(found.missing, running, workers),
+            "running": [
+                {
+                    "node": r.key,
+                    "host": r.host,
+                    "pid": r.pid,
+                    "seconds": round(now - r.since, 1),
+                    "says": r.says,
+                }
+                for r in running
+            ],
+            "failures": failures,
+        }
+        return said, found
 
 
 @dataclass(frozen=True)

@@ -223,6 +223,24 @@ def test_padding_is_not_computed_and_boxes_land_in_the_frame(tiny: DetectionMode
         assert (np.diff(d.scores) <= 0).all()
 
 
+@pytest.mark.parametrize("size", [(1, 300), (300, 1), (2, 5000), (1, 1), (3, 8)])
+def test_strips_and_specks_are_evaluated(size: tuple[int, int], tiny: DetectionModel) -> None:
+    """A picture of one row or column: less than a pixel of it is left in the square."""
+    height, width = size
+    box = np.array([[0, 0, width, height]], np.float32)
+    strip = Frame(7, Path(), width, height, box, np.array([0]), np.zeros(1, bool))
+    frames = Dataset((strip, _frame(8, [[0, 0, 50, 50]], [1])), ("a", "b"), (1, 2))
+    pictures = {7: np.full((height, width, 3), 200, np.uint8), 8: np.zeros((100, 100, 3), np.uint8)}
+    batch = stack_frames(frames.frames, 64, lambda frame: pictures[frame.image_id])
+    found = detect(tiny, batch)
+    assert [d.image_id for d in found] == [7, 8]
+    for detections, (w, h) in zip(found, ((width, height), (100, 100)), strict=True):
+        assert (detections.boxes[:, :2] >= -1e-3).all()
+        assert (detections.boxes[:, 0] + detections.boxes[:, 2] <= w + 1e-3).all()
+        assert (detections.boxes[:, 1] + detections.boxes[:, 3] <= h + 1e-3).all()
+    assert 0 <= coco_map(frames, found).map <= 1
+
+
 def test_the_model_asked_is_left_as_it_was(tiny: DetectionModel) -> None:
     tiny.train()
     before = {k: v.clone() for k, v in tiny.state_dict().items()}

@@ -53,6 +53,7 @@ def place(tmp_path: Path, tiny: DetectionModel, tiny_teacher: DetectionModel) ->
         "uplink": {"frames": [4, 6, 9, 12], "codecs": ["jpeg-q75-64"]},
         "teacher": {"steps": 1, "batch": 2},
         "student": {"steps": 1, "batch": 2},
+        "held_back": {"least": 2},  # of 4 frames 2: all levels can be judged
         "downlink": {"budgets_bytes": [50_000, 200_000]},
     }
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))

@@ -14,8 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from endedge.configs import SHIPPED
+from endedge.data.errors import BadInput
 from endedge.distill.model import count_parameters, load_detector
 from endedge.lab.cli.main import main
+from endedge.lab.config import load_config
+from endedge.lab.pipeline import measure_stage
 
 FILES = (
     "config.yaml",
@@ -126,3 +130,28 @@ def test_one_training_is_shared_with_the_sweep(
     assert len(list((out / "nodes").glob("teacher-*"))) == 1
     assert main(["train", str(place / "c.yaml"), "--out", str(out), "--frames", "13"]) == 2
     assert "the pool allows 2 to 12" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            "held_back.least=3",
+            r"uplink\.frames: of 4 frames too few are held .*at least 13, a",
+        ),
+        ("held_back={least: 65, most: 64}", "asks for 65 frames .* holds back 64: none would ever"),
+    ],
+)
+def test_levels_that_could_never_be_sent_are_refused_first(
+    place: Path, change: str, says: str
+) -> None:
+    config = load_config(place / "c.yaml", [change])
+    with pytest.raises(BadInput, match=says):
+        measure_stage(config, place / "out", lambda done, total, text: None)
+    assert not (place / "out").exists()
+
+
+def test_shipped_configurations_have_no_such_level() -> None:
+    for path in sorted(SHIPPED.glob("*.yaml")):
+        config = load_config(path)
+        assert 0 < config.fewest_frames <= min(config.uplink.frames), path.name

@@ -2,7 +2,8 @@
 
 Every lie is put alone into a copy of the tree, where its tests run until one fails. A lie is
 *killed* when one does, and *survives* when all pass: then the tests would not notice if the project
-lied so. Exits with 1 where one survives or can no longer be told (its text is gone from the code).
+lied so. The tests run without a lie first, for one that fails anyway would kill every lie. Exits
+with 1 where one survives or can no longer be told (its text is gone from the code).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="parts of what --list says; default: all")
     parser.add_argument("--jobs", type=int, default=2, help="lies tried at the same time")
     parser.add_argument("--list", action="store_true", help="only say which there are")
+    parser.add_argument("--trust", action="store_true", help="do not run the tests without a lie")
     parser.add_argument("--markdown", type=Path, help="write the table to this file")
     arguments = parser.parse_args(argv)
     names = arguments.names
@@ -34,6 +36,11 @@ def main(argv: list[str] | None = None) -> int:
         print(*map(_about, chosen), sep="\n")
         return 0
     began = time.monotonic()
+    if not arguments.trust:
+        with Lane() as lane:
+            if wrong := lane.truth(chosen):
+                print(f"{wrong} fails without any lie; mend it first")
+                return 2
     verdicts = _all_tried(chosen, arguments.jobs)
     alive = [v.lie.name for v in verdicts if not v.killed]
     minutes = (time.monotonic() - began) / 60

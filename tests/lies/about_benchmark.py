@@ -278,7 +278,7 @@ LIES = [
         "        return self.average_map\n",
         "        return self.map\n",
         "what is drawn is not what is judged",
-        ("tests/lab/report/test_api.py",),
+        COLUMNS,
     ),
     Lie(
         "rounded up on the ladder",

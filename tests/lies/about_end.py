@@ -13,6 +13,22 @@ SELECTION = ("tests/end/test_selection.py",)
 
 LIES = [
     Lie(
+        "a store without a bottom",
+        "end/client/apply.py",
+        "        if left < 0:\n                break",
+        "        if left < -(10**12):\n                break",
+        "models on the device fill its disk",
+        ("tests/end/client/test_kept.py",),
+    ),
+    Lie(
+        "the oldest model stays",
+        "end/client/apply.py",
+        "in reversed(before.items()):",
+        "in before.items():",
+        "the device forgets the model that the edge will name and keeps another",
+        ("tests/end/client/test_kept.py",),
+    ),
+    Lie(
         "ten detections a frame",
         "end/metric.py",
         "run.params.maxDets = [100]",
@@ -23,16 +39,16 @@ LIES = [
     Lie(
         "map50 in place of map",
         "end/metric.py",
-        "return Score(_mean(precision), _mean(precision[0]), len(truth))",
-        "return Score(_mean(precision[0]), _mean(precision[0]), len(truth))",
+        "return Score(_mean(precision), _mean(precision[0]), len(truth), by_class)",
+        "return Score(_mean(precision[0]), _mean(precision[0]), len(truth), by_class)",
         "mAP50 is reported as mAP50-95",
         METRIC,
     ),
     Lie(
         "map75 in place of map50",
         "end/metric.py",
-        "_mean(precision[0]), len(truth))",
-        "_mean(precision[5]), len(truth))",
+        "_mean(precision[0]), len(truth), by_class)",
+        "_mean(precision[5]), len(truth), by_class)",
         "AP at IoU 0.75 is reported as that at 0.5",
         METRIC,
     ),

@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -87,6 +88,11 @@ class Lane:
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._place, ignore_errors=True)
+
+    def truth(self, lies: Sequence[Lie]) -> str:
+        """The first test that fails without any lie, or why none could run; empty if all pass."""
+        failed, said = self._run(tuple(dict.fromkeys(test for lie in lies for test in lie.tests)))
+        return said if failed or " passed" not in said else ""
 
     def tried(self, lie: Lie) -> Verdict:
         """Put ``lie`` into the copy, run its tests there, and take it out again."""

@@ -97,7 +97,7 @@ function showShares(recompute) {
       text: r.regime === "none" ? "no update" : r.regime, xref: "x", yref: "paper", showarrow: false,
       x: Math.log10(Math.sqrt(r.from * r.to)), y: 1.05, yanchor: "middle", font: { size: 11 },
     }));
-  const data = [area("frames up", share("uplink_hz"), COLOURS.up), area("model down", share("downlink_hz"), COLOURS.down)];
+  const data = [area("frames up", share("uplink_hz"), COLOURS().up), area("model down", share("downlink_hz"), COLOURS().down)];
   if (Math.abs(state.period_s / link.period_s - 1) < 1e-9)
     data.push({
       type: "scatter", mode: "markers", name: "allocation.csv", x: contents.steps.map((s) => s[0]),
@@ -117,7 +117,7 @@ function showShares(recompute) {
       yaxis: { ...axis, range: [0, 100], title: { text: "share of the bandwidth (%)" } },
       shapes: [...strip, {
         type: "line", xref: "x", yref: "paper", x0: state.bandwidth_hz, x1: state.bandwidth_hz, y0: 0, y1: 1,
-        line: { color: COLOURS.accent, width: 3 },
+        line: { color: COLOURS().accent, width: 3 },
       }],
       annotations: names,
     },
@@ -142,3 +142,4 @@ for (const [id, name] of [["bandwidth", "bandwidth_hz"], ["period", "period_s"]]
 
 showAnswer();
 showShares(true);
+redraws.push(() => showShares(false));

@@ -13,7 +13,7 @@ ROW = DeviceRow("cam", True, 1, 2, 3, 4, 5, 0, 1.5, 3, 0, 0.25, "away (\x1b[2J\n
 
 
 def test_a_line_steers_no_terminal() -> None:
-    assert line(ROW) == "cam: away (?[2J?x), round 3, missed 0 mAP 0.250"
+    assert line(ROW) == "cam: away (?[2J?x), round 3, missed 0, mAP 25.0 %"
 
 
 def test_the_board_draws_metrics_that_exist() -> None:

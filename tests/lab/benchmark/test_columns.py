@@ -20,6 +20,7 @@ from endedge.lab.benchmark.benchmark import (
     rows_csv,
     rules_of,
 )
+from endedge.lab.benchmark.outcomes import Benchmark
 from endedge.lab.benchmark.score import score
 from endedge.lab.benchmark.table import Table
 from endedge.lab.config import Link
@@ -137,6 +138,17 @@ def test_who_sends_nothing_keeps_the_start_of_that_seed(
     assert idle.map == idle.average_map == M0[seed]
     assert idle.regret == found["oracle", seed].average_map - M0[seed] > 0
     assert found["oracle", seed].regret == 0
+
+
+def test_what_is_judged_is_the_average_over_the_period(
+    found: dict[tuple[str, int], Outcome],
+) -> None:
+    bench = Benchmark.from_outcomes(list(found.values()))
+    mine = bench.of("mine")
+    assert bench.judged[mine, 0].tolist() == [found["mine", s].average_map for s in (0, 1)]
+    assert bench.map[mine, 0].tolist() == [MAPS[10, 3000][s] for s in (0, 1)]
+    assert bench.over_the_period
+    assert bench.regret[mine, 0].tolist() == [found["mine", s].regret for s in (0, 1)]
 
 
 # Scores ---------------------------------------------------------------------------------------

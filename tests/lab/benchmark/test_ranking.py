@@ -9,7 +9,7 @@ import pytest
 
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.outcomes import Benchmark, spread
-from endedge.lab.benchmark.ranking import clear, duels, summary, winners
+from endedge.lab.benchmark.ranking import clear, duels, standings, summary, winners
 
 NAMES = ("fitted", "best-static", "equal", "oracle")
 
@@ -54,6 +54,15 @@ def test_winners_and_who_cannot_be_told_from_them() -> None:
     close = bench([[[0.0, 0.01]], [[0.0, 0.0]], [[0.01, 0.005]], [[0.0, 0.0]]])
     (winner,) = winners(close)
     assert (winner.policy, winner.tied) == ("fitted", ("equal",))
+    # How far fitted is ahead of the static split: behind it where its regret is larger.
+    assert [float(w.lead.mean) for w in winners(PAIRED)] == pytest.approx([0.001, 0.0])
+    assert float(winner.lead.mean) == pytest.approx(-0.005)
+    (row,) = standings(close)
+    assert (row.bandwidth_hz, row.winner, row.not_clearly_worse) == (1e3, "fitted", "equal")
+    assert (row.regret, row.fitted_over_static) == (winner.regret, float(winner.lead.mean))
+    lead = winner.lead
+    assert row.fitted_over_static_low == float(lead.low)
+    assert row.fitted_over_static_high == float(lead.high)
 
 
 @pytest.mark.parametrize(

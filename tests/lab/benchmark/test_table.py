@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -160,3 +161,44 @@ def test_no_pytorch_is_needed_to_score_a_policy(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "quarter-up" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_lines_of_the_page_run(tmp_path: Path) -> None:
+    """docs/benchmark.md: a policy, and ten lines that score it, without PyTorch."""
+    page = (Path(__file__).parents[3] / "docs/benchmark.md").read_text(encoding="utf-8")
+    mine, scoring = re.findall(r"```python\n(.*?)```", page, re.S)[:2]
+    (tmp_path / "mine.py").write_text(mine, encoding="utf-8")
+    assert len(scoring.strip().splitlines()) <= 10
+    more = "\nimport sys\nassert 'torch' not in sys.modules\n"
+    ran = subprocess.run(
+        [sys.executable, "-c", scoring + more], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"\d\.\d\d ± \d\.\d\d", ran.stdout)
+
+
+def test_a_folder_is_benchmarked_without_pytorch(tmp_path: Path) -> None:
+    """`bench DIR --policy mine.py` writes its files and never imports it."""
+    surface = sample_surface(TRUTH, np.random.default_rng(0), seeds=2, frames=(16, 64, 256, 512))
+    surface.write(tmp_path / "surface.csv")
+    fit(surface, kinds=[TRUTH.kind], replicates=5).save(tmp_path / "curves.json")
+    (tmp_path / "config.yaml").write_text(
+        "name: t\nseeds: [0, 1]\ndata: {root: .}\nweights: {teacher: a.pt, student: b.pt}\n"
+        "uplink: {frames: [16, 64, 256, 512]}\nteacher: {}\nstudent: {}\n"
+        "downlink: {budgets_bytes: [30000, 60000]}\nbenchmark: {studies: false}\n"
+        "link: {bandwidths: 3}\n"
+    )
+    (tmp_path / "mine.py").write_text(
+        "from endedge.allocator import Split, register\n"
+        "@register('mine')\ndef mine(known): return known.budget.with_share(0.3)\n"
+    )
+    script = (
+        "import sys; from endedge.lab.cli.main import main; "
+        f"code = main(['bench', {str(tmp_path)!r}, '--policy', {str(tmp_path / 'mine.py')!r}, "
+        "'link.period_s=30']); assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "\nmine " in ran.stdout
+    assert ",mine," in (tmp_path / "benchmark.csv").read_text()
+    assert "period_s: 30" in (tmp_path / "config.yaml").read_text()

@@ -127,6 +127,24 @@ VERBS = {
     "data subset": ["data", "subset", "field-pool.json", "field-pool", "a=3", "--out", "o"],
     "pack": ["pack", "student.safetensors", "--budget", "100kB", "-o", "o/u.eeu"],
     "train": ["train", "c.yaml", "--out", "o", "--frames", "4"],
+    "export": ["export", "student.safetensors", "--format=pt", "-o", "o/u.eeu", "--imgsz=64"],
+    "export torchscript": [
+        "export",
+        "student.safetensors",
+        "--format=torchscript",
+        "-o",
+        "o/u.eeu",
+        "--imgsz=64",
+    ],
+    "predict": ["predict", "student.safetensors", "field-eval", "--out", "o/seen", "--imgsz=64"],
+    "import": [
+        "import",
+        "field-pool.json",
+        "--out",
+        "o/mine",
+        "--teacher=teacher.safetensors",
+        "--student=student.safetensors",
+    ],
 }
 
 

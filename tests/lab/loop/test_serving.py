@@ -41,7 +41,7 @@ def test_what_is_wrong_with_the_experiment_is_said_before_anybody_is_served(plac
 
 def test_a_real_adaptation_in_a_process_with_bounds(place: Path) -> None:
     """Twelve frames, one step: whatever it decides, it decides within 2 GiB, and says so."""
-    config = load_config(str(place / "c.yaml"), [])
+    config = load_config(str(place / "c.yaml"), ["held_back.least=4"])  # two judge: never sent
     process = JobProcess(
         AdaptationWork(config, place / "edge"), JobLimits(memory_bytes=2 << 30, seconds=300)
     )

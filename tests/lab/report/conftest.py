@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from endedge.lab.benchmark.benchmark import (
     split_sweep,
 )
 from endedge.lab.config import Config
+from tests.browser import Browser, browsing
 
 FRAMES, BUDGETS = (16, 64, 256, 1024), (60_000, 250_000, 1_000_000)
 KIND = Kind("share", "power", "weibull")
@@ -63,3 +65,10 @@ def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "allocation.csv").write_text(allocation_csv(steps))
     (folder / "benchmark.csv").write_text(rows_csv(Outcome, outcomes))
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests; skips where there is none."""
+    with browsing() as one:
+        yield one

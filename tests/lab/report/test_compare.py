@@ -54,7 +54,7 @@ def test_two_folders_side_by_side(results_folder: Path, tmp_path: Path) -> None:
     assert "weights.student" in page
     assert "small.pt" in page
     assert "The same frames." in page
-    assert not re.search(r'(?:src|href)="(?!data:)', page.split("<script")[0])
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page.split("<script")[0])
 
 
 def test_names_are_escaped_and_told_apart(results_folder: Path, tmp_path: Path) -> None:

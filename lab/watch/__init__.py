@@ -1,0 +1,1 @@
+"""A read-only page of what runs: a sweep by its folder, an edge server by its metrics."""
