@@ -386,4 +386,12 @@ LIES = [
         "a package is reused for a device that holds another model",
         STAGES,
     ),
+    Lie(
+        "every precision is fp32",
+        "lab/sweep/cell.py",
+        '            "precision": self.world.precision,',
+        '            "precision": "fp32",',
+        "bf16 is said to be fp32",
+        ROW,
+    ),
 ]

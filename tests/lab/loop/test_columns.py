@@ -113,7 +113,7 @@ class Edge:
         folder = self.folder / f"answer-{number}"
         folder.mkdir(exist_ok=True)
         (folder / "update.eeu").write_bytes(self.packages[number])
-        record = {**self.answers[number], "model": f"new-{number + 1}"}
+        record = {"model": f"new-{number + 1}", **self.answers[number]}
         return Node(f"answer-{number}", folder, record, 0.0)
 
     def student_of(self, answer: Node | None) -> Model:
@@ -301,6 +301,11 @@ def test_a_package_that_the_device_cannot_use(play: Any) -> None:
     assert row["map"] == row["map_after"] == 0.20
     assert played.after[0] == Standing(None, None, True, ("answer-0",))
     assert played.rows[1]["applied"] == 1
+
+
+def test_a_device_that_runs_another_model_than_the_edge_made_is_an_error(play: Any) -> None:
+    with pytest.raises(AssertionError, match="device new-1, edge other"):
+        play(answers=[{**ANSWERS[0], "model": "other"}, ANSWERS[1]])
 
 
 def test_an_answer_that_the_edge_keeps_at_home(play: Any) -> None:
