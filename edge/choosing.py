@@ -163,6 +163,7 @@ def choose_and_train(
     frames: Batch,
     recipe: Recipe,
     *,
+    held: DetectionModel | None = None,
     objective: Callable[[float], Make] = lambda gain: labels,
     groups: Sequence[str] | None = None,
     candidates: Sequence[Candidate] = CANDIDATES,
@@ -173,9 +174,10 @@ def choose_and_train(
     """The student for ``frames``, adapted in the way that they themselves show to be best.
 
     Args:
-        start: What the device has; untouched.
+        start: What is adapted; untouched.
         frames: Labelled frames, all of them: they are trained on and judge in turn.
         recipe: The winner's steps, the batch, average and seed.
+        held: What the device has, over which gains are counted; None: the start.
         objective: The loss of the winner's training, told what its short training on labels alone
             had gained (of :class:`Evidence`): a teacher must be better than that to teach.
         groups: (n,) Frames of one group are trained on or judged together. None, or fewer than
@@ -195,7 +197,7 @@ def choose_and_train(
         raise BadInput("no candidates to choose an adaptation from")
     named = groups_of(groups, n, _FOLDS)
     first, _ = choose_adapter(start, frames, groups=groups, device=device)
-    search = _Search(start, first, frames, named, recipe, device)
+    search = _Search(held or start, first, frames, named, recipe, device)
     tried = list(candidates)[: max(1, recipe.steps // _LEAST_STEPS)]
     turns = search.turns(recipe.steps // (len(tried) * _LEAST_STEPS))
     for fold in turns:

@@ -7,21 +7,24 @@ job of the socket service take all of them at once (:meth:`EdgeEnd.update`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from endedge.data.coco import Frame
 from endedge.data.codec import Refused, decode_batch
+from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, join, stack_frames
-from endedge.distill.loss import Loss, Make
+from endedge.distill.envelope import HEADER_BYTES
+from endedge.distill.loss import Make
 from endedge.distill.losses import labels
-from endedge.distill.model import DetectionModel
-from endedge.distill.package.choose import Contest, pack_best, pack_for, prepare_contest
+from endedge.distill.model import DetectionModel, model_hash
+from endedge.distill.package.choose import Contest, pack_for, prepare_contest
 from endedge.distill.package.packing import Packed
 from endedge.distill.precision import computing
 from endedge.distill.recovery import pruned_and_recovered
@@ -40,6 +43,8 @@ from endedge.edge.adapt import (
 )
 from endedge.edge.choosing import Chosen, choose_and_train
 from endedge.edge.evidence import FIRST_ROUND, Evidence, Prior, gain_over, judge_chosen
+from endedge.edge.plan import Plan, Received, Schedule, Student, Update
+from endedge.edge.recall import Kept, Recalled, recall
 from endedge.end.inference import detect
 
 __all__ = ["EdgeEnd", "Plan", "Received", "Schedule", "Student", "Update"]
@@ -48,83 +53,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _CALIBRATION_FRAMES = 32  # of an upload, on which the packer and the pruner look
-
-
-class Schedule(Protocol):
-    """How long and how fast to train on so many frames."""
-
-    def recipe(self, n_frames: int, seed: int) -> Recipe: ...
-
-
-@dataclass(frozen=True)
-class Student:
-    """A line of the menu: the detector of ``architecture`` (the name of its weights) with the
-    share ``keep`` in (0, 1] of its parameters."""
-
-    architecture: str
-    keep: float = 1.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How the edge answers, whatever is uploaded.
-
-    ``teacher``, ``student``, ``recovery``: schedules of the three trainings; ``loss`` of the
-    student; ``menu``: the students that compete for every budget, an architecture's whole one
-    before its pruned ones. The last ``held_share`` of an upload, at most ``held_most`` frames,
-    is trained on by nobody: it chooses among ``shares`` of the way, and an answer needs ``least``
-    such frames. ``chosen``: instead, all frames are trained on and judged in turn, and choose the
-    input adapter, depth and strength of the student too (:mod:`endedge.edge.choosing`); an answer
-    then needs a gain of ``sure`` standard errors. ``labels``: whose (``truth``, ``pseudo``,
-    ``mix-N``); ``mode`` of the packer; ``side`` px of the detectors' square input; ``device``:
-    where it computes, and in which ``precision`` it trains and judges.
-    """
-
-    teacher: Schedule
-    student: Schedule
-    recovery: Schedule
-    loss: Loss
-    menu: tuple[Student, ...]
-    held_share: float
-    held_most: int
-    shares: tuple[float, ...]
-    least: int
-    labels: str
-    mode: str
-    side: int
-    device: str
-    chosen: bool = False
-    sure: float = 1.0
-    precision: str = "fp32"
-
-
-@dataclass(frozen=True, eq=False)
-class Received:
-    """An upload as the edge decoded it: the usable ``frames`` in their order, their ``pictures``,
-    and why others were ``refused``, a line each."""
-
-    frames: tuple[Frame, ...]
-    pictures: Batch
-    refused: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Update:
-    """The answer. ``teacher`` and ``students`` before packing; ``decoded`` is what the device will
-    hold; ``verdict``: the device's model now against ``decoded``, on the held-back frames;
-    ``evidence`` for the student where the frames chose it."""
-
-    teacher: Adapted
-    students: tuple[DetectionModel, ...]
-    packed: Packed
-    decoded: DetectionModel
-    verdict: Verdict
-    evidence: Evidence | None = None
-
-    @property
-    def helps(self) -> bool:
-        """Whether the frames that no training saw say that it should be sent."""
-        return self.verdict.helps
 
 
 def _precisely(step: Callable[Concatenate[EdgeEnd, P], R]) -> Callable[Concatenate[EdgeEnd, P], R]:
@@ -240,19 +168,28 @@ class EdgeEnd:
     # Students ------------------------------------------------------------------------------
 
     @_precisely
-    def distil(self, start: DetectionModel, teacher: DetectionModel, known: Upload) -> Adapted:
-        """A small model, from ``start`` towards the labels and the adapted ``teacher``."""
+    def distil(
+        self,
+        start: DetectionModel,
+        teacher: DetectionModel,
+        known: Upload,
+        held: DetectionModel | None = None,
+    ) -> Adapted:
+        """A small model, from ``start`` towards the labels and the adapted ``teacher``, for a
+        device that holds ``held`` (None: the start)."""
         recipe = self._recipe(self.plan.student, known)
         if self.plan.chosen:
+            present = held or start
 
             def objective(gain: float) -> Make:
-                able = self.teaches(teacher, start, known, gain)
+                able = self.teaches(teacher, present, known, gain)
                 return self.plan.loss.towards(teacher, self.plan.device) if able else labels
 
             return choose_and_train(
                 start,
                 known.trained,
                 recipe,
+                held=present,
                 objective=objective,
                 groups=known.groups,
                 prior=self.prior,
@@ -302,16 +239,20 @@ class EdgeEnd:
         )
 
     def students(
-        self, starts: Mapping[str, DetectionModel], teacher: DetectionModel, known: Upload
+        self,
+        starts: Mapping[str, DetectionModel],
+        teacher: DetectionModel,
+        known: Upload,
+        held: DetectionModel | None = None,
     ) -> tuple[Adapted, ...]:
         """What was learned for each line of the menu; ``starts`` has a model for each architecture
-        in it."""
+        in it; ``held`` is what the device runs (None: each start)."""
         whole: dict[str, Adapted] = {}
         made = []
         for line in self.plan.menu:
             if line.architecture not in whole:
                 start = starts[line.architecture]
-                whole[line.architecture] = self.distil(start, teacher, known)
+                whole[line.architecture] = self.distil(start, teacher, known, held)
             learned = whole[line.architecture]
             if line.keep < 1:
                 learned = replace(learned, model=self.prune(learned.model, line.keep, known))
@@ -321,10 +262,10 @@ class EdgeEnd:
     # Package -------------------------------------------------------------------------------
 
     def prepare(
-        self, students: Sequence[DetectionModel], base: DetectionModel, known: Upload
+        self, students: Sequence[DetectionModel], base: DetectionModel | None, known: Upload
     ) -> Contest:
-        """All that packages of ``students`` need, whatever their budgets, for a device that holds
-        ``base``: the student that comes through a budget closest to the first will be sent."""
+        """All that packages of ``students``, one a line of the menu, need, whatever their budgets,
+        for a device that holds ``base`` (None: it is not known, so none is a delta)."""
         mode, several = self.plan.mode, len(students) > 1
         return prepare_contest(
             students,
@@ -333,30 +274,65 @@ class EdgeEnd:
             unseen=known.held_back.images,
             seed=self.seed,
             mode="auto" if several else mode,
+            architectures=[line.architecture for line in self.plan.menu],
+            barred=[i for i, line in enumerate(self.plan.menu) if line in self.plan.barred],
         )
+
+    def pack_from(
+        self,
+        contest: Contest,
+        budget_bytes: int,
+        evidence: Mapping[str, Evidence],
+        known: Upload,
+        *,
+        params: int | None = None,
+    ) -> Packed:
+        """The package that detects best: within an architecture the one that comes through
+        closest to the whole student, between architectures the one with the smallest loss on
+        held-back frames. ``evidence`` for the students of each architecture, where frames chose
+        them (they train on all frames): then by the gain over what the device has, less what
+        packing lost. Raises :class:`BadInput` for a budget too small."""
+
+        def loss(packed: Packed) -> float:
+            if not self.plan.chosen:
+                return float(self.losses(packed.decoded, known).mean())
+            whole, said = contest.whole(packed.candidate), evidence[self.line(packed).architecture]
+            found = self.judge_chosen(whole, said, packed.decoded, known)
+            return math.log(found.after / found.before)
+
+        return contest.pack(budget_bytes, params=params, loss=loss)
+
+    def line(self, packed: Packed) -> Student:
+        """The line of the menu that a package is of."""
+        return self.plan.menu[packed.candidate]
 
     def pack(
         self,
-        students: Sequence[DetectionModel],
+        learned: Sequence[Adapted],
         budget_bytes: int,
         base: DetectionModel,
         known: Upload,
         *,
         certain: bool = True,
     ) -> Packed:
-        """The package for a device that holds ``base`` (see :func:`pack_for` where that is not
-        ``certain``): of the student that comes through in the budget closest to the first.
-        Raises :class:`BadInput` for a budget too small."""
-        if certain:
-            return self.prepare(students, base, known).pack(budget_bytes)
-        frames = known.trained.images[:_CALIBRATION_FRAMES]
-        if len(students) == 1:
-            mode = self.plan.mode
+        """The package of what was ``learned`` for the menu, for a device that holds ``base`` (see
+        :func:`pack_for` where that is not ``certain``). Raises :class:`BadInput` for a budget too
+        small."""
+        students = [each.model for each in learned]
+        if not certain and len(students) == 1:
+            frames, mode = known.trained.images[:_CALIBRATION_FRAMES], self.plan.mode
             return pack_for(
                 students[0], budget_bytes, base, mode, certain=False, frames=frames, seed=self.seed
             )
-        unseen = known.held_back.images
-        return pack_best(students, budget_bytes, frames=frames, unseen=unseen, seed=self.seed)
+        contest = self.prepare(students, base if certain else None, known)
+        return self.pack_from(contest, budget_bytes, self._evidence(learned), known)
+
+    def _evidence(self, learned: Sequence[Adapted]) -> dict[str, Evidence]:
+        return {
+            line.architecture: each.evidence
+            for line, each in zip(self.plan.menu, learned, strict=True)
+            if isinstance(each, Chosen)
+        }
 
     # Verdict -------------------------------------------------------------------------------
 
@@ -383,6 +359,14 @@ class EdgeEnd:
             student, decoded, evidence, known.trained, sure=plan.sure, device=plan.device
         )
 
+    @_precisely
+    def recall(
+        self, kept: Sequence[Kept], running: DetectionModel, known: Upload
+    ) -> Recalled | None:
+        """Of the models that a device has ``kept`` the one that it should go back to, if any."""
+        least, sure, device = self.plan.least, self.plan.sure, self.plan.device
+        return recall(kept, running, known.held_back, least=least, sure=sure, device=device)
+
     # All of it -----------------------------------------------------------------------------
 
     def update(
@@ -394,19 +378,43 @@ class EdgeEnd:
         *,
         base: DetectionModel,
         certain: bool = True,
+        kept: Sequence[Kept] = (),
     ) -> Update:
         """The answer to what is ``known`` for a device that holds ``base``, in at most
-        ``budget_bytes``. Raises :class:`BadInput` for a budget too small."""
+        ``budget_bytes``. One of the models that it has ``kept`` takes the place of ``base`` where
+        it suits the frames better: what is learned starts there, and is sent if it surely beats
+        it; else the device goes back to it. Raises :class:`BadInput` for a budget too small."""
         taught = self.teach(teacher, known)
-        learned = self.students(starts, taught.model, known)
+        recalled = self.recall(kept, base, known)
+        if recalled is not None:
+            starts = {**starts, recalled.architecture: recalled.model}
+            base = recalled.model
+        learned = self.students(starts, taught.model, known, base)
         students = tuple(each.model for each in learned)
-        packed = self.pack(students, budget_bytes, base, known, certain=certain)
-        whole, decoded = learned[0], packed.decoded
+        try:
+            packed = self.pack(learned, budget_bytes, base, known, certain=certain)
+        except BadInput:
+            if recalled is None or budget_bytes < HEADER_BYTES:
+                raise
+            return recalled.answer(taught, students)
+        name, decoded = self.line(packed).architecture, packed.decoded
+        whole = next(
+            each
+            for line, each in zip(self.plan.menu, learned, strict=True)
+            if line.architecture == name
+        )
         if isinstance(whole, Chosen):
             verdict = self.judge_chosen(whole.model, whole.evidence, decoded, known)
-            return Update(taught, students, packed, decoded, verdict, whole.evidence)
-        verdict = self.judge(self.losses(base, known), decoded, known)
-        return Update(taught, students, packed, decoded, verdict)
+        else:
+            verdict = self.judge(self.losses(base, known), decoded, known)
+        found = Update(taught, students, packed, decoded, verdict, self.line(packed))
+        if isinstance(whole, Chosen):
+            found = replace(found, evidence=whole.evidence)
+        if recalled is None:
+            return found
+        if not replace(verdict, sure=max(1.0, verdict.sure)).helps:
+            return recalled.answer(taught, students)
+        return replace(found, recalled=model_hash(base))
 
     def _recipe(self, schedule: Schedule, known: Upload) -> Recipe:
         return schedule.recipe(self.frames or len(known.trained), self.seed)

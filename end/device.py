@@ -8,7 +8,7 @@ the same steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from endedge.data.codec import Codec
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, stack_frames
 from endedge.data.stream import Captured
-from endedge.distill.model import DetectionModel
+from endedge.distill.envelope import builds_on
+from endedge.distill.model import DetectionModel, model_hash
 from endedge.distill.package.format import unpack
 from endedge.end.capture import covered, encode_batch, redact
 from endedge.end.metric import Score, evaluate
@@ -123,9 +124,18 @@ class DeviceEnd:
 
     # Apply, evaluate -----------------------------------------------------------------------
 
-    def apply(self, package: bytes, running: DetectionModel) -> DetectionModel:
-        """What the device runs once it has decoded ``package`` on top of what it is ``running``.
-        Raises :class:`BadInput` for one that it cannot use; its model then stays."""
+    def apply(
+        self,
+        package: bytes,
+        running: DetectionModel,
+        kept: Callable[[str], DetectionModel | None] = lambda needed: None,
+    ) -> DetectionModel:
+        """What the device runs once it has decoded ``package`` on top of what it is ``running``, or
+        of a model that it has ``kept``, found by its hash (32 hex digits). Raises
+        :class:`BadInput` for one that it cannot use; its model then stays."""
+        needed = builds_on(package)
+        if needed is not None and needed != model_hash(running)[:32]:
+            running = kept(needed) or running
         return unpack(package, base=running)
 
     def apply_file(self, package: Path, running: DetectionModel) -> DetectionModel:

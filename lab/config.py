@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     SerializeAsAny,
     ValidationError,
     field_validator,
@@ -51,16 +52,26 @@ def _quantity(unit: str, kind: type) -> BeforeValidator:
 
 
 Bytes = Annotated[Count, _quantity("B", int)]
+Storage = Annotated[int, Field(ge=0), _quantity("B", int)]
+Params = Annotated[Count, _quantity("", int)]
 Hertz = Annotated[Positive, _quantity("Hz", float)]
 Seconds = Annotated[Positive, _quantity("s", float)]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 LabelledBy = Literal["truth", "teacher", "mixed"]
 File = Annotated[str, AfterValidator(at_home)]  # ~ is the user's home
+# One file or several; one alone is written as before there were several.
+Students = Annotated[
+    tuple[File, ...],
+    BeforeValidator(lambda v: (v,) if isinstance(v, str) else v),
+    PlainSerializer(lambda v: v[0] if len(v) == 1 else list(v)),
+]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 # Marks a key that came when there were results already. See :func:`named`.
 LATER = "later"
+
+_BYTES_OF_A_PARAMETER = 4  # at most: as a 32-bit float, the way it is trained
 
 
 class _Section(BaseModel):
@@ -111,11 +122,20 @@ class Data(_Section):
 
 class Weights(_Section):
     """Detectors before adaptation: a path, a name inside ``root``, a file shipped with the
-    package (``endedge:demo/student.safetensors``) or an Ultralytics name that can be downloaded."""
+    package (``endedge:demo/student.safetensors``) or an Ultralytics name that can be downloaded.
+    ``student``: one, or a list of architectures of which the best for each budget is sent; the
+    device holds the first at the start."""
 
     root: File | None = None
     teacher: File
-    student: File
+    student: Students
+
+    @field_validator("student")
+    @classmethod
+    def _no_student_twice(cls, students: tuple[str, ...]) -> tuple[str, ...]:
+        if not students or len(set(students)) != len(students):
+            raise ValueError("must name at least one detector, none of them twice")
+        return students
 
 
 class Training(_Section):
@@ -198,11 +218,24 @@ class Downlink(_Section):
     """Model budgets (bytes) of the grid; ``mode``: ``full`` packages, a ``delta`` against the
     model that the device holds, or whichever is expected to detect better (``auto``). ``keep``:
     shares of the parameters at which the student competes, pruned and recovered, with itself
-    (1.0) for every budget; a pruned one travels in full."""
+    (1.0) for every budget; a pruned one travels in full. ``budgets_params``: budgets in numbers
+    that are sent and are not zero (``1.5M``), with at most 4 bytes for each: that many bytes are
+    their ``budget_bytes`` in the results."""
 
-    budgets_bytes: tuple[Bytes, ...]
+    budgets_bytes: tuple[Bytes, ...] = ()
+    budgets_params: Annotated[tuple[Params, ...], LATER] = ()
     mode: Literal["auto", "full", "delta"] = "auto"
     keep: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0,)
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """All of them, in bytes."""
+        return (*self.budgets_bytes, *(_BYTES_OF_A_PARAMETER * p for p in self.budgets_params))
+
+    def params_of(self, budget_bytes: int) -> int | None:
+        """The parameters behind a budget; None for one of bytes."""
+        params, rest = divmod(budget_bytes, _BYTES_OF_A_PARAMETER)
+        return params if not rest and params in self.budgets_params else None
 
     @model_validator(mode="after")
     def _whole_too(self) -> Downlink:
@@ -265,6 +298,16 @@ class Edge(_Section):
     replay_frames: Annotated[int, Field(ge=0)] = 64
     memory_rounds: Count = 8
     least_frames: Annotated[int, Field(ge=4)] = 4  # fewer teach nothing: no update
+
+
+class End(_Section):
+    """What the device can take: seconds a frame, above which a student is not sent
+    (``max_latency_s``, as `endedge latency` measures it on this machine); bytes of storage for
+    models, in `loop` and `serve` (``models_bytes``): the last ones stay as long as they and the one
+    in use fit, and the edge may name them (0: only the one in use)."""
+
+    max_latency_s: Annotated[Seconds | None, LATER] = None
+    models_bytes: Annotated[Storage, LATER] = 0
 
 
 class Serve(_Section):
@@ -375,6 +418,7 @@ class Config(_Section):
     benchmark: Benchmark = Benchmark()
     scenarios: dict[str, tuple[Any, ...]] = {}  # keys of link, each with values to try instead
     edge: Edge = Edge()
+    end: Annotated[End, LATER] = End()
     serve: Serve = Serve()
     loop: Loop | None = None
 
@@ -411,6 +455,15 @@ class Config(_Section):
         return Link.model_validate({**self.link.model_dump(), key: value})
 
     @model_validator(mode="after")
+    def _a_delta_is_of_one(self) -> Config:
+        if len(self.weights.student) > 1 and self.downlink.mode == "delta":
+            raise ValueError(
+                "downlink.mode: a delta carries no other architecture, and weights.student lists "
+                f"{len(self.weights.student)}; use mode full or auto"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_be_judged(self) -> Config:
         fewest = min(self.uplink.frames, default=LEAST_FRAMES)
         if self.adaptation.policy == "chosen" and fewest < LEAST_FRAMES:
@@ -433,7 +486,7 @@ class Config(_Section):
             "seeds": self.seeds,
             "uplink.frames": self.uplink.frames,
             "uplink.codecs": self.uplink.codecs,
-            "downlink.budgets_bytes": self.downlink.budgets_bytes,
+            "downlink.budgets_bytes with 4 B x budgets_params": self.downlink.budgets,
         }
         for name, values in grids.items():
             if not values or len(set(values)) != len(values):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,12 +32,16 @@ from endedge.data.storage import cache_folder, sha256_of
 from endedge.data.stream import Captured
 from endedge.distill.model import DetectionModel, load_detector, model_hash
 from endedge.distill.precision import check_precision
-from endedge.edge.edge import Plan, Student
 from endedge.edge.labels import calibrate
+from endedge.edge.menu import Menu, fast_enough, seconds_of
+from endedge.edge.plan import Plan, Student
 from endedge.end.inference import detect
 from endedge.lab.config import DEVICES, Config, Data
+from endedge.lab.store import Store
 
+_log = logging.getLogger("endedge")
 _CALIBRATION_FRAMES = 64
+_LATENCY_VERSION = 1  # of how students are timed; raise it when that changes
 
 __all__ = ["World", "check_side", "find_weights", "pick_device"]
 
@@ -50,6 +56,8 @@ class World:
     teacher: DetectionModel
     student: DetectionModel
     device: str
+    folder: Path
+    others: tuple[DetectionModel, ...] = ()  # students that the device does not hold at first
 
     @classmethod
     def of(cls, config: Config, folder: Path) -> World:
@@ -63,17 +71,12 @@ class World:
         pool, evaluation = _frames(config.data, folder)
         weights = config.weights
         teacher = load_detector(find_weights(weights.teacher, weights.root))
-        student = load_detector(find_weights(weights.student, weights.root))
-        strides = [[round(x) for x in model.stride.tolist()] for model in (teacher, student)]
-        if strides[0] != strides[1]:
-            raise BadInput(
-                f"weights.teacher predicts at strides {strides[0]}, weights.student at "
-                f"{strides[1]}; distillation compares place by place, so they must be the same"
-            )
+        student, *others = (load_detector(find_weights(s, weights.root)) for s in weights.student)
         names = tuple(student.names.values())
-        same_classes(
-            tuple(teacher.names.values()), names, what="weights.teacher", other="weights.student"
-        )
+        named = "weights.student" + f" {weights.student[0]}" * bool(others)
+        _comparable(teacher, "weights.teacher", student, named)
+        for name, other in zip(weights.student[1:], others, strict=True):
+            _comparable(other, f"weights.student {name}", student, named)
         pool = match_classes(
             pool, names, what=config.data.pool_annotations, detector="weights.student"
         )
@@ -83,7 +86,7 @@ class World:
         device = pick_device(config.device)
         if config.precision != "auto":
             check_precision(config.precision, device)
-        for role, model in (("teacher", teacher), ("student", student)):
+        for role, model in (("teacher", teacher), *(("student", s) for s in (student, *others))):
             check_side(model, config.data.image_side, "data.image_side", f"weights.{role}")
         for codec in map(Codec.parse, config.uplink.codecs):
             _check_codec(pool, codec)
@@ -94,7 +97,7 @@ class World:
             )
         camera = _camera(config)
         pool, evaluation = camera.annotated(pool), camera.annotated(evaluation)
-        return cls(config, pool, evaluation, teacher, student, device)
+        return cls(config, pool, evaluation, teacher, student, device, folder, tuple(others))
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -152,7 +155,7 @@ class World:
     @cached_property
     def starts(self) -> dict[str, DetectionModel]:
         """The students before any training, by the architectures of the plan's menu."""
-        return {self.config.weights.student: self.student}
+        return dict(zip(self.config.weights.student, (self.student, *self.others), strict=True))
 
     @cached_property
     def start_hashes(self) -> dict[str, str]:
@@ -164,6 +167,36 @@ class World:
         stands where the device's does."""
         camera = self.camera if self.camera.moves else Shift()
         return stack_frames(dataset.frames, self.side, lambda f: camera.apply(f.read(), f.image_id))
+
+    @cached_property
+    def menu(self) -> Menu:
+        """The students, without those that take more than ``end.max_latency_s`` a frame. That is
+        measured once and kept in the folder: what is left out must not change when the work goes
+        on."""
+        keeps = sorted(self.config.downlink.keep, key=lambda keep: keep < 1)
+        lines = tuple(Student(name, keep) for name in self.starts for keep in keeps)
+        if (most_s := self.config.end.max_latency_s) is None:
+            return Menu(lines)
+
+        def make(_: Path) -> dict[str, Any]:
+            took = [seconds_of(line, self.starts[line.architecture], self.side) for line in lines]
+            slow = [f"{x} ({s:.3g} s)" for x, s in zip(lines, took, strict=True) if s > most_s]
+            if slow:
+                _log.warning(
+                    "note: left out, as a frame takes longer than end.max_latency_s = %g s: %s",
+                    most_s,
+                    ", ".join(slow),
+                )
+            return {"latency_s": took}
+
+        determinants = {
+            "version": _LATENCY_VERSION,
+            "weights": self.start_hashes,
+            "keep": keeps,
+            "side": self.side,
+        }
+        node = Store(self.folder).node("latency", determinants, make)
+        return fast_enough(lines, node.record["latency_s"], most_s)
 
     @cached_property
     def threshold(self) -> float:
@@ -179,13 +212,13 @@ class World:
     def plan(self) -> Plan:
         """How the edge answers an upload."""
         config, held = self.config, self.config.held_back
-        keeps = sorted(config.downlink.keep, key=lambda keep: keep < 1)  # the whole one first
         return Plan(
             teacher=config.teacher,
             student=config.student,
             recovery=config.recovery,
             loss=config.distillation,
-            menu=tuple(Student(name, keep) for name in self.starts for keep in keeps),
+            menu=self.menu.lines,
+            barred=self.menu.barred,
             held_share=held.share,
             held_most=held.most,
             shares=held.shares,
@@ -245,6 +278,17 @@ def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:
                 "are the same picture; pool and evaluation must not overlap"
             )
     return pool, evaluation
+
+
+def _comparable(a: DetectionModel, what: str, b: DetectionModel, other: str) -> None:
+    """Raises :class:`BadInput` unless ``b`` can learn from what ``a`` predicts, or beside it."""
+    strides = [[round(x) for x in model.stride.tolist()] for model in (a, b)]
+    if strides[0] != strides[1]:
+        raise BadInput(
+            f"{what} predicts at strides {strides[0]}, {other} at "
+            f"{strides[1]}; distillation compares place by place, so they must be the same"
+        )
+    same_classes(tuple(a.names.values()), tuple(b.names.values()), what=what, other=other)
 
 
 def _check_codec(pool: Dataset, codec: Codec) -> None:

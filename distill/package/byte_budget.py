@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from endedge.data.errors import BadInput
 
-__all__ = ["LOUDNESS_BINS", "SizeCurve", "fit_step"]
+__all__ = ["COARSEST", "LOUDNESS_BINS", "SizeCurve", "fit_step"]
 
 T = TypeVar("T")
 
-_COARSEST, _FINEST = 12.0, -10.0  # log2 of typical weights: all zero, about 12 bits each
+COARSEST = 12.0  #: log2 of the step, in typical weights: all is zero
+_FINEST = -10.0  # the same: about 12 bits each
 _FILLED = 0.99  # of the budget: near enough to stop
 _TRIALS = 28
 LOUDNESS_BINS = np.arange(-48.0, 48.0 + 1 / 16, 1 / 8)  #: log2, for :class:`SizeCurve`
@@ -27,19 +28,24 @@ _NARROW = 2.0**-8  # a bracket of the log step: size jumps over the budget here
 
 
 class SizeCurve:
-    """About how long a package is at every step: the order-0 entropy of integers rounded plainly.
+    """About how long a package is at every step: the order-0 entropy of integers rounded plainly,
+    or ``each_bytes`` for every one that is not zero if that is more (a budget of numbers).
 
     ``loudness`` counts weights by the log2 of their size beside their own steps, in
     :data:`LOUDNESS_BINS`; ``overhead_bytes`` is what no step changes. Real sizes differ by some
     percent, but by much the same at neighbouring steps, which is what a search needs.
     """
 
-    def __init__(self, loudness: NDArray[np.float64], overhead_bytes: int) -> None:
-        self.log_steps = np.arange(_FINEST, _COARSEST + _GRAIN / 2, _GRAIN)
+    def __init__(
+        self, loudness: NDArray[np.float64], overhead_bytes: int, each_bytes: float = 0.0
+    ) -> None:
+        self.log_steps = np.arange(_FINEST, COARSEST + _GRAIN / 2, _GRAIN)
         bits = np.array([_entropy_bits(loudness, at) for at in self.log_steps])
         bits = np.maximum.accumulate(bits[::-1])[::-1]
-        slope = _LEAST_SLOPE * (_COARSEST - self.log_steps)  # where all is zero, or no step changes
-        self._log_size = np.log2(overhead_bytes + bits / 8) + slope
+        slope = _LEAST_SLOPE * (COARSEST - self.log_steps)  # where all is zero, or no step changes
+        heard = np.append(np.cumsum(loudness[::-1])[::-1], 0.0)  # beyond each of the bins
+        some = each_bytes * np.interp(self.log_steps - 1, LOUDNESS_BINS, heard)
+        self._log_size = np.log2(np.maximum(overhead_bytes + bits / 8, some)) + slope
 
     def log_size(self, log_step: float) -> float:
         """log2 of the bytes at ``log_step``."""
@@ -100,7 +106,7 @@ def fit_step(
             side = -1
         else:
             over, excess_over = at, excess
-            if at == _COARSEST:
+            if at == COARSEST:
                 raise BadInput(
                     f"a budget of {budget_bytes} bytes is too small for this model: "
                     f"the smallest package is {size} bytes"
@@ -111,7 +117,7 @@ def fit_step(
             told = curve.log_step(curve.log_size(at) - _PAST * excess)
             far = max(-4.0, min(4.0, told - at))
             at += math.copysign(max(stride, abs(far)), excess)
-            at, stride = min(_COARSEST, max(_FINEST, at)), min(3.0, max(0.25, 2 * stride))
+            at, stride = min(COARSEST, max(_FINEST, at)), min(3.0, max(0.25, 2 * stride))
             continue
         if under - over < _NARROW:
             break

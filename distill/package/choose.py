@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -19,34 +19,72 @@ __all__ = ["Contest", "pack_best", "pack_for", "prepare_contest"]
 
 @dataclass(frozen=True, eq=False)
 class Contest:
-    """Prepared models, the whole one first, of which the one that comes through a budget closest to
-    the first is sent; ``judges`` (N, 3, S, S) uint8 are the frames on which that is measured."""
+    """Of ``models`` the ones that were ``prepared`` (by their places) compete, and one is sent.
+    ``architectures`` (one a model; empty: all of one) tells which may be compared by what they
+    predict: of each, the model that comes through a budget closest to the first of that
+    architecture, its whole one; ``judges`` (N, 3, S, S) uint8 are the frames on which that is
+    measured."""
 
-    candidates: tuple[Prepared, ...]
+    models: tuple[DetectionModel, ...]
+    prepared: Mapping[int, Prepared]
     judges: Tensor
+    architectures: tuple[str, ...] = ()
+
+    def whole(self, candidate: int) -> DetectionModel:
+        """The first model of the architecture of ``candidate``."""
+        return self.models[self._first(candidate)]
+
+    def _first(self, candidate: int) -> int:
+        names = self.architectures
+        return names.index(names[candidate]) if names else 0
 
     def pack(
-        self, budget_bytes: int, *, aware: Recipe | None = None, watch: Watch | None = None
+        self,
+        budget_bytes: int,
+        *,
+        params: int | None = None,
+        loss: Callable[[Packed], float] | None = None,
+        aware: Recipe | None = None,
+        watch: Watch | None = None,
     ) -> Packed:
-        """The winner's package in at most ``budget_bytes``. Candidates that do not fit are passed
-        over; raises :class:`BadInput` if none fits."""
-        found: list[tuple[float, Packed]] = []
+        """The winner's package in at most ``budget_bytes`` and ``params``. Candidates that do not
+        fit are passed over. Between the best of several architectures ``loss`` decides: what two
+        networks predict differs by more than what one of them lost. Raises :class:`BadInput` if
+        none fits."""
+        found = self.finalists(budget_bytes, params=params, aware=aware, watch=watch)
+        if len(found) == 1:
+            return found[0]
+        if loss is None:
+            raise BadInput("packages of several architectures: nothing says which one to send")
+        return min(found, key=loss)
+
+    def finalists(
+        self,
+        budget_bytes: int,
+        *,
+        params: int | None = None,
+        aware: Recipe | None = None,
+        watch: Watch | None = None,
+    ) -> list[Packed]:
+        """The best package of each architecture that has one in ``budget_bytes``. Raises
+        :class:`BadInput` if none has."""
+        found: dict[int, list[tuple[float, Packed]]] = {}
         refused = BadInput("no candidate models were given")
-        n = len(self.candidates)
-        for i, candidate in enumerate(self.candidates):
-            part = _part(watch, i, n)
+        n = len(self.prepared)
+        for done, (i, candidate) in enumerate(self.prepared.items()):
+            part = _part(watch, done, n)
             try:
-                packed = candidate.pack(budget_bytes, aware=aware, watch=part)
+                packed = candidate.pack(budget_bytes, params=params, aware=aware, watch=part)
             except BadInput as error:
                 refused = error
                 continue
-            if n == 1:
-                return packed
-            nats = divergence(self.candidates[0].model, packed.decoded, self.judges)
-            found.append((nats, replace(packed, candidate=i)))
+            first, nats = self._first(i), 0.0
+            if sum(self._first(j) == first for j in self.prepared) > 1:
+                nats = divergence(self.whole(i), packed.decoded, self.judges)
+            found.setdefault(first, []).append((nats, replace(packed, candidate=i)))
         if not found:
             raise refused
-        return min(found, key=lambda x: x[0])[1]
+        return [min(some, key=lambda x: x[0])[1] for some in found.values()]
 
 
 def prepare_contest(
@@ -58,14 +96,30 @@ def prepare_contest(
     seed: int = 0,
     mode: str = "auto",
     watch: Watch | None = None,
+    architectures: Sequence[str] = (),
+    barred: Collection[int] = (),
 ) -> Contest:
-    """All ``candidates`` prepared with ``frames`` (see :func:`.packing.prepare`): say the whole
-    model, and ones pruned and recovered. They are compared on ``unseen`` frames, if given, for a
-    recovered model is at home on those it was trained on. Raises :class:`BadInput` as ``prepare``
-    does."""
+    """All ``candidates`` prepared for a :class:`Contest`.
+
+    Args:
+        candidates: Say the whole model, and ones pruned and recovered; of several architectures
+            the whole ones before their pruned ones.
+        frames: To prepare with (see :func:`.packing.prepare`).
+        unseen: To compare on, for a recovered model is at home on frames it was trained on;
+            None: ``frames``.
+        base: What the device holds; a candidate of the same layers and widths may be a delta.
+        seed: Of the frames that are made up where none are given.
+        mode: ``auto``, ``full`` or ``delta``.
+        watch: Hears of progress.
+        architectures: One a candidate; empty: all of one.
+        barred: Places of those that do not compete.
+
+    Raises:
+        BadInput: as ``prepare`` does.
+    """
     judges = unseen if unseen is not None else frames
-    prepared = tuple(
-        prepare(
+    prepared = {
+        i: prepare(
             model,
             base=base,
             frames=frames,
@@ -74,14 +128,17 @@ def prepare_contest(
             watch=_part(watch, i, len(candidates)),
         )
         for i, model in enumerate(candidates)
-    )
-    return Contest(prepared, synthetic_frames(seed=seed) if judges is None else judges)
+        if i not in barred
+    }
+    seen = synthetic_frames(seed=seed) if judges is None else judges
+    return Contest(tuple(candidates), prepared, seen, tuple(architectures))
 
 
 def pack_best(
     candidates: Sequence[DetectionModel],
     budget_bytes: int,
     *,
+    params: int | None = None,
     frames: Tensor | None,
     unseen: Tensor | None = None,
     base: DetectionModel | None = None,
@@ -96,7 +153,7 @@ def pack_best(
     contest = prepare_contest(
         candidates, frames=frames, unseen=unseen, base=base, seed=seed, mode=mode, watch=watch
     )
-    return contest.pack(budget_bytes, aware=aware, watch=watch)
+    return contest.pack(budget_bytes, params=params, aware=aware, watch=watch)
 
 
 def _part(watch: Watch | None, done: int, total: int) -> Watch | None:

@@ -7,6 +7,7 @@ many budgets as are asked.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,12 +17,13 @@ import torch
 from endedge.data.errors import BadInput
 from endedge.distill.adapter import InputAdapter, adapter_of, attach
 from endedge.distill.description import plan_of
+from endedge.distill.envelope import HEADER_BYTES, reuse, seal
 from endedge.distill.losses import divergence
 from endedge.distill.model import DetectionModel, clone, count_parameters, model_hash, spec_of
-from endedge.distill.package.byte_budget import SizeCurve, fit_step
+from endedge.distill.package.byte_budget import COARSEST, SizeCurve, fit_step
 from endedge.distill.package.description import describe
 from endedge.distill.package.entropy import encode_arrays
-from endedge.distill.package.format import HEADER_BYTES, seal, wire_arrays
+from endedge.distill.package.format import wire_arrays
 from endedge.distill.package.qat import train_integers
 from endedge.distill.package.quantization import Coded, Floats, Target, apply_coded, steps, targets
 from endedge.distill.package.rounding import (
@@ -36,7 +38,7 @@ from endedge.distill.package.rounding import (
 from endedge.distill.package.sensitivity import measure, synthetic_frames
 from endedge.distill.training import Recipe
 
-__all__ = ["Packed", "Prepared", "Report", "Watch", "pack", "prepare"]
+__all__ = ["Packed", "Prepared", "Report", "Watch", "pack", "prepare", "reused"]
 
 _ROOM = 0.99  # of the budget is filled where integers are then trained: it grows a little
 _MOST_FRAMES = 128  # more tell the packer little and cost seconds
@@ -52,6 +54,7 @@ class Report:
     over those of the unpruned architecture. ``expected_loss``: second-order
     estimate of what rounding costs, in nats of the predictive distribution a frame; it
     compares packages of one model on the same frames.
+    ``transmitted``: numbers sent that are not zero (of a delta: that change).
     The package is header + spec + coded bytes long.
     """
 
@@ -64,6 +67,7 @@ class Report:
     header_bytes: int
     spec_bytes: int
     coded_bytes: int
+    transmitted: int
 
 
 @dataclass(frozen=True)
@@ -107,10 +111,15 @@ class Prepared:
     kinds: tuple[_Kind, ...]
 
     def pack(
-        self, budget_bytes: int, *, aware: Recipe | None = None, watch: Watch | None = None
+        self,
+        budget_bytes: int,
+        *,
+        params: int | None = None,
+        aware: Recipe | None = None,
+        watch: Watch | None = None,
     ) -> Packed:
-        """The model in at most ``budget_bytes``; see :func:`pack`. Raises :class:`BadInput` for a
-        budget below the smallest reachable size, and says it."""
+        """The model in at most ``budget_bytes`` and ``params``; see :func:`pack`. Raises
+        :class:`BadInput` for a budget below the smallest reachable size, and says it."""
         if aware is not None and (self.frames is None or len(self.frames) < 2):
             raise BadInput("integers are trained on frames; give at least 2")
         say: Watch = watch or (lambda share, message: None)
@@ -119,15 +128,26 @@ class Prepared:
         for kind in self.kinds:
             recipe = aware if kind.base is None else None
             try:
-                packed.append(self._pack_one(kind, budget_bytes, recipe, say))
+                packed.append(self._pack_one(kind, budget_bytes, params, recipe, say))
             except BadInput as error:
                 refused.append(error)
         if not packed:
             raise refused[-1]
         return min(packed, key=lambda p: p.report.expected_loss)
 
-    def _pack_one(self, kind: _Kind, budget_bytes: int, aware: Recipe | None, say: Watch) -> Packed:
+    def _pack_one(
+        self,
+        kind: _Kind,
+        budget_bytes: int,
+        params: int | None,
+        aware: Recipe | None,
+        say: Watch,
+    ) -> Packed:
         overhead = HEADER_BYTES + len(kind.spec)
+        each_bytes = 0.0 if params is None else budget_bytes / params
+
+        def size(coded: list[Coded], stream: bytes) -> int:
+            return max(overhead + len(stream), math.ceil(each_bytes * _transmitted(coded)))
 
         def code(step: float) -> tuple[list[Coded], bytes]:
             step = float(np.float32(step))
@@ -140,19 +160,28 @@ class Prepared:
             say(_PREPARED, f"{kind.name} package of {made:,} bytes for {budget_bytes:,}")
             return coded, stream
 
-        step, (coded, stream) = fit_step(
-            code,
-            lambda result: overhead + len(result[1]),
-            budget_bytes if aware is None else round(_ROOM * budget_bytes),
-            SizeCurve(kind.loudness, overhead),
-        )
+        try:
+            step, (coded, stream) = fit_step(
+                code,
+                lambda result: size(*result),
+                budget_bytes if aware is None else round(_ROOM * budget_bytes),
+                SizeCurve(kind.loudness, overhead, each_bytes),
+            )
+        except BadInput as error:
+            if params is None:
+                raise
+            fewest = _transmitted(code(2.0**COARSEST)[0])
+            raise BadInput(
+                f"a budget of {params} parameters and {budget_bytes} bytes is too small for this "
+                f"model: the smallest package sends {fewest} parameters ({error})"
+            ) from None
         decoded = clone(kind.skeleton)
         adapter = adapter_of(self.model)  # on the grid that crosses the link
         attach(decoded, None if adapter is None else InputAdapter.of(adapter.description))
         apply_coded(decoded, coded, step, kind.base)
         if aware is not None:
             found = self._trained(decoded, coded, step, aware, say)
-            if found is not None and overhead + len(found[2]) <= budget_bytes:
+            if found is not None and size(*found[1:]) <= budget_bytes:
                 decoded, coded, stream = found
         return Packed(
             seal(model_hash(decoded), kind.held, step, kind.spec, stream),
@@ -166,6 +195,7 @@ class Prepared:
                 header_bytes=HEADER_BYTES,
                 spec_bytes=len(kind.spec),
                 coded_bytes=len(stream),
+                transmitted=_transmitted(coded),
             ),
             decoded.eval(),
         )
@@ -238,6 +268,7 @@ def pack(
     model: DetectionModel,
     budget_bytes: int,
     *,
+    params: int | None = None,
     base: DetectionModel | None = None,
     frames: torch.Tensor | None = None,
     seed: int = 0,
@@ -245,7 +276,8 @@ def pack(
     aware: Recipe | None = None,
     watch: Watch | None = None,
 ) -> Packed:
-    """Code ``model`` in at most ``budget_bytes``, as accurately as that allows.
+    """Code ``model`` in at most ``budget_bytes``, as accurately as that allows; with ``params``, no
+    more than so many numbers in it are not zero (docs/eeu.md).
 
     ``base`` is the model the device holds already: then a delta against it competes with a
     full package (``mode`` ``"auto"``; ``"full"`` and ``"delta"`` decide). ``frames`` (N, 3, S, S)
@@ -257,7 +289,19 @@ def pack(
     size, and says it.
     """
     prepared = prepare(model, base=base, frames=frames, seed=seed, mode=mode, watch=watch)
-    return prepared.pack(budget_bytes, aware=aware, watch=watch)
+    return prepared.pack(budget_bytes, params=params, aware=aware, watch=watch)
+
+
+def reused(model: DetectionModel) -> Packed:
+    """The package that tells a device to run ``model``, which it keeps: its hash, 61 bytes."""
+    data, whole = reuse(model_hash(model)), plan_of(spec_of(model)).parameters
+    n = count_parameters(model)
+    report = Report("reuse", 0.0, n, n / whole, 0.0, 0.0, len(data), 0, 0, 0)
+    return Packed(data, report, model)
+
+
+def _transmitted(coded: Sequence[Coded]) -> int:
+    return sum(c.nonzero for c in coded)
 
 
 def _same_kind(a: DetectionModel, b: DetectionModel) -> bool:

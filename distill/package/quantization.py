@@ -70,6 +70,12 @@ class Coded:
     columns: Ints
     weights: Ints
 
+    @property
+    def nonzero(self) -> int:
+        """How many of its numbers say something: weights and vectors that are not zero. Of a
+        delta, those that change."""
+        return sum(int(np.count_nonzero(x)) for x in (*self.vectors, self.weights))
+
 
 @dataclass
 class Target:

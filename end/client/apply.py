@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from endedge.data.errors import BadInput
 from endedge.data.storage import publish, sha256_of, sweep, write_atomic
+from endedge.distill.envelope import builds_on, result_of
 from endedge.link.messages import Ready, update_statement
 
 __all__ = ["Install", "ModelStore"]
@@ -30,17 +31,24 @@ it is a delta (None: the model the device came with), and writes the complete ne
 
 @dataclass(frozen=True)
 class _Current:
+    """``model``: the hash by which packages name the model in use; ``kept``: the files of earlier
+    ones by theirs, oldest first."""
+
     round_index: int = 0
     file: str | None = None
     model_sha256: str = ""
+    model: str = ""
+    kept: dict[str, str] = field(default_factory=dict)
 
 
 class ModelStore:
-    """The models of one device, in ``folder``. ``suffix`` ends the names of model files."""
+    """The models of one device, in ``folder``. ``suffix`` ends the names of model files; earlier
+    models stay as long as all together take at most ``keep_bytes``."""
 
-    def __init__(self, folder: Path, suffix: str = ".safetensors") -> None:
+    def __init__(self, folder: Path, suffix: str = ".safetensors", *, keep_bytes: int = 0) -> None:
         self._folder = folder
         self._suffix = suffix
+        self._keep_bytes = keep_bytes
         (folder / "incoming").mkdir(parents=True, exist_ok=True)
         sweep(folder)
         self._current_path = folder / "current.json"
@@ -67,6 +75,20 @@ class ModelStore:
     def model(self) -> Path | None:
         """The model file in use; None is the model the device came with."""
         return self._folder / self._current.file if self._current.file else None
+
+    @property
+    def kept(self) -> dict[str, Path]:
+        """Files of the earlier models that are still here, by their hash, oldest first."""
+        files = {name: self._folder / file for name, file in self._current.kept.items()}
+        return {name: file for name, file in files.items() if file.is_file()}
+
+    def base_of(self, package: bytes) -> Path | None:
+        """The model that ``package`` builds upon: the one in use, one that was kept, or, where it
+        is neither, the one that the device came with (None), which may be it."""
+        needed = builds_on(package)
+        if needed in (None, self._current.model) or not self._current.model:
+            return self.model
+        return self.kept.get(str(needed))
 
     @property
     def model_sha256(self) -> bytes:
@@ -111,7 +133,7 @@ class ModelStore:
         target = self._folder / f"model-{ready.round_index:08d}{self._suffix}"
         partial = target.with_name("new-" + target.name)
         try:
-            install(package, self.model, partial)
+            install(package, self.base_of(package), partial)
             digest = sha256_of(partial).hex()
         except OSError:
             partial.unlink(missing_ok=True)
@@ -122,14 +144,32 @@ class ModelStore:
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BadInput(f"package cannot be decoded: {why}") from error
         publish(partial, target)
-        fresh = _Current(ready.round_index, target.name, digest)
+        name = result_of(package)
+        fresh = _Current(ready.round_index, target.name, digest, name, self._keeping(name, target))
         write_atomic(self._current_path, json.dumps(fresh.__dict__).encode())
         self._current = fresh
         self._tidy()
 
+    def _keeping(self, name: str, target: Path) -> dict[str, str]:
+        """What stays beside the new model ``name``: the one in use until now, and of those kept
+        before as many as there is room for, the latest first."""
+        before = {k: file.name for k, file in self.kept.items()}
+        if self.model is not None and self._current.model:
+            before.pop(self._current.model, None)
+            before[self._current.model] = self.model.name
+        before.pop(name, None)
+        left, stay = self._keep_bytes - target.stat().st_size, []
+        for k, file in reversed(before.items()):
+            left -= (self._folder / file).stat().st_size
+            if left < 0:
+                break
+            stay.append(k)
+        return {k: before[k] for k in reversed(stay)}
+
     def _tidy(self) -> None:
+        here = {self.model, *self.kept.values()}
         for path in self._folder.glob(f"*model-*{self._suffix}"):
-            if path != self.model:
+            if path not in here:
                 path.unlink()
         for path in (self._folder / "incoming").glob("*-*.part"):
             first = path.name.split("-")[0]

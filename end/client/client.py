@@ -87,7 +87,7 @@ class Device:
         self._evaluate = evaluate
         private_folder(config.folder)  # frames that wait, and the device's key
         self.spool = Spool(config.folder / "spool", config.spool_bytes)
-        self.store = ModelStore(config.folder / "models")
+        self.store = ModelStore(config.folder / "models", keep_bytes=config.models_bytes)
         self.identity = Identity(config.device_id, config.folder, config.bundle)
         self._map = (0, math.nan)  # round, mAP
         self._outcomes = Outcomes()

@@ -31,6 +31,7 @@ class DeviceConfig:
     retry_s: float = 0.5  # doubled after each failure, up to 64 times, with jitter
     spool_bytes: int = 1 << 30
     update_bytes: int = 256 * 2**20
+    models_bytes: int = 0  # of models on disk: earlier ones stay as long as there is room
 
     def __post_init__(self) -> None:
         check_device_id(self.device_id)

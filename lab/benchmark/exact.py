@@ -54,7 +54,7 @@ class Ladder:
         """The ladder of ``config``; the sizes of encoded frames are kept in ``folder``."""
         step, most = config.benchmark.step, config.link.captured_frames or max(config.uplink.frames)
         uploads = [n for n in rungs(config.uplink.frames, step) if n <= most]
-        budgets = rungs(config.downlink.budgets_bytes, step)
+        budgets = rungs(config.downlink.budgets, step)
         bytes_of = {}
         for codec in config.uplink.codecs:
             of_seeds = [_sizes(world, folder, seed, codec) for seed in config.seeds]

@@ -204,10 +204,14 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         "pack",
         "code a checkpoint within a byte budget",
         "endedge pack yolov8n.pt --budget 1.1MB -o update.eeu\n"
-        "  endedge pack yolov8n.pt --budget 0.7MB --frames DIR --aware 100 -o update.eeu",
+        "  endedge pack yolov8n.pt --budget 0.7MB --frames DIR --aware 100 -o update.eeu\n"
+        "  endedge pack yolov8n.pt --params 1.5M -o update.eeu",
     )
     sub.add_argument("checkpoint", help=".pt or .safetensors detector")
-    sub.add_argument("--budget", required=True, help="bytes, e.g. 1100000 or 1.1MB")
+    sub.add_argument("--budget", help="bytes, e.g. 1100000 or 1.1MB")
+    sub.add_argument(
+        "--params", help="numbers sent that are not zero, e.g. 1.5M; of a delta, that change"
+    )
     sub.add_argument("-o", "--output", required=True, metavar="FILE.eeu")
     sub.add_argument("--base", help="what the device holds: allows a delta")
     sub.add_argument("--frames", metavar="DIR", help="unlabelled frames to calibrate on")

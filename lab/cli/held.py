@@ -71,8 +71,8 @@ def _best_measured(folder: Path) -> tuple[Path, Path]:
         f"seed {best['seed']}: mAP {float(best['map']):.3f}",
         file=sys.stderr,
     )
-    weights = load_config(folder).weights
-    return package.folder / "update.eeu", find_weights(weights.student, weights.root)
+    weights = load_config(folder).weights  # the device began with the first
+    return package.folder / "update.eeu", find_weights(weights.student[0], weights.root)
 
 
 def _in_use(folder: Path) -> Path:

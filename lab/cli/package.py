@@ -46,7 +46,7 @@ def pack_file(a: argparse.Namespace) -> None:
     if a.frames:
         check_side(model, a.imgsz, "--imgsz", a.checkpoint)
     frames = calibration_frames(Path(a.frames), a.imgsz) if a.frames else None
-    budget = int(parse_quantity(a.budget, "B"))
+    budget, params = _budget(a)
     candidates = [model]
     with Progress() as progress:
         for share in _shares(a.keep):
@@ -72,6 +72,7 @@ def pack_file(a: argparse.Namespace) -> None:
         packed = pack_best(
             candidates,
             budget,
+            params=params,
             base=base,
             frames=frames,
             aware=Recipe(steps=a.aware, lr=AWARE_LR) if a.aware else None,
@@ -84,6 +85,16 @@ def pack_file(a: argparse.Namespace) -> None:
     report = {"file": a.output, "bytes": len(packed.data), "budget_bytes": budget}
     report |= {**vars(packed.report), "divergence_nats": nats}
     show(report, a.json)
+
+
+def _budget(a: argparse.Namespace) -> tuple[int, int | None]:
+    """Bytes and numbers that a package may have: 4 bytes each where only the numbers are given."""
+    if not (a.budget or a.params):
+        raise BadInput("give --budget (bytes, e.g. 1.1MB), --params (e.g. 1.5M) or both")
+    params = int(parse_quantity(a.params, "")) if a.params else None
+    if params == 0:
+        raise BadInput(f"--params {a.params}: at least 1")
+    return int(parse_quantity(a.budget, "B")) if a.budget else 4 * (params or 0), params
 
 
 def _shares(text: str) -> list[float]:

@@ -5,7 +5,7 @@ The edge's end is :class:`endedge.lab.loop.answers.Answers`, as in the simulated
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from endedge.data.errors import BadInput
 from endedge.edge.server.workers import Job
 from endedge.lab.config import Config
 from endedge.lab.inputs import World
-from endedge.lab.loop.answers import Answers
-from endedge.lab.store import Store
+from endedge.lab.loop.answers import Answers, keeping
+from endedge.lab.store import Node, Store
 from endedge.lab.sweep.precision import settled_here
 from endedge.lab.sweep.workers import compute_alone
 
@@ -44,12 +44,44 @@ def adapt(world: World, models: Path, job: Job) -> bytes:
         raise BadInput(f"the model of round {job.base_round} is not in {models} any more")
     base = known.get(job.base_round)
     past = [known[k] for k in sorted(known)][-world.config.edge.memory_rounds :]
+    kept, certain = _kept(known, base, world.config.end.models_bytes)
     answer = Answers(world, store, world.config.seeds[0]).answer(
-        job.device_id, job.round_index, job.batch, job.budget_bytes, base=base, past=past
+        job.device_id,
+        job.round_index,
+        job.batch,
+        job.budget_bytes,
+        base=base,
+        certain=certain,
+        past=past,
+        kept=kept,
     )
     for node in answers.values():  # forgotten, or of a device that had this name before
-        if node not in (*past, base, answer):
+        if node not in (*past, *kept, base, answer):
             store.remove(node.key)
     if not answer.record["sent"]:
         raise BadInput(answer.record["reason"])
     return (answer.folder / "update.eeu").read_bytes()
+
+
+def _kept(known: Mapping[int, Node], base: Node | None, room_bytes: int) -> tuple[list[Node], bool]:
+    """The answers whose models the device still has beside that of ``base``, and whether it can be
+    trusted to have what this says.
+
+    What was ever the base of an answer was in use. A package upon a kept model that was not
+    applied shows that the device has lost it: then it is not named again, and what comes next is a
+    full package.
+    """
+    if not room_bytes:
+        return [], True
+    kept: list[Node] = []
+    running: Node | None = None
+    used = {known[k].record.get("base") for k in known}
+    sent = [known[k] for k in sorted(known) if known[k].record["sent"]]
+    refused = [n for n in sent if n != base and n.record["model"] not in used]
+    gone = {n.record["recalled"] for n in refused if n.record.get("recalled")}
+    for node in sent:
+        if node in refused:
+            continue
+        kept, running = keeping(kept, running, node, room_bytes), node
+    trusted = not sent or sent[-1] not in refused or not sent[-1].record.get("recalled")
+    return [n for n in kept if n.record["model"] not in gone], trusted

@@ -25,13 +25,14 @@ from endedge.edge import choosing
 from endedge.edge import labels as edge_labels
 from endedge.edge.edge import EdgeEnd
 from endedge.edge.evidence import FIRST_ROUND, Prior
+from endedge.edge.recall import Kept
 from endedge.end.inference import detect
 from endedge.lab.config import named
 from endedge.lab.inputs import World
 from endedge.lab.loop.day import evaluation_sets
 from endedge.lab.store import Node, Store
 
-__all__ = ["Answers", "round_seed"]
+__all__ = ["Answers", "keeping", "round_seed"]
 
 VERSION = 1  # of what an answer computes; raise it when that changes
 _CALIBRATION_FRAMES = 64
@@ -48,8 +49,14 @@ class Answers:
     def __init__(self, world: World, store: Store, seed: int) -> None:
         self.world, self.store, self.seed = world, store, seed
         self._annotated = {f.image_id: f for f in world.pool.frames}
-        whole = tuple(line for line in world.plan.menu if line.keep == 1)  # else cut each round
-        self._plan = replace(world.plan, menu=whole, labels=world.config.edge.labels)
+        able = [line for line in world.plan.menu if line not in world.plan.barred]
+        whole = tuple(line for line in able if line.keep == 1)  # else cut each round
+        if not whole:
+            raise BadInput(
+                f"end.max_latency_s {world.config.end.max_latency_s:g} s: no unpruned student is "
+                "fast enough, and a loop sends no other"
+            )
+        self._plan = replace(world.plan, menu=whole, barred=(), labels=world.config.edge.labels)
 
     def answer(
         self,
@@ -61,6 +68,7 @@ class Answers:
         base: Node | None,
         certain: bool = True,
         past: Sequence[Node] = (),
+        kept: Sequence[Node] = (),
     ) -> Node:
         """The answer to ``batch`` as a node: ``update.eeu`` and ``student.safetensors`` (what
         the device holds once it has applied it) if the record says ``sent``, else ``reason``.
@@ -68,6 +76,8 @@ class Answers:
         ``base``: the answer that the device runs, as far as the edge knows; None: the model it
         came with; not ``certain``: a full package is made if one fits. ``past``: the answers
         before, oldest first; the teacher goes on from the last, frames are replayed from all.
+        ``kept``: answers whose models the device still has (where the configuration lets it keep
+        any); it always has the one it came with.
         """
         config = self.world.config
         determinants = {
@@ -89,8 +99,11 @@ class Answers:
             "gains": named(config.distillation),
             "held_back": named(config.held_back),
             "mode": config.downlink.mode,
+            **({"kept": [n.key for n in kept]} if config.end.models_bytes else {}),
             **self.world.arithmetic,
             **({} if not self._plan.chosen else {"adaptation": self._adaptation()}),
+            **({} if not self.world.others else {"starts": self.world.start_hashes}),
+            **({} if not self.world.others else {"menu": [str(x) for x in self._plan.menu]}),
         }
 
         def make(folder: Path) -> dict[str, Any]:
@@ -104,9 +117,8 @@ class Answers:
                 self._plan, round_seed(self.seed, round_index), prior=_gained_before(past)
             )
             try:
-                held = self.student_of(base)
                 found = self._update(
-                    folder, edge, teacher, held, batch, budget_bytes, certain, past
+                    folder, edge, teacher, base, batch, budget_bytes, certain, past, kept
                 )
             except BadInput as error:
                 save_detector(teacher, folder / "teacher.safetensors")
@@ -124,18 +136,24 @@ class Answers:
             return self.world.student
         return load_detector(answer.folder / "student.safetensors")
 
+    def architecture_of(self, answer: Node | None) -> str:
+        """Of that model; answers that do not say it are of a menu of one."""
+        first = self.world.config.weights.student[0]
+        return first if answer is None else str(answer.record.get("student", first))
+
     def _update(
         self,
         folder: Path,
         edge: EdgeEnd,
         teacher: DetectionModel,
-        held: DetectionModel,
+        base: Node | None,
         batch: bytes,
         budget_bytes: int,
         certain: bool,
         past: Sequence[Node],
+        kept: Sequence[Node],
     ) -> dict[str, Any]:
-        """The files and the record of an answer to a device that holds ``held``."""
+        """The files and the record of an answer to a device that holds that of ``base``."""
         received, least = edge.receive(batch, self._annotated), self.world.config.edge.least_frames
         if len(received.frames) < least:
             raise BadInput(
@@ -146,8 +164,17 @@ class Answers:
         (folder / "upload.batch").write_bytes(batch)
         (folder / "labels.npz").write_bytes(_labels_out(named))
         known = edge.known(received, named, self._replay(edge, past))
-        starts = {line.architecture: held for line in edge.plan.menu}
-        update = edge.update(teacher, starts, known, budget_bytes, base=held, certain=certain)
+        held, own = self.student_of(base), self.architecture_of(base)
+        starts = {**self.world.starts, own: held}  # another architecture begins as it came
+        update = edge.update(
+            teacher,
+            starts,
+            known,
+            budget_bytes,
+            base=held,
+            certain=certain,
+            kept=self._kept(base, kept) if certain else (),
+        )
         learned = update.teacher.losses[update.teacher.share] < update.teacher.losses[0.0]
         save_detector(update.teacher.model if learned else teacher, folder / "teacher.safetensors")
         save_detector(update.decoded, folder / "student.safetensors")
@@ -163,6 +190,8 @@ class Answers:
             "model": model_hash(update.decoded),
             "base": model_hash(held),
             "mode": update.packed.report.mode,
+            "student": update.line.architecture,
+            "recalled": update.recalled,
             "loss_before": update.verdict.before,
             "loss_after": update.verdict.after,
             "loss_error": update.verdict.error,
@@ -170,6 +199,13 @@ class Answers:
             **({} if update.evidence is None else {"gain": update.evidence.gain}),
             **{f"label_{k}": v for k, v in asdict(right).items()},
         }
+
+    def _kept(self, base: Node | None, kept: Sequence[Node]) -> list[Kept]:
+        """What a device that runs ``base`` has beside it."""
+        if not self.world.config.end.models_bytes:
+            return []
+        others = [node for node in (None, *kept) if node != base]
+        return [Kept(self.student_of(node), self.architecture_of(node)) for node in others]
 
     @cached_property
     def _threshold(self) -> float:
@@ -204,6 +240,24 @@ class Answers:
             pictures = edge.receive(pack_batch([frame]), self._annotated).pictures
             parts.append(edge_labels.apply_labels(pictures, [entry]))
         return join(parts)
+
+
+def keeping(kept: Sequence[Node], running: Node | None, fresh: Node, room_bytes: int) -> list[Node]:
+    """Of the answers ``kept`` (oldest first) and the one ``running`` until now, those whose models
+    a device still has once it runs ``fresh``: as :class:`endedge.end.client.apply.ModelStore`
+    keeps their files."""
+    before = [n for n in kept if n != running] + ([running] if running is not None else [])
+    left, stay = room_bytes - _size_of(fresh), list[Node]()
+    for node in reversed([n for n in before if n.record["model"] != fresh.record["model"]]):
+        left -= _size_of(node)
+        if left < 0:
+            break
+        stay.append(node)
+    return stay[::-1]
+
+
+def _size_of(answer: Node) -> int:
+    return (answer.folder / "student.safetensors").stat().st_size
 
 
 def _labels_out(named: Sequence[edge_labels.Labels]) -> bytes:

@@ -90,6 +90,7 @@ def one_round(
             base=player.answer(standing.acknowledged),
             certain=standing.certain,
             past=player.answers(standing.past),
+            kept=player.answers(standing.kept),
         )
         after[i] = standing.with_answer(answer.key, player.world.config.edge.memory_rounds)
         row |= {

@@ -131,7 +131,7 @@ class Air:
                 config.edge.least_frames * largest + 32,
                 loop.frames_per_period * (mean + largest) / 2,
             ),
-            Range(min(config.downlink.budgets_bytes), max(config.downlink.budgets_bytes)),
+            Range(min(config.downlink.budgets), max(config.downlink.budgets)),
             Link(
                 loop.bandwidth_hz,
                 link.period_s,

@@ -12,7 +12,7 @@ from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, model_hash
 from endedge.lab.config import Config, loop_of, named
 from endedge.lab.inputs import World
-from endedge.lab.loop.answers import Answers
+from endedge.lab.loop.answers import Answers, keeping
 from endedge.lab.loop.day import Day
 from endedge.lab.loop.policies import Air, Prior, check_policy, source_of, watches
 from endedge.lab.store import Node, Store
@@ -29,17 +29,25 @@ Row = dict[str, Any]
 class Standing:
     """Where a device stands between two rounds: the answer that it ``holds`` (its node's key;
     None: the model it came with), the last one that it ``acknowledged``, whether the edge is
-    ``certain`` that these are the same, and the answers so far, oldest first."""
+    ``certain`` that these are the same, the answers so far, oldest first, and those whose models
+    the device has ``kept``."""
 
     holds: str | None = None
     acknowledged: str | None = None
     certain: bool = True
     past: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, noted: Mapping[str, Any]) -> Standing:
         """From the record of a round."""
-        return cls(noted["holds"], noted["acknowledged"], noted["certain"], tuple(noted["past"]))
+        return cls(
+            noted["holds"],
+            noted["acknowledged"],
+            noted["certain"],
+            tuple(noted["past"]),
+            tuple(noted.get("kept", ())),
+        )
 
     def with_answer(self, key: str, memory_rounds: int) -> Standing:
         """The edge remembers one answer more, and the last ``memory_rounds``."""
@@ -48,7 +56,8 @@ class Standing:
     @property
     def keys(self) -> set[str]:
         """Of the answers that somebody still needs."""
-        return {key for key in (*self.past, self.holds, self.acknowledged) if key is not None}
+        some = (*self.past, *self.kept, self.holds, self.acknowledged)
+        return {key for key in some if key is not None}
 
 
 class Clock:
@@ -113,6 +122,7 @@ class Player:
             "config": settings,
             **self.world.arithmetic,
             "weights": self.world.hashes,
+            **({} if not self.world.others else {"starts": self.world.start_hashes}),
             "device": self.world.device,
             "prior": self.prior.surface.sha256() if self.prior else None,
         }
@@ -201,10 +211,12 @@ class Player:
             return replace(standing, certain=False)
         began = time.perf_counter()
         try:
-            decoded = device.end.apply(package, self.model(standing.holds))
+            decoded = device.end.apply(
+                package, self.model(standing.holds), lambda needed: self._kept(standing, needed)
+            )
         except BadInput as error:
             row |= {"refused": 1, "reason": str(error)}
-            return replace(standing, acknowledged=standing.holds, certain=True)
+            return replace(standing, acknowledged=standing.holds, certain=True, kept=())
         period, period_s = device.periods[k], self.world.config.link.period_s
         after = device.score(decoded, period.domain)
         fresh = min(max(0.0, 1 - (arrived_s - period.start_s) / period_s), 1.0)
@@ -220,4 +232,15 @@ class Player:
             raise AssertionError(f"device {row['model_after']}, edge {row['edge_model']}")
         if self.watches:
             row["monitor_after"] = device.score(decoded, period.domain, monitor=True)
-        return replace(standing, holds=answer.key, acknowledged=answer.key, certain=True)
+        room = self.world.config.end.models_bytes
+        kept: tuple[str, ...] = ()
+        if room:
+            before = self.answers(standing.kept), self.answer(standing.holds)
+            kept = tuple(node.key for node in keeping(*before, answer, room))
+        return replace(standing, holds=answer.key, acknowledged=answer.key, certain=True, kept=kept)
+
+    def _kept(self, standing: Standing, needed: str) -> DetectionModel | None:
+        """The model of that hash, if the device has it beside the one it runs."""
+        nodes = [None, *self.answers(standing.kept)] if self.world.config.end.models_bytes else []
+        models = (self.edge.student_of(node) for node in nodes)
+        return next((model for model in models if model_hash(model)[:32] == needed), None)

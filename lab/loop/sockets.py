@@ -104,6 +104,7 @@ def _run(
     on_outcome: Say,
 ) -> list[Outcome]:
     shape = {"up": world.config.link.up, "down": world.config.link.down}
+    device = replace(device, models_bytes=world.config.end.models_bytes)
     given = {name: channel for name, channel in shape.items() if channel is not None}
     if given:
         device = replace(device, link=read_link(given))

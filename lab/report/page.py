@@ -154,7 +154,8 @@ def _eyebrow(results: Results) -> str:
         frames += f", pool labelled by {Path(config.weights.teacher).name}"
     if config.data.eval_labels != "truth":
         frames += ", EVALUATED ON THE TEACHER'S LABELS: agreement with it, not accuracy"
-    teacher, student = Path(config.weights.teacher).name, Path(config.weights.student).name
+    teacher = Path(config.weights.teacher).name
+    student = ", ".join(Path(s).name for s in config.weights.student)
     return f"{config.name} · {frames} · {teacher} teaches {student} · {measured}"
 
 

@@ -387,7 +387,7 @@ def facts(results: Results) -> dict[str, str]:
     }
     if config is not None:
         found["detectors"] = (
-            f"teacher {config.weights.teacher}, student {config.weights.student}, "
+            f"teacher {config.weights.teacher}, student {', '.join(config.weights.student)}, "
             f"{config.data.image_side} px"
         )
     else:

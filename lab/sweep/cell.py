@@ -25,6 +25,7 @@ from endedge.edge.adapt import OnStep, Upload
 from endedge.edge.choosing import Chosen
 from endedge.edge.edge import EdgeEnd
 from endedge.edge.evidence import Evidence
+from endedge.edge.plan import Student
 from endedge.end.device import DeviceEnd
 from endedge.lab.inputs import World
 from endedge.lab.store import Node, Store
@@ -79,7 +80,8 @@ class Rounds:
         teacher = self.teacher(cell, upload)  # edge: labels; the large model learns the frames
         students = self.students(cell, upload, teacher)  # the small ones learn from it
         package = self.package(cell, upload, students)  # chosen, quantized, coded
-        sent = bool(self.verdict(cell, package, students[0]).record["sent"])  # by frames unseen
+        whole = self._whole(package, students)  # the one that it is of, or was cut from
+        sent = bool(self.verdict(cell, package, whole).record["sent"])  # by frames unseen
         start = self.start()
         applied = self.applied(package, start)  # end: decoded on the device, evaluated
         on_device = applied if sent else start
@@ -110,21 +112,32 @@ class Rounds:
         """Which of ``students`` the package is of, and how that one came about."""
         menu, said = self.world.plan.menu, package.record
         kept = said.get("keep", 1 - said["prune"])  # older ones do not say which line they are of
-        name = said.get("student", menu[0].architecture)
-        lines = [
-            (line, s) for line, s in zip(menu, students, strict=True) if line.architecture == name
-        ]
-        keep = min((line.keep for line, _ in lines), key=lambda keep: abs(keep - kept))
-        learned = lines[0][1].record  # of the whole one, which a pruned one was cut from
+        name = self._architecture(package)
+        keeps = [line.keep for line in menu if line.architecture == name]
+        keep = min(keeps, key=lambda keep: abs(keep - kept))
+        learned = self._whole(package, students).record
         return {
             "student": name,
             "keep": keep,
-            "latency_s": "",  # of another machine: `endedge latency` measures it there
+            "latency_s": self.world.menu.latency_s.get(Student(name, keep), ""),
             "labels": self.world.plan.labels,
             "precision": self.world.precision,
             "candidate": learned.get("candidate", ""),
             "share": learned["share"],
         }
+
+    def _architecture(self, package: Node) -> str:
+        """Of the student that ``package`` is of. Older ones, of a menu of one, do not say it, and a
+        file may have another name by now."""
+        names = [line.architecture for line in self.world.plan.menu]
+        said = package.record.get("student")
+        return said if said in names else names[0]
+
+    def _whole(self, package: Node, students: Sequence[Node]) -> Node:
+        """The unpruned one of ``students`` that ``package`` is of, or was cut from."""
+        name = self._architecture(package)
+        menu = zip(self.world.plan.menu, students, strict=True)
+        return next(node for line, node in menu if line.architecture == name)
 
     def trunk(self, cell: Cell) -> list[Node]:
         """What all budgets of an upload share: the distilled students."""
@@ -202,13 +215,15 @@ class Rounds:
     ) -> Node:
         """A small model (None: the first of the menu), distilled from the adapted teacher."""
         world, plan = self.world, self.world.config
-        name = architecture or world.plan.menu[0].architecture
+        name = architecture or plan.weights.student[0]
         recipe = plan.student.recipe(cell.frames, cell.seed)
 
         def make(folder: Path) -> dict[str, Any]:
             began = time.perf_counter()
             taught = load_detector(teacher.folder / "teacher.safetensors")
-            adapted = self._edge(cell).distil(world.starts[name], taught, self.received(cell))
+            adapted = self._edge(cell).distil(
+                world.starts[name], taught, self.received(cell), world.student
+            )
             save_detector(adapted.model, folder / "student.safetensors")
             return {
                 "share": adapted.share,
@@ -225,6 +240,7 @@ class Rounds:
             "gains": plan.distillation.model_dump(),
             "held_back": plan.held_back.model_dump(exclude={"least"}),
             **self._chosen(),
+            **({} if world.starts[name] is world.student else {"held": world.hashes["student"]}),
         }
         return self._node("student", determinants, make)
 
@@ -254,19 +270,28 @@ class Rounds:
     def package(self, cell: Cell, upload: Node, students: Sequence[Node]) -> Node:
         """The update in at most the cell's budget, of the student among ``students`` (a whole one
         first) that comes through it best."""
-        world = self.world
+        world, params = self.world, self.world.config.downlink.params_of(cell.budget_bytes)
 
         def make(folder: Path) -> dict[str, Any]:
             self.say(f"pack {cell}")
             began = time.perf_counter()
-            packed = self._contest(cell, students).pack(cell.budget_bytes)
+            edge, contest = self._edge(cell), self._contest(cell, students)
+            evidence = {
+                line.architecture: Evidence(**node.record["evidence"])
+                for line, node in zip(world.plan.menu, students, strict=True)
+                if "evidence" in node.record
+            }
+            packed = edge.pack_from(
+                contest, cell.budget_bytes, evidence, self.received(cell), params=params
+            )
             (folder / "update.eeu").write_bytes(packed.data)
-            line = world.plan.menu[packed.candidate]
+            line = edge.line(packed)
             return {
                 "student": line.architecture,
                 "keep": line.keep,
                 "update_bytes": len(packed.data),
                 "params": packed.report.parameters,
+                "transmitted": packed.report.transmitted,
                 "bits": packed.report.mean_bits,
                 "prune": 1 - packed.report.kept,
                 "mode": packed.report.mode,
@@ -278,6 +303,8 @@ class Rounds:
             "base": world.hashes["student"],
             "budget": cell.budget_bytes,
             "mode": world.config.downlink.mode,
+            **({} if params is None else {"params": params}),
+            **({} if not world.plan.barred else {"barred": [str(x) for x in world.plan.barred]}),
         }
         return self._node("package", determinants, make)
 
@@ -316,7 +343,7 @@ class Rounds:
         upload = self.upload(cell)
         students = self.trunk(cell)
         package = self.package(cell, upload, students)
-        if not self.verdict(cell, package, students[0]).record["sent"]:
+        if not self.verdict(cell, package, self._whole(package, students)).record["sent"]:
             return None
 
         def make(folder: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def grid(config: Config) -> list[Cell]:
         for seed in config.seeds
         for frames in config.uplink.frames
         for codec in config.uplink.codecs
-        for budget in config.downlink.budgets_bytes
+        for budget in config.downlink.budgets
     ]
 
 

@@ -61,7 +61,7 @@ def test_home_in_paths(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert config.data.root == "/home/somebody/frames"
     assert config.weights.root == "/home/somebody"
-    assert config.weights.student == "/home/somebody/s.pt"
+    assert config.weights.student == ("/home/somebody/s.pt",)
 
 
 @pytest.mark.parametrize(

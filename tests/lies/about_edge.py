@@ -10,6 +10,30 @@ LABELS = ("tests/edge/test_labels.py",)
 
 LIES = [
     Lie(
+        "the kept model that suits least",
+        "edge/recall.py",
+        "best = min(range(len(kept)),",
+        "best = max(range(len(kept)),",
+        "a device goes back to the wrong one of its models",
+        ("tests/edge/test_recall.py",),
+    ),
+    Lie(
+        "a kept model that is no better",
+        "edge/recall.py",
+        "if not gain > sure * error:",
+        "if not gain > -1e9:",
+        "a device goes back to a model that is worse than what it runs",
+        ("tests/edge/test_recall.py",),
+    ),
+    Lie(
+        "each architecture against itself",
+        "edge/choosing.py",
+        "search = _Search(held or start, first,",
+        "search = _Search(start, first,",
+        "the evidence of another architecture is no gain over what the device has",
+        ("tests/lab/sweep/test_menu.py",),
+    ),
+    Lie(
         "truth where pseudo is said",
         "edge/labels.py",
         "    labels = [by_id[f.image_id] for f in frames]\n    truth = truth_labels(frames)",

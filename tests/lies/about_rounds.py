@@ -237,8 +237,8 @@ LIES = [
     Lie(
         "a refused package is acknowledged",
         "lab/loop/policy_run.py",
-        "return replace(standing, acknowledged=standing.holds, certain=True)",
-        "return replace(standing, acknowledged=answer.key, certain=True)",
+        "return replace(standing, acknowledged=standing.holds, certain=True, kept=())",
+        "return replace(standing, acknowledged=answer.key, certain=True, kept=())",
         "the edge goes on from a model that the device never had",
         COLUMNS,
     ),

@@ -213,9 +213,9 @@ LIES = [
     Lie(
         "a cut student is judged",
         "lab/sweep/cell.py",
-        'package, students[0]).record["sent"])  # by',
-        'package, students[-1]).record["sent"])  # by',
-        "the verdict is on another student than the one distilled",
+        "return next(node for line, node in menu if line.architecture == name)",
+        "return [node for line, node in menu if line.architecture == name][-1]",
+        "the verdict is on another student than the one distilled, of the same architecture",
         ROW,
     ),
     Lie(
@@ -285,7 +285,7 @@ LIES = [
     Lie(
         "a package is of the first student",
         "lab/sweep/cell.py",
-        "line = world.plan.menu[packed.candidate]",
+        "line = edge.line(packed)",
         "line = world.plan.menu[0]",
         "the row names another student than the one that won",
         STAGES,
@@ -325,8 +325,8 @@ LIES = [
     Lie(
         "twice the budget",
         "lab/sweep/cell.py",
-        "self._contest(cell, students).pack(cell.budget_bytes)",
-        "self._contest(cell, students).pack(2 * cell.budget_bytes)",
+        "contest, cell.budget_bytes, evidence,",
+        "contest, 2 * cell.budget_bytes, evidence,",
         "packages are larger than the row says they may be",
         STAGES,
     ),
@@ -373,8 +373,8 @@ LIES = [
     Lie(
         "another mode reuses the package",
         "lab/sweep/cell.py",
-        '            "mode": world.config.downlink.mode,\n        }',
-        "        }",
+        '            "mode": world.config.downlink.mode,\n            **({} if params',
+        "            **({} if params",
         "a full package is taken for a delta",
         STAGES,
     ),

@@ -92,7 +92,7 @@ class Device:
         self.uploads.append((period, model.name, upload_bytes, redacted))
         return SENT[self.number]
 
-    def apply(self, package: bytes, running: Model) -> Model:
+    def apply(self, package: bytes, running: Model, kept: object) -> Model:
         if package.startswith(b"broken"):
             raise BadInput("of another model")
         return Model(f"new-{self.number + 1}")

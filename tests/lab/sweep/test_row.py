@@ -62,6 +62,7 @@ WANTED = {
     "sent": 1,
     "student": "small.pt",
     "keep": 0.5,
+    "latency_s": 0.9,
     "labels": "mix-9",
     "precision": "bf16",
     "candidate": "front",  # of the whole one, which the one that is sent was cut from
@@ -79,8 +80,9 @@ class ByHand(Rounds):
 
     def __init__(self, sent: bool) -> None:
         self.sent = sent
+        times = SimpleNamespace(latency_s={MENU[2]: 0.9, MENU[1]: 0.8})
         plan = SimpleNamespace(menu=MENU, labels="mix-9")
-        world: Any = SimpleNamespace(plan=plan, precision="bf16")
+        world: Any = SimpleNamespace(plan=plan, menu=times, precision="bf16")
         self.world = world
         self.asked: dict[str, tuple[str, ...]] = {}
 
@@ -136,7 +138,7 @@ def test_stages_get_what_the_stages_before_made() -> None:
         "whole": ("upload-key", "teacher-key"),
         "cut": ("upload-key", "teacher-key"),
         "package": ("other-key", "whole-key", "cut-key"),
-        "verdict": ("package-key", "other-key"),  # beside the first of the menu
+        "verdict": ("package-key", "whole-key"),  # of the architecture that won
         "cell": ("package-key", "start-key"),
     }
 

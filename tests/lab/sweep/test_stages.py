@@ -53,8 +53,15 @@ class Marking(EdgeEnd):
         self.heard.append(("teach", self.seed, self.frames, model_hash(teacher)))
         return Adapted(marked(teacher, 1.0), 1.0, {0.0: 2.0, 1.0: 1.0})
 
-    def distil(self, start: DetectionModel, teacher: DetectionModel, known: Upload) -> Adapted:
-        self.heard.append(("distil", self.seed, model_hash(start), model_hash(teacher)))
+    def distil(
+        self,
+        start: DetectionModel,
+        teacher: DetectionModel,
+        known: Upload,
+        held: DetectionModel | None = None,
+    ) -> Adapted:
+        has = None if held is None else model_hash(held)
+        self.heard.append(("distil", self.seed, model_hash(start), model_hash(teacher), has))
         return Adapted(marked(start, 2.0), 1.0, {0.0: 2.0, 1.0: 1.0})
 
     def prune(self, whole: DetectionModel, keep: float, known: Upload) -> DetectionModel:
@@ -62,14 +69,17 @@ class Marking(EdgeEnd):
         return marked(whole, 4.0)
 
     def prepare(
-        self, students: Sequence[DetectionModel], base: DetectionModel, known: Upload
+        self, students: Sequence[DetectionModel], base: DetectionModel | None, known: Upload
     ) -> Any:
+        assert base is not None
         hashes = [model_hash(student) for student in students]
         self.heard.append(("prepare", self.seed, hashes, model_hash(base)))
 
-        def pack(budget_bytes: int) -> Any:
-            self.heard.append(("pack", budget_bytes))
-            report = SimpleNamespace(parameters=62, mean_bits=6.3, kept=0.75, mode="delta")
+        def pack(budget_bytes: int, *, params: int | None, loss: Any) -> Any:
+            self.heard.append(("pack", budget_bytes, params))
+            report = SimpleNamespace(
+                parameters=62, transmitted=59, mean_bits=6.3, kept=0.75, mode="delta"
+            )
             return SimpleNamespace(data=b"p" * 61, report=report, candidate=1)
 
         return SimpleNamespace(pack=pack)
@@ -110,15 +120,16 @@ def test_a_stage_is_given_what_the_one_before_made(
     cut = marked(distilled, 4.0)
     assert given == {
         "teach": (1, 6, model_hash(world.teacher)),
-        "distil": (1, start, model_hash(taught)),
+        "distil": (1, start, model_hash(taught), start),
         "prune": (1, 0.5, model_hash(distilled)),
         "prepare": (1, [model_hash(distilled), model_hash(cut)], start),  # the whole one first
-        "pack": (77_777,),
+        "pack": (77_777, None),
     }
     assert model_hash(load_detector(teacher.folder / "teacher.safetensors")) == model_hash(taught)
     assert {**package.record, "seconds": 0} == {
         "update_bytes": 61,
         "params": 62,
+        "transmitted": 59,
         "bits": 6.3,
         "prune": 0.25,
         "mode": "delta",
