@@ -73,7 +73,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         sub.add_argument("config", help=what)
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
         sub.add_argument(
-            "--out", required=True, metavar="DIR", help="results folder; an unfinished one goes on"
+            "--out", required=True, metavar="DIR", help="results folder; resumed if unfinished"
         )
 
     importing.declare(verb)
@@ -104,7 +104,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
             )
     sub = verb(
         "status",
-        "what of a sweep is done, running, failed; the time left",
+        "progress of a sweep: cells done, running and failed, and the time left",
         "endedge status runs/demo",
     )
     sub.add_argument("dir", help="results folder")
@@ -126,7 +126,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         sub = verb(name, says, f"endedge {name} demo --frames 64 --out runs/one")
         configured(sub)
         sub.add_argument("--frames", type=whole(2), required=True, help="frames uploaded")
-        sub.add_argument("--seed", type=SEED, default=0, help="which frames, and the training's")
+        sub.add_argument("--seed", type=SEED, default=0, help="seed of frames and training")
         sub.add_argument("--json", action="store_true", help="print JSON")
     sub = verb("fit", "fit the curves of a results folder", "endedge fit runs/demo")
     sub.add_argument("dir", metavar="DIR", help="results folder")
@@ -202,7 +202,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
 
     sub = verb(
         "pack",
-        "code a checkpoint within a byte budget",
+        "compress a checkpoint into a byte budget",
         "endedge pack yolov8n.pt --budget 1.1MB -o update.eeu\n"
         "  endedge pack yolov8n.pt --budget 0.7MB --frames DIR --aware 100 -o update.eeu\n"
         "  endedge pack yolov8n.pt --params 1.5M -o update.eeu",
@@ -210,10 +210,10 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("checkpoint", help=".pt or .safetensors detector")
     sub.add_argument("--budget", help="bytes, e.g. 1100000 or 1.1MB")
     sub.add_argument(
-        "--params", help="numbers sent that are not zero, e.g. 1.5M; of a delta, that change"
+        "--params", help="budget of transmitted parameters, e.g. 1.5M (in a delta: of changed ones)"
     )
     sub.add_argument("-o", "--output", required=True, metavar="FILE.eeu")
-    sub.add_argument("--base", help="what the device holds: allows a delta")
+    sub.add_argument("--base", help="the model that the device holds: allows a delta")
     sub.add_argument("--frames", metavar="DIR", help="unlabelled frames to calibrate on")
     sub.add_argument(
         "--keep",
@@ -223,7 +223,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         "distilled from the whole one on --frames, which takes minutes (default 1)",
     )
     sub.add_argument(
-        "--steps", type=whole(0), default=200, help="of that distillation (default 200)"
+        "--steps", type=whole(0), default=200, help="steps of --keep's distillation (default 200)"
     )
     sub.add_argument(
         "--aware",
@@ -236,7 +236,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("--imgsz", type=SIDE, default=320, help="px (default 320)")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
-    sub = verb("inspect", "what is in a package", "endedge inspect update.eeu")
+    sub = verb("inspect", "show what a package contains", "endedge inspect update.eeu")
     sub.add_argument("package", help="an .eeu file")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
@@ -250,9 +250,9 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("--images", required=True, metavar="DIR")
     sub.add_argument("--base", help="the base model of a delta package")
     sub.add_argument("--imgsz", type=SIDE, default=320, help="px, a multiple of 32 (default 320)")
-    sub.add_argument("--shift", default="none", help="camera: none, infrared, night, fog, …")
+    sub.add_argument("--shift", default="none", help="camera shift: none, infrared, night, fog, …")
     sub.add_argument(
-        "--severity", type=whole(1, 5), default=3, help="of the shift, 1 to 5 (default 3)"
+        "--severity", type=whole(1, 5), default=3, help="of --shift, 1 to 5 (default 3)"
     )
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda")
     sub.add_argument("--json", action="store_true", help="print JSON")
@@ -261,20 +261,20 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     predicting.declare(verb)
     timing.declare(verb)
 
-    sub = verb("serve", "the edge server", "endedge serve demo --out runs/edge --port 7070")
+    sub = verb("serve", "run the edge server", "endedge serve demo --out runs/edge --port 7070")
     sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="override a key")
     sub.add_argument("--out", required=True, metavar="DIR", help="the server's state")
     sub.add_argument("--host", default="127.0.0.1", help="anything but loopback needs --secure")
-    sub.add_argument("--port", type=PORT, default=7070)
+    sub.add_argument("--port", type=PORT, default=7070, help="(default 7070)")
     sub.add_argument("--secure", action="store_true", help="TLS 1.3 and enrolment by token")
     sub.add_argument("--metrics-port", type=PORT, help="Prometheus metrics on this port")
-    sub.add_argument("--jobs", type=whole(1), default=1, help="adaptations at a time (default 1)")
+    sub.add_argument("--jobs", type=whole(1), default=1, help="parallel adaptations (default 1)")
     _verbose(sub, "every event, not only warnings; -vv what was repeated, too")
 
     sub = verb(
         "device",
-        "the end device",
+        "run the end device",
         "endedge device demo --edge 127.0.0.1:7070 --id cam1 --out runs/cam1 --rounds 2",
     )
     sub.add_argument("config", help="a YAML file, or the name of a shipped one (demo)")
@@ -283,33 +283,31 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub.add_argument("--id", default="device", help="name of this device (default device)")
     sub.add_argument("--out", required=True, metavar="DIR", help="the device's state")
     sub.add_argument("--bundle", help="file that the edge's operator issued (needed for TLS)")
-    sub.add_argument("--rounds", type=whole(1), default=1)
+    sub.add_argument("--rounds", type=whole(1), default=1, help="(default 1)")
     sub.add_argument("--frames", type=whole(1), default=64, help="new frames a round (default 64)")
     sub.add_argument("--budget", default="100kB", help="bytes of an update (default 100kB)")
-    sub.add_argument("--seed", type=SEED, default=0, help="order of the frames")
-    sub.add_argument(
-        "--day", type=whole(0), help="of a loop's days, from 0: its frames and its rounds"
-    )
-    sub.add_argument("--policy", default="equal", help="that splits a day's air (default equal)")
+    sub.add_argument("--seed", type=SEED, default=0, help="seed of the order of the frames")
+    sub.add_argument("--day", type=whole(0), help="play this day of a loop, from 0")
+    sub.add_argument("--policy", default="equal", help="splits the link on --day (default equal)")
     _verbose(sub, "everything that is logged")
 
     sub = verb(
         "keys",
-        "an edge's keys; who may connect to it",
+        "make the edge's keys; enrol and revoke devices",
         "endedge keys runs/edge cam1 cam2 --host edge.example",
     )
     sub.add_argument("folder", metavar="DIR", help="the server's state: --out of `endedge serve`")
     sub.add_argument("names", nargs="*", metavar="DEVICE", help="issue a bundle with a fresh token")
     sub.add_argument(
-        "--host", action="append", metavar="NAME", help="in a new certificate; may be repeated"
+        "--host", action="append", metavar="NAME", help="host name in the certificate; repeatable"
     )
     sub.add_argument(
-        "--revoke", action="append", default=[], metavar="DEVICE", help="let it in no more"
+        "--revoke", action="append", default=[], metavar="DEVICE", help="refuse this device"
     )
 
-    sub = verb("doctor", "check this installation and run a small round", "endedge doctor --json")
-    sub.add_argument("--out", default=".", metavar="DIR", help="where results would go")
-    sub.add_argument("--no-test", action="store_true", help="leave the round out")
+    sub = verb("doctor", "check the installation with a miniature round", "endedge doctor --json")
+    sub.add_argument("--out", default=".", metavar="DIR", help="folder whose disk is checked")
+    sub.add_argument("--no-test", action="store_true", help="skip the end-to-end round")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = verb(
@@ -361,11 +359,11 @@ def _data(jobs: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
         "overrides",
         nargs="*",
         metavar="SPLIT=N|@FILE",
-        help="so many frames, or exactly the image ids listed in FILE",
+        help="a number of frames, or a FILE that lists image ids",
     )
     sub.add_argument("--out", required=True, metavar="DIR", help="becomes data.root")
-    sub.add_argument("--seed", type=SEED, default=0, help="which frames (default 0)")
-    sub.add_argument("--link", action="store_true", help="link to the frames, do not copy")
+    sub.add_argument("--seed", type=SEED, default=0, help="seed of the choice (default 0)")
+    sub.add_argument("--link", action="store_true", help="link to frames, not copy them")
 
     sub = verb(
         "download",

@@ -18,7 +18,7 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
     """The verb's arguments."""
     sub = verb(
         "import",
-        "bring frames and labels of your own in: COCO (CVAT, Label Studio, Roboflow), YOLO "
+        "import your own frames and labels: COCO (CVAT, Label Studio, Roboflow), YOLO "
         "data.yaml, Pascal VOC, pictures or a video",
         "endedge import roboflow-export/ --out mine && endedge run mine --out runs/mine\n"
         "  endedge import voc/ --out mine --map motorbike=motorcycle --map '*='\n"
@@ -45,7 +45,12 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
         help="pictures that stay on one side: of one folder, of one stretch of time, none (auto: "
         "time for videos, folder where there are four or more)",
     )
-    sub.add_argument("--eval-share", type=float, default=0.25, help="evaluated (default 0.25)")
+    sub.add_argument(
+        "--eval-share",
+        type=float,
+        default=0.25,
+        help="share of the pictures to evaluate on (default 0.25)",
+    )
     sub.add_argument("--eval-from", metavar="PATH", help="evaluate on these, upload the others")
     sub.add_argument(
         "--teacher-labels",
@@ -55,8 +60,15 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
         help="pictures without labels are labelled by the teacher: none, pool (what may be "
         "uploaded), all (also what is evaluated: agreement, not accuracy)",
     )
-    sub.add_argument("--score", type=float, default=0.25, help="of its labels (default 0.25)")
-    sub.add_argument("--every", type=positive, default=1.0, help="s of a video (default 1)")
+    sub.add_argument(
+        "--score",
+        type=float,
+        default=0.25,
+        help="lowest score of the teacher's labels (default 0.25)",
+    )
+    sub.add_argument(
+        "--every", type=positive, default=1.0, help="seconds of video between frames (default 1)"
+    )
     sub.add_argument("--imgsz", type=SIDE, help="px (default: 320, or what smaller pictures have)")
     sub.add_argument(
         "--near",
@@ -64,8 +76,10 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
         default=4,
         help="look-alikes differ in at most this many bits of 256 (default 4)",
     )
-    sub.add_argument("--seed", type=SEED, default=0, help="of the split (default 0)")
-    sub.add_argument("--link", action="store_true", help="link to the pictures, do not copy")
+    sub.add_argument("--seed", type=SEED, default=0, help="random seed of the split (default 0)")
+    sub.add_argument(
+        "--link", action="store_true", help="link to the pictures instead of copying them"
+    )
     sub.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -31,7 +31,9 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument(
         "--all", metavar="FOLDER", help="every figure and its LaTeX table into this folder"
     )
-    sub.add_argument("--format", default="pdf", help="of --all: pdf (default), svg, png, eps, pgf")
+    sub.add_argument(
+        "--format", default="pdf", help="format of --all: pdf (default), svg, png, eps, pgf"
+    )
     sub.add_argument(
         "--policies", default="", metavar="A,B", help="only these, all in colour (default: all)"
     )
@@ -45,11 +47,13 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument(
         "--x",
         default="bandwidth",
-        help="of policies: bandwidth (default), upload, update, traffic (bytes)",
+        help="horizontal axis of policies: bandwidth (default), upload, update, traffic (bytes)",
     )
     sub.add_argument("--width", metavar="LENGTH", help="column (3.5 in), page, or e.g. 84mm")
     sub.add_argument("--font", default="sans", help="sans (default), serif, or an installed family")
-    sub.add_argument("--size", type=float, default=8.0, metavar="PT", help="of text (default 8)")
+    sub.add_argument(
+        "--size", type=float, default=8.0, metavar="PT", help="size of the text (default 8)"
+    )
 
 
 def draw_figures(a: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
     """The verb's arguments."""
     sub = verb(
         "predict",
-        "boxes drawn on pictures or a video, and as JSON",
+        "draw detections on pictures or a video, and write them as JSON",
         "endedge predict update.eeu street.jpg --out seen --base yolov8n.pt\n"
         "  endedge predict yolov8n.pt day.mp4 --out seen --score 0.4",
     )
@@ -27,7 +27,12 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     sub.add_argument("--base", help="the base model of a delta package")
     sub.add_argument("--imgsz", type=SIDE, default=320, help="px, a multiple of 32 (default 320)")
-    sub.add_argument("--score", type=float, default=0.25, help="at least (default 0.25)")
+    sub.add_argument(
+        "--score",
+        type=float,
+        default=0.25,
+        help="lowest score of a box that is kept (default 0.25)",
+    )
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 

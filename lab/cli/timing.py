@@ -34,8 +34,10 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
         metavar="RUNTIME",
         help="torch (default), onnx, openvino, openvino-int8; may be given several times",
     )
-    sub.add_argument("--threads", type=int, default=1, help="of the engine (default 1)")
-    sub.add_argument("--seconds", type=float, default=3.0, help="of timing each (default 3)")
+    sub.add_argument("--threads", type=int, default=1, help="threads of the engine (default 1)")
+    sub.add_argument(
+        "--seconds", type=float, default=3.0, help="seconds of timing for each engine (default 3)"
+    )
     sub.add_argument(
         "--into", metavar="DIR", help="results folder: rows for its latency.csv and its report"
     )

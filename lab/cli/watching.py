@@ -25,8 +25,15 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
         metavar="DIR|URL",
         help="results folder, or the metrics of 'endedge serve --metrics-port'",
     )
-    sub.add_argument("--host", default="127.0.0.1", help="where the page is (default loopback)")
-    sub.add_argument("--port", type=PORT, default=8070, help="0: any free one (default 8070)")
+    sub.add_argument(
+        "--host", default="127.0.0.1", help="address that the page listens on (default loopback)"
+    )
+    sub.add_argument(
+        "--port",
+        type=PORT,
+        default=8070,
+        help="port of the page; 0 takes any free one (default 8070)",
+    )
 
 
 def watch_source(a: argparse.Namespace) -> None:
