@@ -27,6 +27,7 @@ __all__ = ["calibrated"]
 Floats = NDArray[np.float64]
 
 _BELIEVED = 1.5  # levels that what is believed without any counts as
+_FAR = 25.0  # five standard deviations squared: no level counts as further off
 
 
 def calibrated(grid: Grid, errors: Floats, draws: Sequence[Joint]) -> Width:
@@ -45,7 +46,7 @@ def calibrated(grid: Grid, errors: Floats, draws: Sequence[Joint]) -> Width:
     width = Width(_share(grid, excess, rooms, 0), _share(grid, excess, rooms, 1))
     expected = known + width.deviation((rooms[:, 0], rooms[:, 1])) ** 2
     levels = [
-        float(np.mean(squares[f, at] / np.maximum(expected[f, at], 1e-12)))
+        min(float(np.mean(squares[f, at] / np.maximum(expected[f, at], 1e-12))), _FAR)
         for f, at, _ in _levels(grid)
     ]
     scale = (_BELIEVED + sum(levels)) / (_BELIEVED + len(levels))

@@ -19,8 +19,7 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
     """The verb's arguments."""
     sub = verb(
         "export",
-        "a checkpoint, a package or what a device holds, for an inference engine; compared with "
-        "ours before it is kept",
+        "export a model to an inference engine, and check it against PyTorch",
         "endedge export update.eeu --base yolov8n.pt --format onnx -o update.onnx\n"
         "  endedge export runs/cam1 --format openvino -o cam1_openvino_model --int8 --frames DIR",
     )

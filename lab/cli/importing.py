@@ -18,7 +18,7 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
     """The verb's arguments."""
     sub = verb(
         "import",
-        "bring frames and labels of your own in: COCO (CVAT, Label Studio, Roboflow), YOLO "
+        "import your own frames and labels: COCO (CVAT, Label Studio, Roboflow), YOLO "
         "data.yaml, Pascal VOC, pictures or a video",
         "endedge import roboflow-export/ --out mine && endedge run mine --out runs/mine\n"
         "  endedge import voc/ --out mine --map motorbike=motorcycle --map '*='\n"

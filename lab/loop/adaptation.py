@@ -67,17 +67,23 @@ def _kept(known: Mapping[int, Node], base: Node | None, room_bytes: int) -> tupl
     """The answers whose models the device still has beside that of ``base``, and whether it can be
     trusted to have what this says.
 
-    What was ever the base of an answer was in use. A package upon a kept model that was not
-    applied shows that the device has lost it: then it is not named again, and what comes next is a
-    full package.
+    What was sent is in use if the next answer's base is its model. A package upon a kept model
+    that was not applied shows that the device has lost it: then it is not named again, and what
+    comes next is a full package.
     """
     if not room_bytes:
         return [], True
     kept: list[Node] = []
     running: Node | None = None
-    used = {known[k].record.get("base") for k in known}
-    sent = [known[k] for k in sorted(known) if known[k].record["sent"]]
-    refused = [n for n in sent if n != base and n.record["model"] not in used]
+    sent: list[Node] = []
+    refused: list[Node] = []
+    then = "" if base is None else base.record["model"]  # what ran after it
+    for k in sorted(known, reverse=True):
+        if known[k].record["sent"]:
+            sent.insert(0, known[k])
+            if known[k].record["model"] != then:
+                refused.append(known[k])
+        then = known[k].record.get("base", then)
     gone = {n.record["recalled"] for n in refused if n.record.get("recalled")}
     for node in sent:
         if node in refused:

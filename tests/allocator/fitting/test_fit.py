@@ -135,6 +135,31 @@ def test_an_interval_is_as_wide_as_levels_left_out_were_off() -> None:
     assert held(replace(found, width=Width())) <= 0.5
 
 
+def test_a_plateau_measured_once_does_not_blow_the_intervals_up(tmp_path: Path) -> None:
+    """One seed, an upload that never led to an update: nothing explains what a curve misses
+    there, and a ratio to nothing has no bound."""
+    reached = {
+        22_207: (0.19667, 0.19667, 0.19667, 0.19667, 0.19667),
+        87_992: (0.26925, 0.32738, 0.32344, 0.33427, 0.33412),
+        260_956: (0.30937, 0.35880, 0.36943, 0.37638, 0.37638),
+        702_241: (0.35910, 0.40506, 0.42994, 0.43716, 0.43844),
+    }
+    sizes = (14_900, 19_900, 29_900, 44_700, 89_500)
+    first = next(csv.DictReader(io.StringIO(noisy().to_csv())))
+    rows = [
+        {**first, "seed": 0, "frames": up // 2_750, "upload_bytes": up, "m0": 0.19667, "map": value}
+        | {"budget_bytes": down, "update_bytes": down}
+        for up, values in reached.items()
+        for down, value in zip(sizes, values, strict=True)
+    ]
+    surface = Surface.from_rows(rows)
+    luck = np.random.default_rng(0).normal(0.0, 0.02, (len(rows), 200))
+    found = fit(surface, drawn=surface.map[:, None] + luck)
+    assert 0 < found.width.scale <= 5
+    found.save(tmp_path / "curves.json")
+    assert Curves.load(tmp_path / "curves.json").width == found.width
+
+
 def test_evaluation_frames_are_part_of_the_interval() -> None:
     surface = noisy()
     shared = np.random.default_rng(0).normal(0.0, 0.012, 200)  # all cells move together
