@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from endedge.data.coco import Frame
 from endedge.data.errors import BadInput
 from endedge.data.frames import stack_frames
+from endedge.data.groups import LEAST_FRAMES
 from endedge.data.importing.classes import map_classes
 from endedge.data.importing.detect import read_source
 from endedge.data.importing.found import EVAL, POOL, Box, Found, Picture
@@ -297,7 +298,7 @@ def _config(
     wishes: Wishes,
 ) -> str:
     n = len(sides[POOL].pictures)
-    low = max(2, min(16, n // 4))
+    low = max(min(LEAST_FRAMES, n), min(16, n // 4))
     frames = sorted({round(v) for v in np.geomspace(low, min(n, 1000), 4)})
     least = max(_LEAST_BUDGET_BYTES, _BYTES_A_PARAMETER * count_parameters(student))
     budgets = [round(least * k, -2) for k in (1, 2.5, 5, 10)]
@@ -323,7 +324,8 @@ uplink:
   frames: {frames}
   codecs: [jpeg-q75-{side_px}]
 teacher: {{steps: 100, batch: 16, lr: 2.0e-4, few_frames: 128}}
-student: {{steps: 100, batch: 16, lr: 2.0e-4, few_frames: 128}}
+student: {{steps: 100, epochs: 200, batch: 16}}
+adaptation: {{policy: chosen}}
 downlink:
   budgets_bytes: {[int(b) for b in budgets]}
   mode: delta

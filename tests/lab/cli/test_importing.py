@@ -49,6 +49,7 @@ def test_an_export_becomes_a_world(
     assert len(world.pool) == report["pictures"]["pool"]
     assert config.data.image_side == 64
     assert max(config.uplink.frames) == len(world.pool)
+    assert min(config.uplink.frames) >= config.fewest_frames > 0  # else `run` refuses it
     assert world.pool.labels == "truth"
 
 
