@@ -14,7 +14,7 @@ from endedge.allocator.accuracy.shapes import DATA_SHAPES, MODEL_SHAPES
 from endedge.allocator.accuracy.width import Width
 from endedge.allocator.fitting.calibration import calibrated
 from endedge.allocator.fitting.curves import Candidate, Curves
-from endedge.allocator.fitting.grid import Grid, falling
+from endedge.allocator.fitting.grid import Grid, falling, usable
 from endedge.allocator.fitting.levenberg_marquardt import Problem, leverage, polish, screen
 from endedge.allocator.fitting.surface import Surface
 from endedge.allocator.problem import Range
@@ -84,13 +84,14 @@ def fit(
         width = calibrated(grid, chosen.errors, draws)
 
     points = surface.points()
+    down = usable(points.update_bytes, points.budget_bytes)
     return Curves(
         m0=m0,
         joint=chosen.candidate.joint,
         candidates=tuple(one.candidate for one in fits),
         replicates=tuple(draws),
         upload_range=Range(float(points.upload_bytes.min()), float(points.upload_bytes.max())),
-        update_range=Range(float(points.update_bytes.min()), float(points.update_bytes.max())),
+        update_range=Range(float(down.min()), float(down.max())),
         reference=reference,
         reference_held_out=grid.monotone_held_out(),
         uploads=tuple(points.point(int(i)) for i in points.upload_envelope()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from endedge.allocator.accuracy.monotone import Monotone, fit_monotone
 from endedge.allocator.fitting.surface import Surface
 from endedge.data.errors import BadInput
 
-__all__ = ["Grid", "checkerboard", "falling"]
+__all__ = ["Grid", "checkerboard", "falling", "usable"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -51,6 +51,7 @@ class Grid:
         cells of no bytes."""
         if (surface.upload_bytes <= 0).any() or (surface.update_bytes <= 0).any():
             raise BadInput("curves need upload_bytes > 0 and update_bytes > 0 in every cell")
+        surface = replace(surface, update_bytes=usable(surface.update_bytes, surface.budget_bytes))
         kept = _undominated(surface)
         luck = np.zeros((0, int(kept.sum())))
         if drawn is not None:
@@ -120,6 +121,14 @@ class Grid:
             for out in self.folds
         ]
         return math.sqrt(float((np.concatenate(errors) ** 2).mean())) if errors else math.nan
+
+
+def usable(update_bytes: Floats, budget_bytes: Floats) -> Floats:
+    """The bytes at which a curve takes a package (n,): its own; those of its budget where it
+    needed less than half of them (an input adapter alone is 350 B, whatever is allowed). Such a
+    package would come in any larger budget, too, and a curve that saw it at its own size alone
+    would promise more there than the packer can send."""
+    return np.where(2 * update_bytes < budget_bytes, budget_bytes, update_bytes)
 
 
 def _interior(level: Ints) -> NDArray[np.bool_]:

@@ -160,6 +160,28 @@ def test_a_plateau_measured_once_does_not_blow_the_intervals_up(tmp_path: Path) 
     assert Curves.load(tmp_path / "curves.json").width == found.width
 
 
+def test_packages_that_never_fill_their_budget_promise_nothing_in_it() -> None:
+    """One seed's updates are an input adapter of 342 B whatever is allowed, the other's fill
+    their budgets at the smallest upload: a product of curves saw full packages at small uploads
+    alone and promised 100 % at large ones."""
+    first = next(csv.DictReader(io.StringIO(noisy().to_csv())))
+    rows = [
+        {**first, "seed": seed, "frames": frames, "upload_bytes": 2_700 * frames, "m0": 0.2}
+        | {"budget_bytes": budget, "map": value + 0.01 * seed}
+        | {"update_bytes": budget - 50 if seed == 1 and frames == 7 else 342}
+        for seed in (0, 1)
+        for frames, value in ((7, 0.25), (11, 0.3), (18, 0.34), (30, 0.36))
+        for budget in (4_000, 10_000, 20_000, 40_000)
+    ]
+    for row in rows:
+        if row["seed"] == 1 and row["frames"] == 7:
+            row["map"] = {4_000: 0.2, 10_000: 0.42, 20_000: 0.42, 40_000: 0.42}[row["budget_bytes"]]
+    found = fit(Surface.from_rows(rows), replicates=40)
+    up, down = np.meshgrid((18_900.0, 48_600.0, 81_000.0), (4_000.0, 20_000.0, 39_950.0))
+    assert found.predict(up, down).max() < 0.5
+    assert found.update_range.low >= 3_950
+
+
 def test_evaluation_frames_are_part_of_the_interval() -> None:
     surface = noisy()
     shared = np.random.default_rng(0).normal(0.0, 0.012, 200)  # all cells move together
