@@ -65,7 +65,7 @@ def test_doctor_says_what_is_wrong(
         (["data", "subst"], "unknown job 'subst'; did you mean subset?"),
         (["completion", "tcsh"], "there are bash, zsh, fish"),
         (["run", "demo", "--out", "x", "uplnk.frames=[4]"], "did you mean 'uplink'?"),
-        (["plot", "d", "--what", "share", "-o", "f.pdf"], "not a results folder"),
+        (["plot", "d", "--what", "share", "-o", "f.pdf"], "give a results folder"),
     ],
 )
 def test_typing_errors_get_a_suggestion(

@@ -22,6 +22,7 @@ from endedge.distill.model import DetectionModel, clone, load_detector, model_ha
 from endedge.edge.adapt import Adapted, Upload, Verdict
 from endedge.edge.edge import EdgeEnd
 from endedge.edge.labels import Labels
+from endedge.edge.plan import Student
 from endedge.edge.server.workers import Job
 from endedge.lab.config import Config, load_config
 from endedge.lab.inputs import World
@@ -68,6 +69,9 @@ class Marking(EdgeEnd):
             teacher=Adapted(marked(teacher, 1.0), 1.0, {0.0: 2.0, 1.0: 1.0 if self.learns else 3}),
             decoded=marked(base, 2.0),
             packed=SimpleNamespace(data=b"p" * 61, report=SimpleNamespace(mode="full")),
+            line=Student(next(iter(starts))),
+            recalled="",
+            evidence=None,
             helps=self.helps,
             verdict=Verdict(2.0, 1.0, 0.1, 4, 2),
         )
@@ -301,7 +305,15 @@ def test_a_job_starts_from_the_round_that_its_device_runs(
     asked: list[tuple[str, int | None, list[int]]] = []
 
     def answer(
-        self: Answers, device_id: str, k: int, batch: bytes, budget: int, *, base: Any, past: Any
+        self: Answers,
+        device_id: str,
+        k: int,
+        batch: bytes,
+        budget: int,
+        *,
+        base: Any,
+        past: Any,
+        **_: Any,
     ) -> Node:
         rounds = [node.record["round"] for node in past]
         asked.append((device_id, None if base is None else base.record["round"], rounds))
