@@ -32,7 +32,7 @@ from endedge.data.storage import cache_folder, sha256_of
 from endedge.data.stream import Captured
 from endedge.distill.model import DetectionModel, load_detector, model_hash
 from endedge.distill.precision import check_precision
-from endedge.edge.labels import calibrate
+from endedge.edge import labels as edge_labels
 from endedge.edge.menu import Menu, fast_enough, seconds_of
 from endedge.edge.plan import Plan, Student
 from endedge.end.inference import detect
@@ -40,10 +40,10 @@ from endedge.lab.config import DEVICES, Config, Data
 from endedge.lab.store import Store
 
 _log = logging.getLogger("endedge")
-_CALIBRATION_FRAMES = 64
+CALIBRATION_FRAMES = 64  # annotated, on which the threshold of pseudo-labels is calibrated
 _LATENCY_VERSION = 1  # of how students are timed; raise it when that changes
 
-__all__ = ["World", "check_side", "find_weights", "pick_device"]
+__all__ = ["CALIBRATION_FRAMES", "World", "check_side", "find_weights", "pick_device"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,9 +204,12 @@ class World:
         calibrated on annotated frames of the pool without the camera's shift, those that the
         first seed uploads last."""
         order = nested_subset(len(self.pool), 0)
-        known = self.pool.take(order[-_CALIBRATION_FRAMES:])
+        return self.calibrated(self.pool.take(order[-CALIBRATION_FRAMES:]))
+
+    def calibrated(self, known: Dataset) -> float:
+        """The same, calibrated on the annotated frames ``known``."""
         found = detect(self.teacher, self.unshifted(known), device=self.device)
-        return calibrate(found, known.frames).threshold
+        return edge_labels.calibrate(found, known.frames).threshold
 
     @cached_property
     def plan(self) -> Plan:

@@ -26,16 +26,14 @@ from endedge.edge import labels as edge_labels
 from endedge.edge.edge import EdgeEnd
 from endedge.edge.evidence import FIRST_ROUND, Prior
 from endedge.edge.recall import Kept
-from endedge.end.inference import detect
 from endedge.lab.config import named
-from endedge.lab.inputs import World
+from endedge.lab.inputs import CALIBRATION_FRAMES, World
 from endedge.lab.loop.day import evaluation_sets
 from endedge.lab.store import Node, Store
 
 __all__ = ["Answers", "keeping", "round_seed"]
 
 VERSION = 1  # of what an answer computes; raise it when that changes
-_CALIBRATION_FRAMES = 64
 
 
 def round_seed(seed: int, round_index: int) -> int:
@@ -212,10 +210,8 @@ class Answers:
         """Calibrated before the first round, on annotated frames without the device's shift."""
         looped = self.world.config.loop is not None
         known = evaluation_sets(self.world)[1] if looped else self.world.evaluation
-        known = known.take(range(min(_CALIBRATION_FRAMES, len(known))))
-        seen = self.world.unshifted(known)
-        found = detect(self.world.teacher, seen, device=self.world.device)
-        return edge_labels.calibrate(found, known.frames).threshold
+        known = known.take(range(min(CALIBRATION_FRAMES, len(known))))
+        return self.world.calibrated(known)
 
     def _replay(self, edge: EdgeEnd, past: Sequence[Node]) -> Batch | None:
         """A uniform sample of the frames received before, with the labels that they got then."""
