@@ -41,6 +41,7 @@ VERSIONS = {
     "start": 2,
     "upload": 1,
     "teacher": 3,
+    "taught": 1,
     "student": 3,
     "pruned": 3,
     "package": 4,
@@ -83,6 +84,7 @@ class Rounds:
         whole = self._whole(package, students)  # the one that it is of, or was cut from
         sent = bool(self.verdict(cell, package, whole).record["sent"])  # by frames unseen
         start = self.start()
+        taught = self.taught(teacher, start)  # the large model, for comparison
         applied = self.applied(package, start)  # end: decoded on the device, evaluated
         on_device = applied if sent else start
         return {
@@ -97,7 +99,7 @@ class Rounds:
             "map": on_device.record["map"],
             "map50": on_device.record["map50"],
             "m0": start.record["map"],
-            "teacher_map": teacher.record["map"],
+            "teacher_map": taught.record["map"],
             "decoded_map": applied.record["map"],
             "seconds_teacher": teacher.record["seconds"],
             "seconds_student": sum(s.record["seconds"] for s in students),
@@ -190,9 +192,7 @@ class Rounds:
             adapted = self._edge(cell).teach(world.teacher, self.received(cell))
             seconds = time.perf_counter() - began
             save_detector(adapted.model, folder / "teacher.safetensors")
-            self.say(f"evaluate the teacher of {cell.frames} frames")
             return {
-                **scored(_end(world), world, adapted.model),
                 "share": adapted.share,
                 "seconds": seconds,
                 "losses": {str(k): v for k, v in adapted.losses.items()},
@@ -209,6 +209,17 @@ class Rounds:
             **self._chosen(),
         }
         return self._node("teacher", determinants, make)
+
+    def taught(self, teacher: Node, start: Node) -> Node:
+        """What the adapted ``teacher`` is worth on the frames of ``start``: not a part of its own
+        node, for other evaluation frames do not change what it learned."""
+
+        def make(folder: Path) -> dict[str, Any]:
+            self.say("evaluate the teacher")
+            model = load_detector(teacher.folder / "teacher.safetensors")
+            return scored(_end(self.world), self.world, model)
+
+        return self._node("taught", {"teacher": teacher.key, "start": start.key}, make)
 
     def student(
         self, cell: Cell, upload: Node, teacher: Node, architecture: str | None = None

@@ -173,7 +173,7 @@ LIES = [
     Lie(
         "the column of the teacher is the untaught one's",
         "lab/sweep/cell.py",
-        '"teacher_map": teacher.record["map"],',
+        '"teacher_map": taught.record["map"],',
         '"teacher_map": start.record["teacher_map"],',
         "the teacher's column is that before any frame",
         ROW,

@@ -19,7 +19,8 @@ from endedge.lab.sweep.grid import surface_csv
 RECORDS: dict[str, dict[str, Any]] = {
     "start": {"map": 0.11, "map50": 0.12, "teacher_map": 0.13, "seconds": 1.0},
     "upload": {"upload_bytes": 21},
-    "teacher": {"map": 0.31, "map50": 0.32, "seconds": 2.0, "share": 0.5, "steps": 33},
+    "taught": {"map": 0.31, "map50": 0.32, "seconds": 128.0},
+    "teacher": {"seconds": 2.0, "share": 0.5, "steps": 33},
     "other": {"map": 0.41, "seconds": 4.0, "share": 0.25, "candidate": "adapter", "steps": 43},
     "whole": {"map": 0.42, "seconds": 8.0, "share": 0.75, "candidate": "front", "steps": 44},
     "cut": {"seconds": 64.0, "steps": 53},
@@ -99,6 +100,9 @@ class ByHand(Rounds):
     def teacher(self, cell: Cell, upload: Node) -> Node:
         return self._given("teacher", upload)
 
+    def taught(self, teacher: Node, start: Node) -> Node:
+        return self._given("taught", teacher, start)
+
     def students(self, cell: Cell, upload: Node, teacher: Node) -> list[Node]:
         return [self._given(name, upload, teacher) for name in ("other", "whole", "cut")]
 
@@ -134,6 +138,7 @@ def test_stages_get_what_the_stages_before_made() -> None:
         "start": (),
         "upload": (),
         "teacher": ("upload-key",),
+        "taught": ("teacher-key", "start-key"),
         "other": ("upload-key", "teacher-key"),
         "whole": ("upload-key", "teacher-key"),
         "cut": ("upload-key", "teacher-key"),
