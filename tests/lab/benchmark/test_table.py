@@ -227,14 +227,16 @@ def test_a_folder_knows_what_the_evaluation_frames_do_to_its_headroom(
     table.replicates.write(tmp_path / "replicates.npz")
     beside = Benchmark.read(tmp_path / "benchmark.csv")
 
+    replicates = table.replicates
+
     def drawn(row: Outcome) -> Any:
         budget = Budget.of(table.link.at(row.bandwidth_hz), table.rules, results.curves)
-        m0 = 1e-4 * table.replicates.m0 if table.replicates else 0
+        m0 = 1e-4 * replicates.m0
         if row.frames == 0:
             return m0
         keys = zip(cells.seed, cells.frames, cells.codec, cells.budget_bytes, strict=True)
         at = list(keys).index((row.seed, row.frames, row.codec, row.budget_bytes))
-        after = 1e-4 * table.replicates.map[list(table.replicates.cell).index(cells.cell[at])]
+        after = 1e-4 * replicates.map[list(replicates.cell).index(cells.cell[at])]
         used = budget.fresh_up * row.upload_bytes + budget.fresh_down * row.update_bytes
         return m0 + (after - m0) * (budget.fresh - used)
 
