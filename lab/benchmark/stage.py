@@ -28,9 +28,9 @@ from endedge.lab.benchmark.benchmark import (
 from endedge.lab.benchmark.outcomes import Benchmark
 from endedge.lab.benchmark.ranking import Standing, standings
 from endedge.lab.benchmark.robustness import FILES, Trial, held_out, injected_errors, scenarios
-from endedge.lab.config import Config, load_config
+from endedge.lab.config import Config, config_of
 
-__all__ = ["Executor", "bench_folder", "config_of", "replanned"]
+__all__ = ["Executor", "bench_folder", "replanned"]
 
 Progress = Callable[[int, int, str], None]
 
@@ -47,13 +47,6 @@ class Executor(Protocol):
     def carry_out(self, decisions: Sequence[Decision], cells: Surface) -> Surface: ...
 
 
-def config_of(folder: Path) -> Config:
-    """The configuration of a results folder, or :class:`BadInput`."""
-    if not (folder / "config.yaml").is_file():
-        raise BadInput(f"{folder} is not a results folder (no config.yaml); run 'endedge measure'")
-    return load_config(folder / "config.yaml")
-
-
 def replanned(folder: Path, changes: Sequence[str]) -> Config:
     """``config.yaml`` with another link, benchmark or scenarios, which are kept in it, so that the
     report speaks of the same link; the rest was measured as it is. Raises :class:`BadInput`."""
@@ -63,11 +56,9 @@ def replanned(folder: Path, changes: Sequence[str]) -> Config:
                 f"{change!r}: link, benchmark and scenarios can change here; another of the rest "
                 "needs another measurement ('endedge measure')"
             )
-    config = config_of(folder)
-    if not changes:
-        return config
-    changed = load_config(folder / "config.yaml", changes)
-    write_atomic(folder / "config.yaml", changed.to_yaml().encode())
+    changed = config_of(folder, changes)
+    if changes:
+        write_atomic(folder / "config.yaml", changed.to_yaml().encode())
     return changed
 
 

@@ -32,9 +32,8 @@ from endedge.data.errors import BadInput
 from endedge.lab.benchmark.benchmark import Contest, bandwidths, outcomes, planned, split_sweep
 from endedge.lab.benchmark.outcomes import Benchmark, Spread, reader_of, rows_of, spread
 from endedge.lab.benchmark.robustness import Trial, read_trials
-from endedge.lab.benchmark.stage import config_of
 from endedge.lab.benchmark.table import Table
-from endedge.lab.config import Config
+from endedge.lab.config import Config, config_of
 from endedge.lab.config import Link as Channel
 from endedge.lab.latency_table import Row, read_rows
 from endedge.lab.report.class_table import ClassRow, read_classes

@@ -245,10 +245,7 @@ def links_over(link: LinkConfig, upload_bytes: Mapping[Cell, float]) -> list[Lin
     need = [_needs(size, cell.budget_bytes, link) for cell, size in upload_bytes.items()]
     low = link.bandwidth_low_hz or 0.8 * min(need)
     high = link.bandwidth_high_hz or 1.25 * max(need)
-    return [
-        Link(float(hz), link.period_s, link.up_bit_per_s_per_hz, link.down_bit_per_s_per_hz)
-        for hz in np.geomspace(low, high, link.bandwidths)
-    ]
+    return [link.at(float(hz)) for hz in np.geomspace(low, high, link.bandwidths)]
 
 
 def _needs(upload_bytes: Any, update_bytes: Any, link: Link | LinkConfig) -> Any:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from endedge.data.errors import BadInput
-from endedge.lab.config import Config, load_config
+from endedge.lab.config import Config, config_of
 from endedge.lab.inputs import World
 from endedge.lab.store import Node, Peek, Running
 from endedge.lab.sweep.cell import Cell
@@ -39,11 +38,7 @@ class Watched:
     """
 
     def __init__(self, folder: Path) -> None:
-        if not (folder / "config.yaml").is_file():
-            raise BadInput(
-                f"{folder} is not a results folder (no config.yaml); run 'endedge measure'"
-            )
-        self.folder, self.config = folder, load_config(folder / "config.yaml")
+        self.folder, self.config = folder, config_of(folder)
         self._world, self._peek = World.of(self.config, folder), Peek(folder)
 
     def look(self) -> tuple[dict[str, Any], Survey]:
