@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.benchmark.outcomes import HINDSIGHT, STATIC, Benchmark, Spread, spread
 
 __all__ = [
@@ -174,8 +173,8 @@ def summary(path: Path) -> str:
 
 def headroom(bench: Benchmark) -> str:
     """What there is to win, in a sentence and a line for each bandwidth."""
-    found = [Contrast.of(row) for row in bench.headroom]
-    over_sweep = Contrast.of(bench.headroom.mean(axis=0))
+    found = [bench.to_win(k) for k in range(len(bench.bandwidth_hz))]
+    over_sweep = bench.to_win()
     lines = [
         f"  {hz:10.4g} Hz  {one.text:>14}" + (f"  {one.standing}" if one.standing else "")
         for hz, one in zip(bench.bandwidth_hz, found, strict=True)
@@ -188,7 +187,12 @@ def headroom(bench: Benchmark) -> str:
         [
             f"headroom: the oracle is {over_sweep.text} points ahead of {against}{says}",
             *lines,
-            "errors: paired over seeds; not over evaluation frames, which the seeds share",
+            "errors: paired over seeds"
+            + (
+                "; not over evaluation frames, which the seeds share"
+                if bench.headroom_draws is None
+                else " and over evaluation frames (bootstrap)"
+            ),
         ]
     )
 

@@ -200,7 +200,10 @@ class Results:
         answers = split_sweep(curves, link, table.rules, sweep)
         steps = tuple(Step.of(hz, a) for hz, a in zip(sweep, answers, strict=True))
         played = outcomes(contest, table.cells, contest.decisions())
-        return cls(None, surface, curves, steps, Benchmark.from_outcomes(played), table=table)
+        bench = Benchmark.from_outcomes(played)
+        if table.replicates is not None:
+            bench = bench.with_frames(played, table.cells, table.replicates)
+        return cls(None, surface, curves, steps, bench, table=table)
 
     @property
     def name(self) -> str:
