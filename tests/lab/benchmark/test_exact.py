@@ -72,7 +72,9 @@ def test_a_named_codec_or_student_is_honoured() -> None:
     assert steps.points.point(coarse).codec == "coarse"
     assert steps.round_down(Split(1e9, 1e9, "", "coarse")) == coarse
     assert steps.round_down(Split(1e9, 1e9, "fine", "coarse")) is None
-    assert steps.round_down(Split(1600.0, 2000.0, "fine")) != steps.round_down(Split(1600.0, 2000.0))
+    assert steps.round_down(Split(1600.0, 2000.0, "fine")) != steps.round_down(
+        Split(1600.0, 2000.0)
+    )
 
 
 @given(upload=st.floats(0, 1e4), update=st.floats(0, 1e4))
