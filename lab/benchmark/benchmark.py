@@ -348,8 +348,7 @@ def outcomes(
             reached = float(surface.map[row])
             here = setup.link.at(decision.bandwidth_hz)
             budget = Budget.of(here, setup.rules, setup.curves)
-            fresh = budget.fresh - budget.fresh_up * up - budget.fresh_down * down
-            average = stale + (reached - stale) * fresh
+            average = stale + (reached - stale) * budget.fresh_share(up, down)
         return Outcome(
             decision.bandwidth_hz,
             decision.policy,

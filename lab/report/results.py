@@ -260,10 +260,9 @@ class Results:
             if up == 0:
                 found.append((budget.stale,) * 3)
                 continue
-            fresh = budget.fresh - budget.fresh_up * up - budget.fresh_down * down
             low, high = self.curves.interval(up, down)
             ends = (float(self.curves.predict(up, down)), float(low[0]), float(high[0]))
-            found.append(tuple(budget.stale + (end - budget.stale) * fresh for end in ends))
+            found.append(tuple(budget.objective(end, up, down) for end in ends))
         mean, low, high = np.array(found).T
         return mean, low, high
 
