@@ -41,7 +41,7 @@ from endedge.lab.benchmark.robustness import Trial, read_trials
 from endedge.lab.benchmark.table import Table
 from endedge.lab.config import Config, config_of
 from endedge.lab.config import Link as Channel
-from endedge.lab.latency_table import Row, read_rows
+from endedge.lab.latency_table import Row, read_latencies
 from endedge.lab.report.class_table import ClassRow, read_classes
 from endedge.lab.report.examples import read_examples
 
@@ -180,7 +180,7 @@ class Results:
         steps = tuple(sorted(_steps(folder / "allocation.csv"), key=lambda s: s.bandwidth_hz))
         bench = Benchmark.read(folder / "benchmark.csv")
         examples = read_examples(folder / "examples.json")
-        trials, timed = read_trials(folder), tuple(read_rows(folder))
+        trials, timed = read_trials(folder), tuple(read_latencies(folder))
         classes = tuple(read_classes(folder))
         return cls(config, surface, curves, steps, bench, examples, trials, timed, classes)
 
