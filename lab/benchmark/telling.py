@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from endedge.lab.benchmark.benchmark import ORACLE, STATIC, UNLUCKY
+from endedge.lab.benchmark.contrasts import compared
 from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.benchmark.score import Score
 
@@ -77,6 +78,12 @@ def as_text(score: Score, names: Sequence[str] = (), every: bool = False) -> str
     shown = [n for n in score.ranking() if not names or n in (*names, *_YARDSTICKS, "equal")]
     lines.append(plain_table(_HEAD, [_row(score, name) for name in shown]))
     lines.append(_NOTE)
+    lines += [
+        f"{c.one} over {c.other}: {c.contrast.text}, {c.contrast.verdict}; p = {c.p:.3f}, "
+        f"{c.corrected:.3f} corrected for the comparisons named in advance (Holm)"
+        for c in compared(score)
+        if not math.isnan(c.p)
+    ]
     if every:
         for name in [n for n in shown if n not in _YARDSTICKS]:
             rows = [
@@ -152,6 +159,17 @@ def as_record(score: Score) -> dict[str, Any]:
         "headroom": _numbers(score.headroom()),
         "headroom_by_other_seeds": _numbers(score.honest_headroom()),
         "headroom_of_the_curves_unrounded": score.unrounded,
+        "comparisons": [
+            {
+                "policy": c.one,
+                "over": c.other,
+                **_numbers(c.contrast),
+                "verdict": c.contrast.verdict,
+                "p": _finite(c.p),
+                "p_holm": _finite(c.corrected),
+            }
+            for c in compared(score)
+        ],
         "policies": {
             name: {
                 "mean_regret": score.regret(name)[0],
