@@ -2,8 +2,8 @@
 
 Guarantees (docs/curves.md): where the surface is log-concave, or additive with a concave data
 curve, the marginal condition S_u·∂F/∂U = S_d·∂F/∂M is solved to floating-point accuracy;
-anywhere else branch and bound (branch.py) proves the answer to be within 1e-8 mAP of the best.
-Not updating, which costs nothing and keeps the stale model, is always among the answers.
+anywhere else branch and bound (branch_and_bound.py) proves the answer to be within 1e-8 mAP of the
+best. Not updating, which costs nothing and keeps the stale model, is always among the answers.
 """
 
 from __future__ import annotations
@@ -217,8 +217,7 @@ def best_point(
     left unused they cannot.
     """
     u, m = points.upload_bytes, points.update_bytes
-    fresh = budget.fresh - budget.fresh_up * u - budget.fresh_down * m
-    value = budget.stale + (accuracy - budget.stale) * fresh
+    value = budget.objective(accuracy, u, m)
     fits = budget.up * u + budget.down * m <= budget.room * (1 + 1e-9)
     fits &= (u <= budget.upload.high * (1 + 1e-9)) & (m <= budget.update.high * (1 + 1e-9))
     if budget.reason or not fits.any():

@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from endedge.data.errors import BadInput, Unfinished
 from endedge.data.storage import at_home
@@ -31,6 +31,9 @@ from endedge.lab.cli import package as tools
 from endedge.lab.cli.arguments import Action, build_parser
 from endedge.lab.cli.logs import log_to_stderr
 from endedge.link.messages import printable
+
+if TYPE_CHECKING:
+    from endedge.lab.config import Config
 
 __all__ = ["main"]
 
@@ -93,8 +96,6 @@ def _run(a: argparse.Namespace) -> None:
     config = _config(a)
     with _progress() as progress:
         report = pipeline.run(config, Path(a.out), progress)
-    if config.data.eval_labels != "truth":
-        print("evaluated on the teacher's labels: agreement with it, not accuracy")
     print(_headline(Path(a.out)))
     print(f"report: {report}")
 
@@ -102,16 +103,17 @@ def _run(a: argparse.Namespace) -> None:
 def _measure(a: argparse.Namespace) -> None:
     from endedge.lab import pipeline
 
+    config = _config(a)
     with _progress() as progress:
-        surface = pipeline.measure_stage(_config(a), Path(a.out), progress, a.adaptive)
-    print(f"surface: {surface}")
+        surface = pipeline.measure_stage(config, Path(a.out), progress, a.adaptive)
+    print(f"{_judged_by(config)}surface: {surface}")
 
 
 def _status(a: argparse.Namespace) -> None:
-    from endedge.lab.sweep.status import status, tell
+    from endedge.lab.sweep.status import format_status, status
 
     found = status(Path(a.dir))
-    print(json.dumps(found, indent=1) if a.json else tell(found))
+    print(json.dumps(found, indent=1) if a.json else format_status(found))
 
 
 def _loop(a: argparse.Namespace) -> None:
@@ -124,23 +126,25 @@ def _loop(a: argparse.Namespace) -> None:
 
 def _job(a: argparse.Namespace) -> None:
     """One teacher (``train``) or one student (``distill``), kept like those of a sweep."""
-    from endedge.lab.inputs import World
+    from endedge.lab.inputs import Inputs
     from endedge.lab.store import Store
-    from endedge.lab.sweep.cell import Cell, Rounds
+    from endedge.lab.sweep.cell import Cell, CellRunner
     from endedge.lab.sweep.precision import settled_here
     from endedge.lab.sweep.workers import one_thread
 
     out = Path(a.out)
     config = settled_here(_config(a), out)
     with _progress() as progress, one_thread():
-        rounds = Rounds(World.of(config, out), Store(out), lambda message: progress(0, 1, message))
-        if not 2 <= a.frames <= len(rounds.world.pool):
-            raise BadInput(f"--frames {a.frames}; the pool allows 2 to {len(rounds.world.pool)}")
+        runner = CellRunner(
+            Inputs.of(config, out), Store(out), lambda message: progress(0, 1, message)
+        )
+        if not 2 <= a.frames <= len(runner.inputs.pool):
+            raise BadInput(f"--frames {a.frames}; the pool allows 2 to {len(runner.inputs.pool)}")
         cell = Cell(a.seed, a.frames, config.uplink.codecs[0], 0)
-        upload = rounds.upload(cell)
-        node, file = rounds.teacher(cell, upload), "teacher.safetensors"
+        upload = runner.upload(cell)
+        node, file = runner.teacher(cell, upload), "teacher.safetensors"
         if a.verb == "distill":
-            node, file = rounds.student(cell, upload, node), "student.safetensors"
+            node, file = runner.student(cell, upload, node), "student.safetensors"
     tools.show({"checkpoint": str(node.folder / file), **upload.record, **node.record}, a.json)
 
 
@@ -408,8 +412,16 @@ def _config(a: argparse.Namespace) -> Any:
 
 def _headline(folder: Path) -> str:
     from endedge.lab.benchmark.ranking import summary
+    from endedge.lab.config.reading import config_of
 
-    return summary(folder / "benchmark.csv")
+    return _judged_by(config_of(folder)) + summary(folder / "benchmark.csv")
+
+
+def _judged_by(config: Config) -> str:
+    """A line to print first where mAP is not accuracy."""
+    if config.data.eval_labels == "truth":
+        return ""
+    return "evaluated on the teacher's labels: agreement with it, not accuracy\n"
 
 
 def _progress() -> Any:

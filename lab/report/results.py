@@ -29,14 +29,19 @@ from endedge.allocator import (
 from endedge.allocator import display as show
 from endedge.allocator.display import Axis
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark.benchmark import Contest, bandwidths, outcomes, planned, split_sweep
+from endedge.lab.benchmark.benchmark import (
+    BenchmarkSetup,
+    bandwidths,
+    outcomes,
+    planned,
+    split_sweep,
+)
 from endedge.lab.benchmark.outcomes import Benchmark, Spread, reader_of, rows_of, spread
 from endedge.lab.benchmark.robustness import Trial, read_trials
-from endedge.lab.benchmark.stage import config_of
 from endedge.lab.benchmark.table import Table
-from endedge.lab.config import Config
+from endedge.lab.config import Config, config_of
 from endedge.lab.config import Link as Channel
-from endedge.lab.latency_table import Row, read_rows
+from endedge.lab.latency_table import Row, read_latencies
 from endedge.lab.report.class_table import ClassRow, read_classes
 from endedge.lab.report.examples import read_examples
 
@@ -175,7 +180,7 @@ class Results:
         steps = tuple(sorted(_steps(folder / "allocation.csv"), key=lambda s: s.bandwidth_hz))
         bench = Benchmark.read(folder / "benchmark.csv")
         examples = read_examples(folder / "examples.json")
-        trials, timed = read_trials(folder), tuple(read_rows(folder))
+        trials, timed = read_trials(folder), tuple(read_latencies(folder))
         classes = tuple(read_classes(folder))
         return cls(config, surface, curves, steps, bench, examples, trials, timed, classes)
 
@@ -197,10 +202,10 @@ class Results:
         surface, link = table.surface, table.link
         curves = fit(surface)
         sweep = bandwidths(table.cells, link, curves)
-        contest = Contest(curves, link, table.rules, sweep, Points.of(table.cells))
+        setup = BenchmarkSetup(curves, link, table.rules, sweep, Points.of(table.cells))
         answers = split_sweep(curves, link, table.rules, sweep)
         steps = tuple(Step.of(hz, a) for hz, a in zip(sweep, answers, strict=True))
-        played = outcomes(contest, table.cells, contest.decisions())
+        played = outcomes(setup, table.cells, setup.decisions())
         bench = Benchmark.from_outcomes(played)
         if table.replicates is not None:
             bench = bench.with_frames(played, table.cells, table.replicates)
@@ -255,10 +260,9 @@ class Results:
             if up == 0:
                 found.append((budget.stale,) * 3)
                 continue
-            fresh = budget.fresh - budget.fresh_up * up - budget.fresh_down * down
             low, high = self.curves.interval(up, down)
             ends = (float(self.curves.predict(up, down)), float(low[0]), float(high[0]))
-            found.append(tuple(budget.stale + (end - budget.stale) * fresh for end in ends))
+            found.append(tuple(budget.objective(end, up, down) for end in ends))
         mean, low, high = np.array(found).T
         return mean, low, high
 

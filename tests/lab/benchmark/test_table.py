@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from endedge.allocator import Budget, Joint, Kind, Points, Surface, fit, registry
+from endedge.allocator.csv_files import rows_csv
 from endedge.allocator.fitting.synthetic import sample_surface
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark.benchmark import Contest, Outcome, outcomes, rows_csv
+from endedge.lab.benchmark.benchmark import BenchmarkSetup, Outcome, outcomes
 from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.benchmark.outcomes import Benchmark
 from endedge.lab.benchmark.score import Score, score
@@ -218,8 +219,8 @@ def test_a_folder_knows_what_the_evaluation_frames_do_to_its_headroom(
     assert table.replicates is not None
     results, cells = Results.of(table), table.cells
     sweep = results.benchmark.bandwidth_hz
-    contest = Contest(results.curves, table.link, table.rules, tuple(sweep), Points.of(cells))
-    rows = outcomes(contest, cells, contest.decisions())
+    setup = BenchmarkSetup(results.curves, table.link, table.rules, tuple(sweep), Points.of(cells))
+    rows = outcomes(setup, cells, setup.decisions())
     (tmp_path / "benchmark.csv").write_text(rows_csv(Outcome, rows))
     alone = Benchmark.read(tmp_path / "benchmark.csv")
     assert np.isnan(alone.to_win().frame_error)
