@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from endedge.allocator import Prices, fit, worthwhile
+from endedge.allocator import Points, Prices, fit, worthwhile
 from endedge.lab.benchmark.contrasts import compared
 from endedge.lab.benchmark.returns import returns
 from endedge.lab.benchmark.score import Score, score
@@ -190,7 +190,7 @@ def economics(table: Table, results: Results) -> str:
             rules,
             price_per_mb=PRICE_PER_MB,
             value_per_point=VALUE_PER_POINT,
-            cells=table.cells,
+            points=Points.of(table.cells),
         )
         periods = found.pilot_periods
         lines.append(
