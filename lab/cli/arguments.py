@@ -8,7 +8,16 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from endedge.lab.cli import exporting, importing, plotting, predicting, timing, watching
+from endedge.lab.cli import (
+    allocating,
+    benching,
+    exporting,
+    importing,
+    plotting,
+    predicting,
+    timing,
+    watching,
+)
 from endedge.lab.cli.numbers import PORT, SEED, SIDE, share, whole
 
 __all__ = ["Action", "build_parser", "meant"]
@@ -131,31 +140,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     sub = verb("fit", "fit the curves of a results folder", "endedge fit runs/demo")
     sub.add_argument("dir", metavar="DIR", help="results folder")
 
-    sub = verb(
-        "bench",
-        "score policies on a measured surface: shipped by name, or a results folder",
-        "endedge bench demo --policy my_policy.py\n  endedge bench runs/demo link.period_s=30",
-    )
-    sub.add_argument(
-        "dir",
-        metavar="NAME|DIR",
-        help="a shipped table (demo, coco-infrared) or a results folder, which without --all, "
-        "--markdown and --json is benchmarked into its files",
-    )
-    sub.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="override a key of the configuration"
-    )
-    own_policies(sub)
-    sub.add_argument("--all", action="store_true", help="every bandwidth of every policy shown")
-    sub.add_argument("--markdown", action="store_true", help="rows for docs/benchmark.md")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-    sub.add_argument(
-        "--exact",
-        action="store_true",
-        help="train and pack what the policies decide, instead of taking the measured round "
-        "below it; resumes (as benchmark.execute=exact)",
-    )
-
+    benching.declare(verb)
     sub = verb(
         "report",
         "write report.html of a results folder or shipped table, or compare several",
@@ -179,26 +164,7 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
 
     plotting.declare(verb)
 
-    sub = verb(
-        "allocate",
-        "split a bandwidth by fitted curves",
-        "endedge allocate runs/demo --bandwidth 20kHz",
-    )
-    sub.add_argument(
-        "where",
-        help="results folder, whose config.yaml gives link, rules and limits, or a curves.json",
-    )
-    sub.add_argument("--bandwidth", required=True, help="Hz, e.g. 20000 or 20kHz")
-    sub.add_argument("--period", help="seconds between two updates (default: the folder's, or 60)")
-    sub.add_argument("--up", help="uplink bit/s/Hz (default: the folder's, or 2.55)")
-    sub.add_argument("--down", help="downlink bit/s/Hz (default: the folder's, or 5)")
-    sub.add_argument(
-        "--schedule",
-        choices=("pipelined", "sequential"),
-        help="(default: the folder's, or pipelined)",
-    )
-    sub.add_argument("--edge-s", help="seconds of edge computing (default: the folder's, or 0)")
-    sub.add_argument("--json", action="store_true", help="print JSON")
+    allocating.declare(verb)
 
     sub = verb(
         "pack",

@@ -18,7 +18,16 @@ from typing import Any
 from endedge.data.errors import BadInput, Unfinished
 from endedge.data.storage import at_home
 from endedge.data.units import parse_quantity
-from endedge.lab.cli import exporting, importing, plotting, predicting, timing, watching
+from endedge.lab.cli import (
+    allocating,
+    benching,
+    exporting,
+    importing,
+    plotting,
+    predicting,
+    timing,
+    watching,
+)
 from endedge.lab.cli import package as tools
 from endedge.lab.cli.arguments import Action, build_parser
 from endedge.lab.cli.logs import log_to_stderr
@@ -147,36 +156,6 @@ def _fit(a: argparse.Namespace) -> None:
         print(f"note: {curves.falls}")
 
 
-def _bench(a: argparse.Namespace) -> None:
-    from endedge.allocator.policies import from_file
-    from endedge.lab.benchmark.score import score
-    from endedge.lab.benchmark.table import Table
-    from endedge.lab.benchmark.telling import as_markdown, as_record, as_text
-
-    mine = [name for file in a.policy for name in from_file(Path(file))]
-    if a.exact or (Path(a.dir).is_dir() and not (a.all or a.json or a.markdown)):
-        from endedge.lab.benchmark.stage import bench_folder, replanned
-
-        folder, exact = Path(a.dir), a.exact
-        with _progress() as progress:
-            config = replanned(folder, a.overrides)
-            if exact or config.benchmark.execute == "exact":
-                from endedge.lab import pipeline  # PyTorch: rounds are trained
-
-                pipeline.bench_stage(folder, progress, exact=exact)
-            else:
-                bench_folder(folder, config, progress)
-        print(_headline(folder))
-        return
-    found = score(Table.load(a.dir, a.overrides), [] if a.all or not mine else mine)
-    if a.json:
-        print(json.dumps(as_record(found), indent=1))
-    elif a.markdown:
-        print(as_markdown(found, mine or found.policies))
-    else:
-        print(as_text(found, mine, a.all))
-
-
 def _report(a: argparse.Namespace) -> None:
     from endedge.lab import pipeline
 
@@ -194,24 +173,6 @@ def _report(a: argparse.Namespace) -> None:
             )
         )
     print(f"report: {made}")
-
-
-def _allocate(a: argparse.Namespace) -> None:
-    from endedge.lab.benchmark.planning import plan
-
-    given = {
-        "period_s": a.period,
-        "up_bit_per_s_per_hz": a.up,
-        "down_bit_per_s_per_hz": a.down,
-        "schedule": a.schedule,
-        "edge_s": a.edge_s,
-    }
-    planned = plan(Path(a.where), {name: v for name, v in given.items() if v is not None})
-    found = planned.allocate(parse_quantity(a.bandwidth, "Hz"))
-    if a.json:
-        print(json.dumps({**found.record(), **planned.record()}, indent=1))
-    else:
-        print(f"{planned}\n{found}")
 
 
 def _generate(a: argparse.Namespace) -> None:
@@ -366,10 +327,10 @@ _ACTIONS: dict[str, Action] = {
     "status": _status,
     "watch": watching.watch_source,
     "fit": _fit,
-    "bench": _bench,
+    "bench": benching.bench_tables,
     "report": _report,
     "plot": plotting.draw_figures,
-    "allocate": _allocate,
+    "allocate": allocating.allocate_band,
     "pack": tools.pack_file,
     "inspect": tools.inspect_file,
     "eval": tools.evaluate_file,

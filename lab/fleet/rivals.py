@@ -19,7 +19,7 @@ from endedge.allocator.policies import find
 from endedge.allocator.solve.knapsack import MenuAllocation, allocate_greedily, allocate_worst
 from endedge.allocator.solve.turns import Placed, Timetable
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark.benchmark import Contest, executable
+from endedge.lab.benchmark.benchmark import BenchmarkSetup, executable
 from endedge.lab.fleet.menus import Menus, Sort
 
 __all__ = ["OBJECTIVES", "RIVALS", "STEPS", "Answer", "Objective", "play_rival", "reached"]
@@ -108,8 +108,8 @@ def _split(sort: Sort, seed: int, slot_hz: float, policy: str) -> int | None:
     """The row of the sort's points that a policy of one device comes down to."""
     points = sort.able
     rules = executable(sort.rules, points)
-    contest = Contest(sort.table.curves_for(seed), sort.link, rules, (slot_hz,), points)
-    point = contest.decide(policy, slot_hz).point
+    setup = BenchmarkSetup(sort.table.curves_for(seed), sort.link, rules, (slot_hz,), points)
+    point = setup.decide(policy, slot_hz).point
     return None if point is None else sort.row_of[point.frames, point.codec, point.budget_bytes]
 
 

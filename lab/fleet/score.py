@@ -9,7 +9,7 @@ replicates, an evaluation draw of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,7 @@ from endedge.lab.fleet.rivals import (
 __all__ = ["FIXED", "Fleet", "FleetScore", "Settings", "score_fleet"]
 
 Floats = NDArray[np.float64]
+Progress = Callable[[int, int, str], None]
 
 FIXED = (
     "equal",
@@ -214,6 +215,7 @@ def score_fleet(
     settings: Settings | None = None,
     bandwidths_hz: Sequence[float] = (),
     own: Sequence[str] = (),
+    progress: Progress = lambda done, total, says: None,
 ) -> FleetScore:
     """Play every rival, and ``own`` policies of one device in equal slots, over ``bandwidths_hz``
     (default: a sweep of 8). Raises :class:`BadInput` for a band that carries no device's least
@@ -228,7 +230,10 @@ def score_fleet(
     several = all(len(s.table.seeds) > 1 for s in fleet.sorts)
     names = [n for n in RIVALS if n != "oracle" and (several or n != "oracle-other-seeds")]
     names += [n for n in dict.fromkeys(own) if n not in names]
-    played = [_trial(fleet, t, kept, sweep, names, settings) for t in range(trials)]
+    played = []
+    for t in range(trials):
+        played.append(_trial(fleet, t, kept, sweep, names, settings))
+        progress(t + 1, trials, "fleets")
     draws = [p.draws for p in played]
     return FleetScore(
         fleet,
