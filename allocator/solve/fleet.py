@@ -131,6 +131,10 @@ def allocate_fleet(
     found = _at_price(fleet, bandwidth_hz, 0.0, room_s)
     if found.dual_s > room_s:
         found = _rationed(fleet, bandwidth_hz, room_s, found)
+    if len(fleet) <= _SMALL and found.bound - float(found.reached.sum()) > 1e-9:
+        better = _exchange(fleet, found.n_bytes, found.reached, bandwidth_hz)
+        if _seconds(fleet, better[0]).sum() <= room_s:
+            found = replace(found, n_bytes=better[0], reached=better[1])
     objective = float(found.reached.sum())
     return FleetAllocation(
         upload_bytes=found.n_bytes[column, 0],
@@ -175,10 +179,6 @@ def _at_price(fleet: Fleet, band_hz: float, price_s: float, room_s: float) -> _F
     served = _serve(dual, room_s)
     n_bytes = np.where(served[:, None], dual.bytes, 0.0)
     reached = np.where(served, dual.value(), fleet.idle)
-    if len(fleet) <= _SMALL and dual.bound - float(reached.sum()) > 1e-9:
-        better = _exchange(fleet, n_bytes, reached, band_hz)
-        if _seconds(fleet, better[0]).sum() <= room_s:
-            n_bytes, reached = better
     used_s = float(_seconds(fleet, n_bytes).sum())
     if used_s > room_s * (1 + 1e-9):  # more bytes for those served: more work than there is room
         n_bytes, reached = np.zeros_like(n_bytes), fleet.idle
@@ -190,7 +190,7 @@ def _rationed(fleet: Fleet, band_hz: float, room_s: float, free: _Found) -> _Fou
     logarithm), and of all splits seen on the way the best."""
     least = _seconds(fleet, np.maximum(fleet.low, 1.0))
     high = math.log(2.0 * float(fleet.weight.max()) / float(least[least > 0].min()))
-    low, rounds = high - 20.0, 45
+    low, rounds = high - 20.0, 32
     if len(fleet) > _SAMPLED:  # a sample tells the price nearly
         sample = fleet.sample(_SAMPLED)
         share = len(sample) / len(fleet)

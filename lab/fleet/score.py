@@ -32,16 +32,13 @@ from endedge.lab.fleet.rivals import (
     reached,
 )
 
-__all__ = ["FIXED", "Fleet", "FleetScore", "Settings", "score_fleet"]
+__all__ = ["FIXED", "PLAIN", "Fleet", "FleetScore", "Settings", "score_fleet"]
 
 Floats = NDArray[np.float64]
 Progress = Callable[[int, int, str], None]
 
-FIXED = (
-    "equal",
-    "turns",
-    "turns-spare",
-)  # what needs no curves of anybody else: the best of them is held to
+PLAIN = ("equal", "turns")  # equal shares, and no more
+FIXED = (*PLAIN, "turns-spare")  # these need nobody else's curves: a gain is over the best
 _SWEEP = 8
 _LARGE = 100  # devices, of which one more or less does not matter
 
@@ -173,14 +170,14 @@ class FleetScore:
             return Contrast.of(gap)
         return Contrast.of(gap, (self.draws[i, which] - self.draws[j, which]).mean(axis=0))
 
-    def fixed(self, at: int | None = None) -> str:
-        """The better of equal slots and equal turns: what a gain is held to."""
+    def fixed(self, at: int | None = None, among: Sequence[str] = FIXED) -> str:
+        """The best of the rules of slots ``among`` which a gain is held to."""
         which = slice(None) if at is None else slice(at, at + 1)
-        mean = {n: self.worth[self.policies.index(n), which].mean() for n in FIXED}
-        return max(FIXED, key=lambda name: mean[name])
+        mean = {n: float(self.worth[self.policies.index(n), which].mean()) for n in among}
+        return max(among, key=lambda name: mean[name])
 
     def headroom(self, at: int | None = None) -> Contrast:
-        """The oracle over the better fixed rule."""
+        """The oracle over the best fixed rule."""
         return self.contrast("oracle", self.fixed(at), at)
 
     def honest_headroom(self, at: int | None = None) -> Contrast:
@@ -188,9 +185,9 @@ class FleetScore:
         name = "oracle-other-seeds"
         return self.contrast(name if name in self.policies else "oracle", self.fixed(at), at)
 
-    def won(self, at: int | None = None) -> Contrast:
-        """The auction over the better fixed rule: what is really caught."""
-        return self.contrast("auction", self.fixed(at), at)
+    def won(self, at: int | None = None, among: Sequence[str] = FIXED) -> Contrast:
+        """The auction over the best fixed rule: what is really caught."""
+        return self.contrast("auction", self.fixed(at, among), at)
 
     def steps(self, at: int | None = None) -> list[tuple[str, str, Contrast]]:
         """What each step from the plainest rule to the price adds: its name, what changes, and the

@@ -12,7 +12,7 @@ import numpy as np
 
 from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.benchmark.telling import plain_table
-from endedge.lab.fleet.score import FleetScore
+from endedge.lab.fleet.score import PLAIN, FleetScore
 
 __all__ = ["as_csv", "as_markdown", "as_record", "as_text", "verdict"]
 
@@ -68,6 +68,7 @@ def _by_band(score: FleetScore) -> str:
         [
             f"{hz:,.0f}",
             f"{hz / score.devices / 1e3:.3g}",
+            score.won(k, PLAIN).text,
             score.fixed(k),
             f"{100 * score.worth[score.policies.index(score.fixed(k)), k].mean():.2f}",
             score.won(k).text,
@@ -79,11 +80,12 @@ def _by_band(score: FleetScore) -> str:
         ]
         for k, hz in enumerate(score.bandwidth_hz)
     ]
-    heads = ["band (Hz)", "kHz each", "best fixed", "mAP (%)", "auction", "other seeds", "oracle"]
-    heads += ["to bound", "unrounded", ""]
+    heads = ["band (Hz)", "kHz each", "over plain", "best fixed", "mAP (%)", "auction"]
+    heads += ["other seeds", "oracle", "to bound", "unrounded", ""]
     note = (
-        "points over the best fixed rule at that band, ± one error; to bound: from the oracle to "
-        "what no schedule passes; unrounded: by the curves alone, any bytes, no turns"
+        "points over the best fixed rule at that band, ± one error; over plain: the auction over "
+        "equal slots or turns that leave spare band unused; to bound: from the oracle to what no "
+        "schedule passes; unrounded: by the curves alone, any bytes, no turns"
     )
     return f"{plain_table(heads, rows)}\n{note}"
 
@@ -134,19 +136,20 @@ def _every(score: FleetScore) -> str:
 
 def as_markdown(score: FleetScore) -> str:
     """A row a band for docs/results/fleet.md."""
-    heads = ("kHz a device", "best fixed", "mAP", "auction", "other seeds", "oracle", "to bound")
+    heads = ("kHz a device", "over plain slots", "best fixed", "mAP", "auction", "other seeds")
+    heads += ("oracle", "to bound")
     heads += ("unrounded", *(f"*{name}*" for name, _, _ in score.steps()))
     lines = [heads, tuple("---" for _ in heads)]
     best = score.policies.index("oracle")
     for k, hz in enumerate(score.bandwidth_hz):
-        won = score.won(k)
         fixed = score.fixed(k)
         lines.append(
             (
                 f"{hz / score.devices / 1e3:.3g}",
+                _bold(score.won(k, PLAIN)),
                 fixed,
                 f"{100 * score.worth[score.policies.index(fixed), k].mean():.1f}",
-                f"**{won.text}**" if won.claims else won.text,
+                _bold(score.won(k)),
                 score.honest_headroom(k).text,
                 score.headroom(k).text,
                 f"{100 * (score.bound[k] - score.worth[best, k].mean()):.2f}",
@@ -155,6 +158,10 @@ def as_markdown(score: FleetScore) -> str:
             )
         )
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _bold(contrast: Contrast) -> str:
+    return f"**{contrast.text}**" if contrast.claims else contrast.text
 
 
 def as_csv(score: FleetScore) -> str:
@@ -200,6 +207,7 @@ def as_record(score: FleetScore) -> dict[str, Any]:
                 "headroom": _numbers(score.headroom(k)),
                 "headroom_by_other_seeds": _numbers(score.honest_headroom(k)),
                 "auction_over_best_fixed": _numbers(score.won(k)),
+                "auction_over_equal_and_turns": _numbers(score.won(k, PLAIN)),
                 "bound": float(score.bound[k]),
                 "price_map_per_hz": _finite(float(score.price[k])),
                 "price_map_per_edge_s": _finite(float(score.price_s[k])),

@@ -9,7 +9,7 @@ import numpy as np
 
 from endedge.lab.fleet.planning import Shares
 from endedge.lab.fleet.score import FleetScore
-from endedge.lab.report.plotting import drawn, kind_of, save
+from endedge.lab.report.plotting import FORMATS, drawn, kind_of, save
 from endedge.lab.report.style import BLACK, BLUE, DOWN, GREEN, GREY, ORANGE, RED, SKY, UP
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ _LINES = {  # rivals that a reader looks for
 
 def draw_allocation(shares: Shares, out: Path) -> Path:
     """Hertz of the first hundred devices, up and down, and what these lift their mAP by."""
-    return save(out, drawn(lambda: _allocation(shares), kind_of(out)))
+    return save(out, drawn(lambda: _allocation(shares), kind_of(out, FORMATS)))
 
 
 def draw_score(score: FleetScore, out: Path) -> Path:
     """mAP of the rivals over the band, and what each step from the plainest rule adds."""
-    return save(out, drawn(lambda: _score(score), kind_of(out)))
+    return save(out, drawn(lambda: _score(score), kind_of(out, FORMATS)))
 
 
 def _allocation(shares: Shares) -> Figure:
@@ -50,16 +50,16 @@ def _allocation(shares: Shares) -> Figure:
     top.bar(at, up, 0.8, color=UP, label="uplink")
     top.bar(at, down, 0.8, up, color=DOWN, label="downlink")
     top.set_ylabel("bandwidth (kHz)")
-    top.legend(loc="upper right", ncols=2)
+    top.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
     more = "" if n == len(shares) else f", the first {n} of {len(shares):,} devices"
     top.set_title(f"{shares.bandwidth_hz / 1e3:,.0f} kHz{more}", loc="left")
     before, after = 100 * shares.m0[:n], 100 * shares.map[:n]
-    low.vlines(at, before, after, color=RED, lw=max(1.0, 160 / n / 2))
+    low.vlines(at, before, after, color=RED, lw=min(max(1.0, 80 / n), 6.0))
     low.plot(at, before, "_", color=GREY, label="before")
     low.plot(at, after, ".", color=RED, label="after, predicted")
     low.set_ylabel("mAP50-95 (%)")
     low.set_xlabel("device")
-    low.legend(loc="upper right", ncols=2)
+    figure.legend(*low.get_legend_handles_labels(), loc="outside lower right", ncols=2)
     _name_members(low, shares, n)
     return figure
 
