@@ -91,7 +91,7 @@ GRAPH = _graph()
 def test_the_graph_is_drawn() -> None:
     """It sees imports of every sort, or the tests below would hold nothing."""
     assert "endedge.edge.plan" in GRAPH["endedge.lab.inputs"]  # at the top
-    assert "endedge.lab.pipeline" in GRAPH["endedge.lab.cli.main"]  # inside a function
+    assert "endedge.lab.pipeline" in GRAPH["endedge.lab.cli.sweeping"]  # inside a function
     assert "endedge.distill.losses" in GRAPH["endedge.distill.loss"]  # for types
     assert _circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) is not None
     assert _circle({"a": {"b", "c"}, "b": {"c"}}) is None
