@@ -103,23 +103,6 @@ def _put(state: State, words: Words, left: NDArray[U64], chance: NDArray[U64]) -
 
 
 @compiled
-def _entered(
-    words: Words, lower: U64, scale: U64, window: U64, at: U64, left: U64, chance: U64
-) -> tuple[U64, U64, U64, U64]:
-    """Lower end, range, window and words read of a decoder within [left, left + chance)."""
-    lower = lower + scale * left
-    span = scale * chance
-    if span < _NARROWEST:
-        lower = lower << _WORD
-        span = span << _WORD
-        window = window << _WORD
-        if at < len(words):
-            window = window | np.uint64(words[at])
-        at += _ONE
-    return lower, span, window, at
-
-
-@compiled
 def _take_symbols(
     state: State, words: Words, edges: NDArray[U64], symbols: NDArray[np.int64]
 ) -> bool:
@@ -136,8 +119,15 @@ def _take_symbols(
         while found >= edges[k + _ONE]:
             k += _ONE
         symbols[i] = np.int64(k)
-        width = edges[k + _ONE] - edges[k]
-        lower, span, window, at = _entered(words, lower, scale, window, at, edges[k], width)
+        lower = lower + scale * edges[k]
+        span = scale * (edges[k + _ONE] - edges[k])
+        if span < _NARROWEST:  # written out in both decoders: a shared step costs a fifth
+            lower = lower << _WORD
+            span = span << _WORD
+            window = window << _WORD
+            if at < len(words):
+                window = window | np.uint64(words[at])
+            at += _ONE
     state[LOWER], state[RANGE], state[WINDOW], state[AT] = lower, span, window, at
     return True
 
@@ -159,8 +149,15 @@ def _take_bits(
             return False
         part = found // chance
         values[i] |= np.int64(part) << shift
-        start = part * chance
-        lower, span, window, at = _entered(words, lower, scale, window, at, start, chance)
+        lower = lower + scale * (part * chance)
+        span = scale * chance
+        if span < _NARROWEST:
+            lower = lower << _WORD
+            span = span << _WORD
+            window = window << _WORD
+            if at < len(words):
+                window = window | np.uint64(words[at])
+            at += _ONE
     state[LOWER], state[RANGE], state[WINDOW], state[AT] = lower, span, window, at
     return True
 
