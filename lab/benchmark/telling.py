@@ -110,7 +110,7 @@ _NOTE = (
 def _row(score: Score, name: str) -> tuple[str, ...]:
     mean, worst = score.regret(name)
     share, low, high = score.caught(name)
-    caught = ("–", "") if math.isnan(share) else (f"{share:.0%}", _interval(low, high))
+    caught = ("–", "") if math.isnan(share) else (_percent(share), _interval(low, high))
     against = ("", "") if name == "equal" else _against(score.contrast(name, "equal"))
     return (name, f"{100 * mean:.2f}", f"{100 * worst:.2f}", *caught, *against)
 
@@ -119,8 +119,13 @@ def _against(contrast: Contrast) -> tuple[str, str]:
     return contrast.text, contrast.verdict
 
 
+def _percent(share: float) -> str:
+    """Without a minus before a zero."""
+    return f"{round(share, 2) + 0.0:.0%}"
+
+
 def _interval(low: float, high: float) -> str:
-    return "" if math.isnan(low) else f"[{low:.0%}, {high:.0%}]"
+    return "" if math.isnan(low) else f"[{_percent(low)}, {_percent(high)}]"
 
 
 def as_markdown(score: Score, names: Sequence[str]) -> str:

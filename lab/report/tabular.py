@@ -95,6 +95,13 @@ class Table:
         """The CSV as an address that needs no network."""
         return f"data:text/csv;base64,{base64.b64encode(self.csv().encode()).decode()}"
 
+    def markdown(self) -> str:
+        """For a page of documentation; the note stands below."""
+        heads = [column.title for column in self.columns]
+        lines = [heads, ["---"] * len(heads), *self.cells]
+        text = "\n".join(f"| {' | '.join(c.replace('|', '/') for c in row)} |" for row in lines)
+        return f"{text}\n\n{self.note}\n" if self.note else f"{text}\n"
+
     def latex(self) -> str:
         """A ``booktabs`` table; the note is a comment above it."""
         heads = [latex_text(column.title) for column in self.columns]
