@@ -113,7 +113,7 @@ def allocate_fleet(
     surfaces the answer is the optimum; for others it lies within ``bound - objective`` of it,
     at most about the gain of one device; up to 12 devices are then polished by the best
     exchange between every pair, which is exact for two. ``room_s``: what the edge has of seconds
-    in a period; where the devices need more, a second price rations them. Raises
+    in a period; where the devices need more, a second price rations them, unpolished. Raises
     :class:`BadInput` for a bandwidth that is negative or not finite, for a room that is negative
     or NaN, and as :func:`fleet_of`.
     """
@@ -131,7 +131,7 @@ def allocate_fleet(
     found = _at_price(fleet, bandwidth_hz, 0.0, room_s)
     if found.dual_s > room_s:
         found = _rationed(fleet, bandwidth_hz, room_s, found)
-    if len(fleet) <= _SMALL and found.bound - float(found.reached.sum()) > 1e-9:
+    elif len(fleet) <= _SMALL and found.bound - float(found.reached.sum()) > 1e-9:
         better = _exchange(fleet, found.n_bytes, found.reached, bandwidth_hz)
         if _seconds(fleet, better[0]).sum() <= room_s:
             found = replace(found, n_bytes=better[0], reached=better[1])
