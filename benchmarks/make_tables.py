@@ -1,6 +1,6 @@
 """Make the tables that come with the package from the published surfaces.
 
-    python benchmarks/make_tables.py
+    python -m benchmarks.make_tables
 
 Anybody's results folder becomes one by ``Table.load(DIR).write(...)`` with a licence and a
 provenance (docs/benchmark.md).
