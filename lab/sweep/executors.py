@@ -12,11 +12,9 @@ from __future__ import annotations
 import importlib
 import logging
 import math
-import multiprocessing
-import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -29,7 +27,7 @@ from endedge.lab.inputs import Inputs
 from endedge.lab.store import Store
 from endedge.lab.sweep.cell import CellRunner
 from endedge.lab.sweep.scheduler import Pool, Result, Task, work
-from endedge.lab.sweep.workers import compute_alone, exit_with_parent, how_many, one_thread
+from endedge.lab.sweep.workers import compute_alone, how_many, one_thread, spawned, terminate
 
 __all__ = ["ENGINES", "Engine", "Job", "engine_of"]
 
@@ -83,12 +81,7 @@ def here(job: Job) -> Iterator[Pool]:
 @contextmanager
 def processes(job: Job) -> Iterator[Pool]:
     """Processes of this machine. When one is killed the rest are replaced with it."""
-    context = multiprocessing.get_context("spawn")
-
-    def start() -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(job.slots, context, exit_with_parent, (os.getpid(),))
-
-    pool = start()
+    pool = spawned(job.slots)
 
     def submit(task: Task) -> Future[list[Result]]:
         nonlocal pool
@@ -96,14 +89,13 @@ def processes(job: Job) -> Iterator[Pool]:
             return pool.submit(_work_in, job.config, str(job.folder), task)
         except BrokenProcessPool:
             pool.shutdown()
-            pool = start()
+            pool = spawned(job.slots)
             return pool.submit(_work_in, job.config, str(job.folder), task)
 
     try:
         yield Pool(submit, job.slots)
     except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()  # what is half done is lost, nothing else
+        terminate(pool)
         raise
     finally:
         pool.shutdown(cancel_futures=True)

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from endedge.lab.config import Config
 from endedge.lab.inputs import pick_device
 
-__all__ = ["compute_alone", "exit_with_parent", "how_many", "in_processes", "one_thread"]
+__all__ = ["compute_alone", "how_many", "in_processes", "one_thread", "spawned", "terminate"]
 
 
 def how_many(config: Config) -> int:
@@ -44,12 +44,9 @@ def in_processes(
 
     Raises what the first failing task raised, after the others have ended.
     """
-    context = multiprocessing.get_context("spawn")
     failures: list[BaseException] = []
-    with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(workers, context, _begin, (begin, arguments)) as pool,
-    ):
+    manager = multiprocessing.get_context("spawn").Manager()
+    with manager, spawned(workers, begin, arguments) as pool:
         news = manager.Queue()
         waiting = {pool.submit(work, task, news) for task in tasks}
         try:
@@ -61,20 +58,35 @@ def in_processes(
                     while True:  # all that is there; what a finished task said is there already
                         on_news(*news.get(timeout=0.2))
         except KeyboardInterrupt:
-            for process in list(pool._processes.values()):
-                process.terminate()  # what is half done is lost, nothing else
+            terminate(pool)
             raise
     if failures:
         raise failures[0]
 
 
-def _begin(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    exit_with_parent(os.getppid())
+def spawned(
+    workers: int, begin: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
+) -> ProcessPoolExecutor:
+    """Worker processes that compute with one thread, end with this one, and each begin with
+    ``begin(*arguments)``."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, _begin, (os.getpid(), begin, arguments))
+
+
+def terminate(pool: ProcessPoolExecutor) -> None:
+    """End the workers at once: what is half done is lost, nothing else."""
+    for process in list((pool._processes or {}).values()):
+        process.terminate()
+
+
+def _begin(parent: int, begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    _exit_with_parent(parent)
     compute_alone()
-    begin(*arguments)
+    if begin is not None:
+        begin(*arguments)
 
 
-def exit_with_parent(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     """For the start of a worker. Ctrl-C on a terminal reaches all processes: the parent ends this
     one, which says nothing. A worker whose parent was killed has nobody to report to: it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
