@@ -1,7 +1,7 @@
 """The surface of `configs/gpu-infrared.yaml` under several camera shifts, in slices of time.
 
-    python benchmarks/gpu_surface.py --data DIR --weights DIR --out runs/gpu --minutes 9
-    python benchmarks/gpu_surface.py --out runs/gpu-tiny --tiny      (dry run on a CPU)
+    python -m benchmarks.gpu_surface --data DIR --weights DIR --out runs/gpu --minutes 9
+    python -m benchmarks.gpu_surface --out runs/gpu-tiny --tiny      (dry run on a CPU)
 
 One `endedge run` for each shift. After ``--minutes`` the running one is interrupted; what is
 measured is kept, and the same command goes on (exit status 3 until all is done). Where there is no
