@@ -69,9 +69,16 @@ class Fleet:
         kinds = tuple(
             (kind, slice(a, b)) for (kind, _), a, b in zip(self.kinds, ends, ends[1:], strict=False)
         )
-        columns = (self.theta, self.m0, self.weight, self.rate, self.low, self.high)
-        seconds = None if self.seconds is None else self.seconds[index]
-        return Fleet(kinds, *(column[index] for column in columns), seconds)
+        return Fleet(
+            kinds,
+            self.theta[index],
+            self.m0[index],
+            self.weight[index],
+            self.rate[index],
+            self.low[index],
+            self.high[index],
+            None if self.seconds is None else self.seconds[index],
+        )
 
 
 class FleetDual:

@@ -179,5 +179,5 @@ class Timetable:
         slack = self.band_hz - self.load_hz.max()
         room = np.where(self._stretched, self.cycle * (slack + own), left + own)
         better = value > value[rows, chosen][:, None]
-        might: NDArray[np.bool_] = (better & (hertz <= room)).any(axis=1)
+        might = np.asarray((better & (hertz <= room)).any(axis=1))
         return [int(k) for k in order if might[k]]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from endedge.allocator import Budget, FleetAllocation, allocate_fleet
+from endedge.allocator import Budget, FleetAllocation, Kind, allocate_fleet
 from endedge.allocator.solve.fleet_dual import Fleet
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.planning import Plan, plan
@@ -72,7 +72,7 @@ class FleetPlan:
         counts = [self.members[i].count for i in order]
         member_of = np.repeat(order, counts)
         ends = np.cumsum([0, *counts]).tolist()
-        kinds = []
+        kinds: list[tuple[Kind, slice]] = []
         for i, start, stop in zip(order, ends, ends[1:], strict=False):
             kind = self.plans[i].curves.joint.kind
             if kinds and kinds[-1][0] == kind:
@@ -81,7 +81,7 @@ class FleetPlan:
                 kinds.append((kind, slice(start, stop)))
 
         def column(values: Sequence[Any]) -> Floats:
-            return np.asarray(values, dtype=float)[member_of]
+            return np.asarray(np.asarray(values, dtype=float)[member_of])
 
         rules = [p.rules for p in self.plans]
         fleet = Fleet(
@@ -127,7 +127,8 @@ class Shares:
         member_of: Ints,
     ) -> Shares:
         order = np.argsort(member_of, kind="stable")
-        member, up, down = (x[order] for x in (member_of, found.upload_bytes, found.update_bytes))
+        member: Ints = member_of[order]
+        up, down = found.upload_bytes[order], found.update_bytes[order]
         frames, package = np.zeros_like(member), np.full_like(member, -1)
         for i, one in enumerate(plan.plans):
             mine = member == i

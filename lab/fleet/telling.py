@@ -136,7 +136,14 @@ def _every(score: FleetScore) -> str:
 
 def as_markdown(score: FleetScore) -> str:
     """A row a band for docs/results/fleet.md."""
-    heads = ("kHz a device", "over plain slots", "best fixed", "mAP", "auction", "other seeds")
+    heads: tuple[str, ...] = (
+        "kHz a device",
+        "over plain slots",
+        "best fixed",
+        "mAP",
+        "auction",
+        "other seeds",
+    )
     heads += ("oracle", "to bound")
     heads += ("unrounded", *(f"*{name}*" for name, _, _ in score.steps()))
     lines = [heads, tuple("---" for _ in heads)]
