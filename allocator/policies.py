@@ -89,7 +89,7 @@ class Known:
     ``curves`` fitted on the cells that it may see; ``points``: the operating points that can
     be executed, whose ``map`` is NaN unless the policy is registered with hindsight; ``rng``
     seeded by the benchmark; ``bandwidths_hz``: the whole sweep, for choices made once for all
-    of it; ``rounds``: how the benchmark rounds a split down to a row of ``points`` (None: no
+    of it; ``round_down``: how the benchmark rounds a split down to a row of ``points`` (None: no
     update), by default :meth:`Points.fitting`. ``history``: the periods before, oldest first;
     empty where there is only one. ``limits``: the budget, where it does not follow from the link
     alone (several devices share the air, say).
@@ -103,14 +103,14 @@ class Known:
     rng: np.random.Generator
     rules: Rules = field(default_factory=Rules)
     bandwidths_hz: tuple[float, ...] = ()
-    rounds: Callable[[Split], int | None] | None = None
+    round_down: Callable[[Split], int | None] | None = None
     history: tuple[Observed, ...] = ()
     limits: Budget | None = None
 
     def executes(self, split: Split) -> int | None:
         """The row of ``points`` that a split comes down to when it is executed; None: no update."""
-        if self.rounds is not None:
-            return self.rounds(split)
+        if self.round_down is not None:
+            return self.round_down(split)
         return self.points.fitting(
             split.upload_bytes, split.update_bytes, split.codec, split.student
         )

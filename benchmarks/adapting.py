@@ -36,7 +36,7 @@ from endedge.edge.evidence import MOST_JUDGED, error_of, log_gains
 from endedge.end.device import DeviceEnd
 from endedge.end.metric import evaluate
 from endedge.lab.config import load_config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.store import Node, Store
 from endedge.lab.sweep.inbox import Inbox
 
@@ -46,20 +46,20 @@ FOLDS = 3
 class Trials:
     """The trials of one configuration; what is made is kept in its store."""
 
-    def __init__(self, world: World, store: Store, every: int) -> None:
-        self.world, self.store, self.every = world, store, every
-        self._truth = world.evaluation.take(range(0, len(world.evaluation), every))
+    def __init__(self, inputs: Inputs, store: Store, every: int) -> None:
+        self.inputs, self.store, self.every = inputs, store, every
+        self._truth = inputs.evaluation.take(range(0, len(inputs.evaluation), every))
         self._seen = stack_frames(
             self._truth.frames,
-            world.side,
-            lambda frame: world.camera.apply(frame.read(), frame.image_id),
+            inputs.side,
+            lambda frame: inputs.camera.apply(frame.read(), frame.image_id),
         )
 
     def upload(self, seed: int, frames: int) -> tuple[Batch, list[str]]:
         """The decoded upload with labels, and the group of each frame."""
-        codec = Codec.parse(self.world.config.uplink.codecs[0])
-        end = DeviceEnd(codec, self.world.side, self.world.device)
-        known = Inbox(self.world, end, seed, frames).upload
+        codec = Codec.parse(self.inputs.config.uplink.codecs[0])
+        end = DeviceEnd(codec, self.inputs.side, self.inputs.device)
+        known = Inbox(self.inputs, end, seed, frames).upload
         return known.trained, groups_of(known.groups, len(known.trained), FOLDS)
 
     def adapted(self, seed: int, frames: int) -> Node:
@@ -67,7 +67,7 @@ class Trials:
 
         def make(folder: Path) -> dict[str, Any]:
             batch, groups = self.upload(seed, frames)
-            model, losses = choose_adapter(self.world.student, batch, groups=groups)
+            model, losses = choose_adapter(self.inputs.student, batch, groups=groups)
             save_detector(model, folder / "model.safetensors")
             return {"kind": kind_of(model), "losses": losses}
 
@@ -87,12 +87,12 @@ class Trials:
             batch, groups = self.upload(seed, frames)
             folds = folds_of(groups, FOLDS, seed)
             at = [i for i in range(len(batch)) if folds[i] != fold]
-            like = self.world.config.student.recipe(frames, seed)
+            like = self.inputs.config.student.recipe(frames, seed)
             recipe = way.recipe(like, steps, len(at))
             if way.layers == 0:
-                model = learn_adapter(first, batch.take(at), recipe, device=self.world.device)
+                model = learn_adapter(first, batch.take(at), recipe, device=self.inputs.device)
             else:
-                model = train(first, batch.take(at), labels, recipe, device=self.world.device)
+                model = train(first, batch.take(at), labels, recipe, device=self.inputs.device)
             save_detector(model, folder / "model.safetensors")
             return {"cpu_s": time.process_time() - began}
 
@@ -104,9 +104,9 @@ class Trials:
         batch, groups = self.upload(seed, frames)
         folds = folds_of(groups, FOLDS, seed)
         at = [i for i in range(len(batch)) if folds[i] == fold][:MOST_JUDGED]
-        device = self.world.device
+        device = self.inputs.device
         before, after = (
-            held_back_losses(m, batch.take(at), device) for m in (self.world.student, model)
+            held_back_losses(m, batch.take(at), device) for m in (self.inputs.student, model)
         )
         gains = log_gains(before, after)
         error = error_of(gains, [groups[i] for i in at])
@@ -114,17 +114,17 @@ class Trials:
 
     def scored(self, model: DetectionModel) -> float:
         """mAP in percent on the evaluation frames that are looked at."""
-        return 100 * evaluate(model, self._seen, self._truth, self.world.device).map
+        return 100 * evaluate(model, self._seen, self._truth, self.inputs.device).map
 
     def _named(self, seed: int, frames: int) -> dict[str, Any]:
-        hashes, config = self.world.hashes, self.world.config
+        hashes, config = self.inputs.hashes, self.inputs.config
         return {
             "pool": hashes["pool"],
             "student": hashes["student"],
             "camera": config.data.camera.model_dump(),
             "codec": config.uplink.codecs[0],
-            "labels": self.world.plan.labels,
-            "side": self.world.side,
+            "labels": self.inputs.plan.labels,
+            "side": self.inputs.side,
             "seed": seed,
             "frames": frames,
         }
@@ -145,9 +145,9 @@ def main() -> None:
     arguments, rest = parser.parse_known_args()
     torch.set_num_threads(1)
     config = load_config(arguments.config, [*arguments.overrides, *rest])
-    trials = Trials(World.of(config, arguments.out), Store(arguments.out), arguments.evaluate)
+    trials = Trials(Inputs.of(config, arguments.out), Store(arguments.out), arguments.evaluate)
     fold = None if arguments.all else 0
-    print(f"as it is: mAP {trials.scored(trials.world.student):.1f}", flush=True)
+    print(f"as it is: mAP {trials.scored(trials.inputs.student):.1f}", flush=True)
     for seed in config.seeds:
         for frames in arguments.frames:
             adapted = trials.adapted(seed, frames)

@@ -21,8 +21,9 @@ import yaml
 from endedge.allocator import Joint, Kind, fit
 from endedge.allocator.fitting.synthetic import sample_surface
 from endedge.lab.benchmark.score import score
-from endedge.lab.benchmark.stage import bench_folder, config_of
+from endedge.lab.benchmark.stage import bench_folder
 from endedge.lab.benchmark.table import Table
+from endedge.lab.config import config_of
 
 TRUTH = Joint(Kind("share", "power", "hill"), 0.11, 0.08, 0.13, 3e5, 0.9, 1e5, 2.5)
 

@@ -37,9 +37,9 @@ from endedge.distill.responses import Responses
 from endedge.distill.training import Recipe, train
 from endedge.end.metric import evaluate
 from endedge.lab.config import load_config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.store import Store
-from endedge.lab.sweep.cell import Cell, Rounds
+from endedge.lab.sweep.cell import Cell, CellRunner
 
 Make = Callable[[DetectionModel], Objective]
 
@@ -113,19 +113,19 @@ def main() -> None:
     arguments, rest = parser.parse_known_args()
     torch.set_num_threads(1)
     config = load_config(arguments.config, [*arguments.overrides, *rest])
-    world = World.of(config, arguments.out)
+    inputs = Inputs.of(config, arguments.out)
     store = Store(arguments.out)
-    rounds = Rounds(world, store, lambda message: print(f"  {message}", flush=True))
+    runner = CellRunner(inputs, store, lambda message: print(f"  {message}", flush=True))
     found: dict[str, list[float]] = {}
     for seed in config.seeds:
         cell = Cell(seed, arguments.frames, config.uplink.codecs[0], 0)
-        node = rounds.teacher(cell, rounds.upload(cell))
+        node = runner.teacher(cell, runner.upload(cell))
         teacher = load_detector(node.folder / "teacher.safetensors")
         gains = config.distillation
         if not isinstance(gains, Responses):
             raise BadInput("this benchmark is about the loss 'responses'")
         losses = methods(
-            teacher, world.device, (gains.label_gain, gains.score_gain, gains.box_gain)
+            teacher, inputs.device, (gains.label_gain, gains.score_gain, gains.box_gain)
         )
         recipe = config.student.recipe(arguments.frames, seed)
         for name in [*losses, *BY_ITSELF]:
@@ -140,19 +140,19 @@ def main() -> None:
             ) -> dict[str, Any]:
                 torch.manual_seed(recipe.seed)  # the baseline's projections start at random
                 began = time.perf_counter()
-                frames, start = rounds.received(cell).trained, world.student
+                frames, start = runner.received(cell).trained, inputs.student
                 if name in losses:
-                    student = train(start, frames, losses[name], recipe, device=world.device)
+                    student = train(start, frames, losses[name], recipe, device=inputs.device)
                 else:
                     student = by_itself(start, teacher, frames, recipe, BY_ITSELF[name], folder)
                     shutil.rmtree(folder)
                     folder.mkdir()
-                score = evaluate(student, world.evaluation_batch, world.evaluation, world.device)
+                score = evaluate(student, inputs.evaluation_batch, inputs.evaluation, inputs.device)
                 return {"map": score.map, "seconds": time.perf_counter() - began}
 
             determinants = {
                 "teacher": node.key,
-                "student": world.hashes["student"],
+                "student": inputs.hashes["student"],
                 "method": name,
                 "recipe": asdict(recipe),
                 "gains": gains.model_dump() if name == "ours" else None,

@@ -28,10 +28,10 @@ from endedge.distill.model import load_detector, model_hash
 from endedge.edge.server.service import ServeConfig
 from endedge.end.client.client import DeviceConfig, Outcome
 from endedge.lab.config import Config, load_config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.loop import sockets as remote
 from endedge.lab.loop.loop import play
-from endedge.lab.loop.policy_run import Player, Row
+from endedge.lab.loop.policy_run import PolicyRun, Row
 from endedge.lab.store import Store
 
 DAYS = (("dusk", "haze"), ("soft", "dusk"), ("haze", "soft"))
@@ -146,8 +146,8 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        player = Player(World.of(config, folder), Store(folder / "loop"), POLICY, 0, None)
-        rows = play(player, lambda message: print(message, flush=True))
+        run = PolicyRun(Inputs.of(config, folder), Store(folder / "loop"), POLICY, 0, None)
+        rows = play(run, lambda message: print(message, flush=True))
         table = compare(rows, over_sockets(config, folder, o.devices, o.rounds))
     print("device round domain  simulated        sockets          mAP      mAP      equal")
     for t in table:

@@ -36,10 +36,10 @@ from endedge.edge.adapt import part_way
 from endedge.end.metric import evaluate
 from endedge.lab.cli.progress import Progress
 from endedge.lab.config import Config, load_config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.store import Store
 from endedge.lab.sweep.adaptive import Outlook, adaptive, links_over
-from endedge.lab.sweep.cell import Cell, Rounds
+from endedge.lab.sweep.cell import Cell, CellRunner
 from endedge.lab.sweep.grid import grid, sweep
 
 WIDTHS = (0.02, 0.01, 0.005, 0.002)
@@ -60,46 +60,46 @@ def cpu_seconds(folder: Path, stages: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def alone(rounds: Rounds, cell: Cell, out: Path) -> Row:
+def alone(runner: CellRunner, cell: Cell, out: Path) -> Row:
     """The round of ``cell`` with `YOLO.train` for both trainings, as a node."""
-    world, plan = rounds.world, rounds.world.config
-    row = rounds.measure(cell)
+    inputs, plan = runner.inputs, runner.inputs.config
+    row = runner.measure(cell)
 
     def make(folder: Path) -> Row:
-        received, shares = rounds.received(cell), plan.held_back.shares
+        received, shares = runner.received(cell), plan.held_back.shares
         frames = received.trained
-        yaml = export(frames, dict(world.student.names), out / "export")
+        yaml = export(frames, dict(inputs.student.names), out / "export")
         train = partial(
-            ultralytics, yaml=yaml, n=len(frames), side=world.side, seed=cell.seed, lean=False
+            ultralytics, yaml=yaml, n=len(frames), side=inputs.side, seed=cell.seed, lean=False
         )
-        teacher = train(world.teacher, steps=plan.teacher.recipe(cell.frames, cell.seed).steps)
-        teacher = part_way(world.teacher, teacher, received.held_back, shares).model
+        teacher = train(inputs.teacher, steps=plan.teacher.recipe(cell.frames, cell.seed).steps)
+        teacher = part_way(inputs.teacher, teacher, received.held_back, shares).model
         steps = plan.student.recipe(cell.frames, cell.seed).steps
-        student = train(world.student, steps=steps, teacher=teacher)
-        student = part_way(world.student, student, received.held_back, shares).model
-        base = None if plan.downlink.mode == "full" else world.student
+        student = train(inputs.student, steps=steps, teacher=teacher)
+        student = part_way(inputs.student, student, received.held_back, shares).model
+        base = None if plan.downlink.mode == "full" else inputs.student
         packed = pack(student, cell.budget_bytes, base=base, frames=frames.images[:32])
-        decoded = unpack(packed.data, base=world.student)
-        return {"map": evaluate(decoded, world.evaluation_batch, world.evaluation).map}
+        decoded = unpack(packed.data, base=inputs.student)
+        return {"map": evaluate(decoded, inputs.evaluation_batch, inputs.evaluation).map}
 
-    node = rounds.store.node("alone", {"version": 3, "cell": row["cell"]}, make)
-    seconds = cpu_seconds(rounds.store.folder, ["alone"])[node.key]
+    node = runner.store.node("alone", {"version": 3, "cell": row["cell"]}, make)
+    seconds = cpu_seconds(runner.store.folder, ["alone"])[node.key]
     return {"cell": cell, "map": node.record["map"], "ours": row["decoded_map"], "seconds": seconds}
 
 
-def compared(rounds: Rounds, cells: Sequence[Cell], n: int, out: Path) -> dict[str, Any]:
+def compared(runner: CellRunner, cells: Sequence[Cell], n: int, out: Path) -> dict[str, Any]:
     """Part 2: the sampled cells, and the sum over all."""
     uploads = sorted({c.frames for c in cells})
     chosen = [uploads[i] for i in np.unique(np.linspace(0, len(uploads) - 1, n).astype(int))]
     most = max(c.budget_bytes for c in cells)
     sampled = [
-        alone(rounds, next(c for c in cells if c.frames == f and c.budget_bytes == most), out)
+        alone(runner, next(c for c in cells if c.frames == f and c.budget_bytes == most), out)
         for f in chosen
     ]
     sizes = np.array([s["cell"].frames for s in sampled], float)
     costs = np.array([s["seconds"] for s in sampled])
     total = float(sum(np.interp(c.frames, sizes, costs) for c in cells))
-    rows = {c: rounds.measure(c) for c in cells}
+    rows = {c: runner.measure(c) for c in cells}
     spread = [
         np.ptp([rows[c]["decoded_map"] for c in cells if (c.frames, c.budget_bytes) == point])
         for point in {(c.frames, c.budget_bytes) for c in cells}
@@ -186,8 +186,8 @@ def main() -> None:
     result: dict[str, Any] = {"cells": len(cells), "ours_cpu_seconds": ours}
     print(f"{len(cells)} cells, our sweep: {ours:.0f} CPU s")
     if o.cells:
-        rounds = Rounds(World.of(config, o.out), Store(o.out), lambda message: None)
-        other = compared(rounds, cells, o.cells, o.out)
+        runner = CellRunner(Inputs.of(config, o.out), Store(o.out), lambda message: None)
+        other = compared(runner, cells, o.cells, o.out)
         print(f"{'by itself with YOLO.train':32}{'CPU s':>8}{'mAP':>8}{'ours':>8}")
         for s in other["sampled"]:
             print(f"{s['cell']!s:32}{s['seconds']:8.1f}{100 * s['map']:8.2f}{100 * s['ours']:8.2f}")

@@ -54,7 +54,7 @@ from endedge.end.inference import Detections, detect
 from endedge.end.metric import Score, evaluate
 from endedge.end.selection import RULES, Observed, observe, select
 from endedge.lab.config import Config, load_config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.store import Store
 
 CODECS = (  # and the long side, as a share of the detector's input
@@ -86,13 +86,13 @@ class Bench:
     """The frames, the models, and what is computed once: observations, detections, bytes."""
 
     def __init__(self, options: argparse.Namespace, config: Config) -> None:
-        world = World.of(config, options.out)
-        self.truth, self.student, self.teacher = world.evaluation, world.student, world.teacher
-        order = nested_subset(len(world.pool), seed=0)
+        inputs = Inputs.of(config, options.out)
+        self.truth, self.student, self.teacher = inputs.evaluation, inputs.student, inputs.teacher
+        order = nested_subset(len(inputs.pool), seed=0)
         held, captured = order[:CALIBRATION_FRAMES], order[CALIBRATION_FRAMES:]
-        self.held = world.pool.take(held)
-        self.captured = world.pool.take(captured[: options.captured or None])
-        self.camera, self.side, self.device = world.camera, world.side, world.device
+        self.held = inputs.pool.take(held)
+        self.captured = inputs.pool.take(captured[: options.captured or None])
+        self.camera, self.side, self.device = inputs.camera, inputs.side, inputs.device
         self.config, self.options = config, options
         self._encoded: dict[tuple[str, int], bytes] = {}
         self._found: dict[tuple[str, int], Detections] = {}

@@ -24,7 +24,7 @@ from endedge.distill.envelope import HEADER_BYTES
 from endedge.distill.loss import Make
 from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel, model_hash
-from endedge.distill.package.choose import Contest, pack_for, prepare_contest
+from endedge.distill.package.choose import PreparedMenu, pack_for, prepare_menu
 from endedge.distill.package.packing import Packed
 from endedge.distill.precision import computing
 from endedge.distill.recovery import pruned_and_recovered
@@ -263,11 +263,11 @@ class EdgeEnd:
 
     def prepare(
         self, students: Sequence[DetectionModel], base: DetectionModel | None, known: Upload
-    ) -> Contest:
+    ) -> PreparedMenu:
         """All that packages of ``students``, one a line of the menu, need, whatever their budgets,
         for a device that holds ``base`` (None: it is not known, so none is a delta)."""
         mode, several = self.plan.mode, len(students) > 1
-        return prepare_contest(
+        return prepare_menu(
             students,
             base=None if mode == "full" else base,
             frames=known.trained.images[:_CALIBRATION_FRAMES],
@@ -280,7 +280,7 @@ class EdgeEnd:
 
     def pack_from(
         self,
-        contest: Contest,
+        prepared: PreparedMenu,
         budget_bytes: int,
         evidence: Mapping[str, Evidence],
         known: Upload,
@@ -296,11 +296,11 @@ class EdgeEnd:
         def loss(packed: Packed) -> float:
             if not self.plan.chosen:
                 return float(self.losses(packed.decoded, known).mean())
-            whole, said = contest.whole(packed.candidate), evidence[self.line(packed).architecture]
+            whole, said = prepared.whole(packed.candidate), evidence[self.line(packed).architecture]
             found = self.judge_chosen(whole, said, packed.decoded, known)
             return math.log(found.after / found.before)
 
-        return contest.pack(budget_bytes, params=params, loss=loss)
+        return prepared.pack(budget_bytes, params=params, loss=loss)
 
     def line(self, packed: Packed) -> Student:
         """The line of the menu that a package is of."""
@@ -324,8 +324,8 @@ class EdgeEnd:
             return pack_for(
                 students[0], budget_bytes, base, mode, certain=False, frames=frames, seed=self.seed
             )
-        contest = self.prepare(students, base if certain else None, known)
-        return self.pack_from(contest, budget_bytes, self._evidence(learned), known)
+        prepared = self.prepare(students, base if certain else None, known)
+        return self.pack_from(prepared, budget_bytes, self._evidence(learned), known)
 
     def _evidence(self, learned: Sequence[Adapted]) -> dict[str, Evidence]:
         return {

@@ -23,7 +23,7 @@ from endedge.lab import pipeline
 from endedge.lab.benchmark import benchmark
 from endedge.lab.benchmark.outcomes import Benchmark
 from endedge.lab.cli.progress import Progress
-from endedge.lab.config import Config, Link, load_config
+from endedge.lab.config import Config, Link, config_of, load_config
 from endedge.lab.notebook import Results
 
 __all__ = ["bench", "load", "measure", "run"]
@@ -56,9 +56,7 @@ def run(
 def load(folder: str | Path) -> Results:
     """A finished results folder. Raises :class:`BadInput` naming what is missing."""
     folder = Path(folder)
-    if not (folder / "config.yaml").is_file():
-        raise BadInput(f"{folder} is not a results folder (no config.yaml); run 'endedge run'")
-    return Results.read(folder, load_config(folder / "config.yaml"))
+    return Results.read(folder, config_of(folder))
 
 
 def bench(

@@ -1,4 +1,4 @@
-"""The world of one experiment: its frames, its cameras, its detectors before adaptation."""
+"""The inputs of one experiment: its frames, its cameras, its detectors before adaptation."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ _log = logging.getLogger("endedge")
 CALIBRATION_FRAMES = 64  # annotated, on which the threshold of pseudo-labels is calibrated
 _LATENCY_VERSION = 1  # of how students are timed; raise it when that changes
 
-__all__ = ["CALIBRATION_FRAMES", "World", "check_side", "find_weights", "pick_device"]
+__all__ = ["CALIBRATION_FRAMES", "Inputs", "check_side", "find_weights", "pick_device"]
 
 
 @dataclass(frozen=True, eq=False)
-class World:
+class Inputs:
     """Everything that is given before the first measurement. Frames are read lazily."""
 
     config: Config
@@ -60,7 +60,7 @@ class World:
     others: tuple[DetectionModel, ...] = ()  # students that the device does not hold at first
 
     @classmethod
-    def of(cls, config: Config, folder: Path) -> World:
+    def of(cls, config: Config, folder: Path) -> Inputs:
         """Load and check all inputs; generated frames are made inside ``folder``.
 
         Classes are matched by name and numbered as the student has them. Raises

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # what reads the table needs no PyTorch
     from endedge.end.latency import Latency
     from endedge.end.metric import Score
 
-__all__ = ["Row", "add_rows", "checked_folder", "read_rows"]
+__all__ = ["Row", "add_rows", "read_rows"]
 
 _FILE = "latency.csv"
 
@@ -67,13 +67,6 @@ class Row:
             f"frames/s, {self.threads} thread{'s' * (self.threads > 1)}, {self.imgsz} px"
         )
         return said if self.map is None else f"{said}; mAP {100 * self.map:.2f} % on {self.frames}"
-
-
-def checked_folder(folder: Path) -> Path:
-    """Raises :class:`BadInput` unless ``folder`` is a results folder."""
-    if not (folder / "config.yaml").is_file():
-        raise BadInput(f"--into {folder} is not a results folder (no config.yaml)")
-    return folder
 
 
 def add_rows(folder: Path, rows: Sequence[Row]) -> None:

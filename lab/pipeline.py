@@ -18,14 +18,14 @@ from endedge.lab.benchmark.benchmark import Decision
 from endedge.lab.benchmark.exact import Ladder, cells_of
 from endedge.lab.benchmark.stage import bench_folder, replanned
 from endedge.lab.config import Config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.report.class_table import class_rows, write_classes
 from endedge.lab.report.compare import write_comparison
 from endedge.lab.report.page import write_report
 from endedge.lab.report.results import Results
 from endedge.lab.store import Node, Store
 from endedge.lab.sweep.adaptive import adaptive_sweep
-from endedge.lab.sweep.cell import Rounds
+from endedge.lab.sweep.cell import CellRunner
 from endedge.lab.sweep.grid import Progress, decided, grid, surface_csv, sweep
 from endedge.lab.sweep.replicates import Replicates
 from endedge.lab.sweep.workers import one_thread
@@ -64,11 +64,11 @@ def measure_stage(
     else:
         rows = adaptive_sweep(config, folder, progress, width)
     write_atomic(folder / "surface.csv", surface_csv(rows).encode())
-    world = World.of(config, folder)
-    before = Rounds(world, Store(folder), lambda message: None).start()
+    inputs = Inputs.of(config, folder)
+    before = CellRunner(inputs, Store(folder), lambda message: None).start()
     _replicates(before, folder, [str(row["cell"]) for row in rows])
     _classes(before, folder, rows)
-    _examples(world, folder, progress)
+    _examples(inputs, folder, progress)
     return folder / "surface.csv"
 
 
@@ -96,17 +96,17 @@ def _classes(before: Node, folder: Path, rows: Sequence[Mapping[str, Any]]) -> N
     write_classes(folder, found)
 
 
-def _examples(world: World, folder: Path, progress: Progress) -> None:
+def _examples(inputs: Inputs, folder: Path, progress: Progress) -> None:
     """The largest round on some frames → ``examples.json``; none when nothing was sent."""
-    cells, seeds = grid(world.config), world.config.seeds
+    cells, seeds = grid(inputs.config), inputs.config.seeds
     largest = max(cells, key=lambda c: (c.frames, c.budget_bytes, -seeds.index(c.seed)))
     with one_thread():
-        rounds = Rounds(
-            world,
+        runner = CellRunner(
+            inputs,
             Store(folder),
             lambda message: progress(len(cells), len(cells), message),
         )
-        node = rounds.examples(largest)
+        node = runner.examples(largest)
     (folder / "examples.json").unlink(missing_ok=True)
     if node is not None:
         write_atomic(folder / "examples.json", (node.folder / "examples.json").read_bytes())
@@ -157,15 +157,15 @@ class _Exactly:
 
     @classmethod
     def of(cls, config: Config, folder: Path, progress: Progress, curves: Curves) -> _Exactly:
-        ladder = Ladder.of(config, World.of(config, folder), folder, curves)
+        ladder = Ladder.of(config, Inputs.of(config, folder), folder, curves)
         return cls(config, folder, progress, ladder)
 
     @property
     def points(self) -> Points:
         return self.ladder.points
 
-    def rounds(self, split: Split) -> int | None:
-        return self.ladder.rounds(split)
+    def round_down(self, split: Split) -> int | None:
+        return self.ladder.round_down(split)
 
     def carry_out(self, decisions: Sequence[Decision], cells: Surface) -> Surface:
         """Run the rounds of ``decisions`` → ``executed.csv``; all measured cells and these."""
@@ -182,7 +182,7 @@ class _Exactly:
         rows = sweep(config, folder, self.progress, more)
         write_atomic(folder / "executed.csv", surface_csv(rows).encode())
         every = Surface.read(folder / "surface.csv").joined(Surface.from_rows(rows))
-        before = Rounds(World.of(config, folder), Store(folder), lambda message: None).start()
+        before = CellRunner(Inputs.of(config, folder), Store(folder), lambda message: None).start()
         _replicates(before, folder, [str(name) for name in every.cell])
         return cells.joined(Surface.from_rows(rows))
 

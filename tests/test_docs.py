@@ -65,9 +65,9 @@ def test_the_site_builds(tmp_path: Path) -> None:
 
 def test_configuration_keys_in_the_documentation_exist() -> None:
     from endedge.distill.loss import LOSSES
-    from endedge.lab.config import Config, _keys
+    from endedge.lab.config import Config, all_keys
 
-    known = set(_keys(Config))
+    known = set(all_keys(Config))
     losses = {f"distillation.{key}" for loss in LOSSES.values() for key in loss.model_fields}
     known |= losses | {"distillation.loss"}  # whichever is chosen has its own settings
     for page in PAGES:

@@ -1,1 +1,1 @@
-"""The best split under given curves: for one device, for many, for money."""
+"""The best split under given curves: for one device, for many, for a price."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from endedge.allocator.accuracy.fitted import Fitted
 from endedge.allocator.problem import Budget, Link, Rules
-from endedge.allocator.solve.fleet_dual import Fleet, Market
+from endedge.allocator.solve.fleet_dual import Fleet, FleetDual
 from endedge.data.errors import BadInput
 
 __all__ = ["Ledger", "Prices", "ledger", "worthwhile"]
@@ -108,11 +108,11 @@ def worthwhile(
     )
     if fleet.weight[0] <= 0:
         return 0.0, 0.0, 0.0
-    market = Market(fleet, 0.0)
-    market.search(1.0)
-    edge_s = rules.edge_s + rules.edge_s_per_upload_byte * float(market.bytes[0, 0])
-    pays = float(market.surplus[0] - fleet.idle[0]) - prices.edge_gpu_hour * edge_s / 3600.0
+    dual = FleetDual(fleet, 0.0)
+    dual.search(1.0)
+    edge_s = rules.edge_s + rules.edge_s_per_upload_byte * float(dual.bytes[0, 0])
+    pays = float(dual.surplus[0] - fleet.idle[0]) - prices.edge_gpu_hour * edge_s / 3600.0
     if pays <= 0:
         return 0.0, 0.0, 0.0
-    upload, update = (float(x) for x in market.bytes[0])
+    upload, update = (float(x) for x in dual.bytes[0])
     return budget.cost(upload, update), upload, update

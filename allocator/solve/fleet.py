@@ -1,7 +1,7 @@
 """K devices on one band, by dual decomposition: one price for a hertz.
 
 maximise Σ w_k F_k(U_k, M_k) subject to Σ (up_k U_k + down_k M_k) <= B (pipelined schedule).
-At a price a hertz every device answers alone (market.py); the price at which the answers fill
+At a price a hertz every device answers alone (fleet_dual.py); the price at which the answers fill
 the band solves the whole (Palomar and Chiang, IEEE JSAC 24(8), 2006).
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from endedge.allocator.accuracy.joint import Joint
 from endedge.allocator.problem import Budget, Range
-from endedge.allocator.solve.fleet_dual import Fleet, Market
+from endedge.allocator.solve.fleet_dual import Fleet, FleetDual
 from endedge.allocator.solve.optimum import best_split
 from endedge.data.errors import BadInput
 
@@ -113,12 +113,12 @@ def allocate_fleet(
     if bandwidth_hz == 0:
         nothing, idle = np.zeros(len(fleet)), float(fleet.idle.sum())
         return FleetAllocation(nothing, nothing, fleet.m0[column], idle, math.inf, idle, 0.0)
-    market = Market(fleet, bandwidth_hz)
-    _clear(market, 1e-6 if len(fleet) <= 100 else 3e-4)
-    served = _serve(market)
-    n_bytes = np.where(served[:, None], market.bytes, 0.0)
-    reached = np.where(served, market.value(), fleet.idle)
-    if len(fleet) <= _SMALL and market.bound - float(reached.sum()) > 1e-9:
+    dual = FleetDual(fleet, bandwidth_hz)
+    _clear(dual, 1e-6 if len(fleet) <= 100 else 3e-4)
+    served = _serve(dual)
+    n_bytes = np.where(served[:, None], dual.bytes, 0.0)
+    reached = np.where(served, dual.value(), fleet.idle)
+    if len(fleet) <= _SMALL and dual.bound - float(reached.sum()) > 1e-9:
         n_bytes, reached = _exchange(fleet, n_bytes, reached, bandwidth_hz)
     objective = float(reached.sum())
     return FleetAllocation(
@@ -126,41 +126,41 @@ def allocate_fleet(
         update_bytes=n_bytes[column, 1],
         map=(reached / fleet.weight)[column],
         objective=objective,
-        price=market.price,
-        bound=max(market.bound, objective),
+        price=dual.price,
+        bound=max(dual.bound, objective),
         used_hz=float((fleet.rate * n_bytes).sum()),
     )
 
 
-def _clear(market: Market, tolerance: float) -> None:
+def _clear(dual: FleetDual, tolerance: float) -> None:
     """Find the price of the band, every device free to take an update or not."""
-    fleet = market.fleet
+    fleet = dual.fleet
     if len(fleet) <= _SAMPLED:
         everything = (fleet.rate * fleet.high).sum(axis=1)
         price = float(np.median(fleet.weight / everything)) * 0.1
     else:  # a few hundred of them tell the price nearly, to a few hundredths
         sample = fleet.sample(500)
-        few = Market(sample, market.band * len(sample) / len(fleet))
+        few = FleetDual(sample, dual.band * len(sample) / len(fleet))
         _clear(few, 1e-2)
-        price, market.slope = few.price, few.slope
-    market.root(price, None, tolerance)
+        price, dual.slope = few.price, few.slope
+    dual.root(price, None, tolerance)
 
 
-def _serve(market: Market) -> Bools:
+def _serve(dual: FleetDual) -> Bools:
     """Fix who gets an update, and let them use the whole band."""
-    fleet, cost = market.fleet, market.cost()
-    surplus = market.surplus - fleet.idle
+    fleet, cost = dual.fleet, dual.cost()
+    surplus = dual.surplus - fleet.idle
     served = surplus > 0
-    left = market.band - float(cost[served].sum())
+    left = dual.band - float(cost[served].sum())
     # Those nearest to gaining come next, while what they ask for fits into what is left.
-    gains = market.surplus + market.price * cost > fleet.idle
+    gains = dual.surplus + dual.price * cost > fleet.idle
     for i in np.argsort(-surplus)[int(served.sum()) :]:
         if not gains[i] or cost[i] > left:
             break
         served[i], left = True, left - float(cost[i])
     if served.any():
-        market.root(market.price, served, 1e-10 if market.few else 4e-6)
-    return np.asarray(served & (market.value() > fleet.idle))
+        dual.root(dual.price, served, 1e-10 if dual.few else 4e-6)
+    return np.asarray(served & (dual.value() > fleet.idle))
 
 
 def _exchange(

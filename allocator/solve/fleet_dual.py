@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from endedge.allocator.accuracy.joint import Kind
 
-__all__ = ["Fleet", "Market"]
+__all__ = ["Fleet", "FleetDual"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -71,7 +71,7 @@ class Fleet:
         return Fleet(kinds, *(column[index] for column in columns))
 
 
-class Market:
+class FleetDual:
     """Every device's best ``bytes`` (K, 2) and ``surplus`` (K,) at the last ``price``, and the
     least dual ``bound`` so far."""
 

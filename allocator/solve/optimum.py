@@ -2,8 +2,8 @@
 
 Guarantees (docs/curves.md): where the surface is log-concave, or additive with a concave data
 curve, the marginal condition S_u·∂F/∂U = S_d·∂F/∂M is solved to floating-point accuracy;
-anywhere else branch and bound (branch.py) proves the answer to be within 1e-8 mAP of the best.
-Not updating, which costs nothing and keeps the stale model, is always among the answers.
+anywhere else branch and bound (branch_and_bound.py) proves the answer to be within 1e-8 mAP of the
+best. Not updating, which costs nothing and keeps the stale model, is always among the answers.
 """
 
 from __future__ import annotations

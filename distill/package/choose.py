@@ -14,11 +14,11 @@ from endedge.distill.package.packing import Packed, Prepared, Watch, pack, prepa
 from endedge.distill.package.sensitivity import synthetic_frames
 from endedge.distill.training import Recipe
 
-__all__ = ["Contest", "pack_best", "pack_for", "prepare_contest"]
+__all__ = ["PreparedMenu", "pack_best", "pack_for", "prepare_menu"]
 
 
 @dataclass(frozen=True, eq=False)
-class Contest:
+class PreparedMenu:
     """Of ``models`` the ones that were ``prepared`` (by their places) compete, and one is sent.
     ``architectures`` (one a model; empty: all of one) tells which may be compared by what they
     predict: of each, the model that comes through a budget closest to the first of that
@@ -87,7 +87,7 @@ class Contest:
         return [min(some, key=lambda x: x[0])[1] for some in found.values()]
 
 
-def prepare_contest(
+def prepare_menu(
     candidates: Sequence[DetectionModel],
     *,
     frames: Tensor | None,
@@ -98,8 +98,8 @@ def prepare_contest(
     watch: Watch | None = None,
     architectures: Sequence[str] = (),
     barred: Collection[int] = (),
-) -> Contest:
-    """All ``candidates`` prepared for a :class:`Contest`.
+) -> PreparedMenu:
+    """All ``candidates`` prepared for a :class:`PreparedMenu`.
 
     Args:
         candidates: Say the whole model, and ones pruned and recovered; of several architectures
@@ -131,7 +131,7 @@ def prepare_contest(
         if i not in barred
     }
     seen = synthetic_frames(seed=seed) if judges is None else judges
-    return Contest(tuple(candidates), prepared, seen, tuple(architectures))
+    return PreparedMenu(tuple(candidates), prepared, seen, tuple(architectures))
 
 
 def pack_best(
@@ -148,12 +148,12 @@ def pack_best(
     watch: Watch | None = None,
 ) -> Packed:
     """The package, among those of all ``candidates``, whose decoded model comes closest to the
-    first candidate; the arguments are those of :func:`prepare_contest` and :func:`.packing.pack`.
+    first candidate; the arguments are those of :func:`prepare_menu` and :func:`.packing.pack`.
     For several budgets, prepare once. Raises :class:`BadInput` if no candidate fits."""
-    contest = prepare_contest(
+    prepared = prepare_menu(
         candidates, frames=frames, unseen=unseen, base=base, seed=seed, mode=mode, watch=watch
     )
-    return contest.pack(budget_bytes, params=params, aware=aware, watch=watch)
+    return prepared.pack(budget_bytes, params=params, aware=aware, watch=watch)
 
 
 def _part(watch: Watch | None, done: int, total: int) -> Watch | None:

@@ -2,8 +2,8 @@
 
 A policy answers with bytes each way, which are carried out by a round that really ran, seed by
 seed (paired: the same frames and the same starting weights under every policy). What a split
-comes down to is the contest's to say: the largest measured upload and package within it, or a
-round made for it (execution.py). Regret is what the oracle's round was worth minus what the
+comes down to is for the setup to say: the largest measured upload and package within it, or a
+round made for it (exact.py). Regret is what the oracle's round was worth minus what the
 policy's was, and the oracle is the best operating point that was run and fits.
 """
 
@@ -42,7 +42,7 @@ from endedge.lab.config import Config
 from endedge.lab.config import Link as LinkConfig
 
 __all__ = [
-    "Contest",
+    "BenchmarkSetup",
     "Decision",
     "Hindsight",
     "Outcome",
@@ -98,16 +98,17 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Contest:
+class BenchmarkSetup:
     """What policies are told: curves, link, rules, the sweep, and the ``options`` that can be
-    executed; ``rounds`` gives the option a split comes down to (default: ``Points.fitting``)."""
+    executed; ``round_down`` gives the option that a split comes down to (default:
+    ``Points.fitting``)."""
 
     curves: Curves
     link: LinkConfig
     rules: Rules
     bandwidths_hz: tuple[float, ...]
     options: Points
-    rounds: Callable[[Split], int | None] | None = None
+    round_down: Callable[[Split], int | None] | None = None
 
     def decide(self, policy: str, bandwidth_hz: float) -> Decision:
         """Ask one policy. Raises :class:`BadInput` for an answer that the link cannot carry."""
@@ -118,7 +119,7 @@ class Contest:
             np.random.default_rng([zlib.crc32(policy.encode()), round(bandwidth_hz)]),
             self.rules,
             self.bandwidths_hz,
-            self.rounds,
+            self.round_down,
         )
         split = decide(policy, known)
         return Decision(bandwidth_hz, policy, split, self.executed(split))
@@ -127,10 +128,10 @@ class Contest:
         """What a split comes down to: the answer of ``known.executes``; None: no update."""
         if not split.sends:
             return None
-        rounds = self.rounds or (
+        round_down = self.round_down or (
             lambda s: self.options.fitting(s.upload_bytes, s.update_bytes, s.codec, s.student)
         )
-        row = rounds(split)
+        row = round_down(split)
         return None if row is None else self.options.point(row)
 
     def decisions(self, policies: Iterable[str] | None = None) -> list[Decision]:
@@ -262,8 +263,8 @@ def benchmark(
     surface: Surface, curves: Curves, link: LinkConfig, rules: Rules, sweep: Sequence[float]
 ) -> list[Outcome]:
     """Every registered policy at every bandwidth, executed on the measured grid."""
-    contest = Contest(curves, link, rules, tuple(sweep), Points.of(surface))
-    return outcomes(contest, surface, contest.decisions())
+    setup = BenchmarkSetup(curves, link, rules, tuple(sweep), Points.of(surface))
+    return outcomes(setup, surface, setup.decisions())
 
 
 def by_cells(points: Points, cells: Surface) -> Points:
@@ -287,31 +288,31 @@ class Hindsight:
     others: dict[float, list[tuple[int, Decision]]]
 
     @classmethod
-    def of(cls, contest: Contest, surface: Surface) -> Hindsight:
+    def of(cls, setup: BenchmarkSetup, surface: Surface) -> Hindsight:
         """Among all cells of ``surface``."""
 
         points = Points.of(surface)
 
-        def among(cells: Surface) -> Contest:
-            return replace(contest, options=by_cells(points, cells), rounds=None)
+        def among(cells: Surface) -> BenchmarkSetup:
+            return replace(setup, options=by_cells(points, cells), round_down=None)
 
         seeds = sorted({int(s) for s in surface.seed})
         every = among(surface)
         rest = {s: among(surface.select(surface.seed != s)) for s in seeds if len(seeds) > 1}
-        sweep = contest.bandwidths_hz
+        sweep = setup.bandwidths_hz
         others: dict[float, list[tuple[int, Decision]]] = {hz: [] for hz in sweep}
         for seed, game in rest.items():
             for hz in sweep:
                 lucky, fixed = game.decide(ORACLE, hz), game.decide("best-static", hz)
-                if contest.rounds is None:  # the share is theirs, the rounding everybody's
-                    fixed = replace(fixed, point=contest.executed(fixed.split))
+                if setup.round_down is None:  # the share is theirs, the rounding everybody's
+                    fixed = replace(fixed, point=setup.executed(fixed.split))
                 others[hz].append((seed, replace(lucky, policy=UNLUCKY)))
                 others[hz].append((seed, replace(fixed, policy=STATIC)))
         return cls({hz: every.decide(ORACLE, hz) for hz in sweep}, others)
 
 
 def outcomes(
-    contest: Contest,
+    setup: BenchmarkSetup,
     surface: Surface,
     decisions: Sequence[Decision],
     hindsight: Hindsight | None = None,
@@ -335,7 +336,7 @@ def outcomes(
 
     def run(decision: Decision, seed: int, best: dict[int, float]) -> Outcome:
         point, split = decision.point, decision.split
-        stale = m0[seed] if contest.rules.stale_map is None else contest.rules.stale_map
+        stale = m0[seed] if setup.rules.stale_map is None else setup.rules.stale_map
         frames, codec, budget_bytes, up, down, reached, average = 0, "", 0, 0.0, 0.0, stale, stale
         if point is not None:
             frames, codec, budget_bytes = point.frames, point.codec, int(point.budget_bytes)
@@ -345,8 +346,8 @@ def outcomes(
             row = row_of[key]
             up, down = float(surface.upload_bytes[row]), float(surface.update_bytes[row])
             reached = float(surface.map[row])
-            here = contest.link.at(decision.bandwidth_hz)
-            budget = Budget.of(here, contest.rules, contest.curves)
+            here = setup.link.at(decision.bandwidth_hz)
+            budget = Budget.of(here, setup.rules, setup.curves)
             fresh = budget.fresh - budget.fresh_up * up - budget.fresh_down * down
             average = stale + (reached - stale) * fresh
         return Outcome(
@@ -365,12 +366,12 @@ def outcomes(
             best.get(seed, average) - average,
         )
 
-    hindsight = hindsight or Hindsight.of(contest, surface)
+    hindsight = hindsight or Hindsight.of(setup, surface)
     asked: dict[float, list[Decision]] = {}
     for d in decisions:
         asked.setdefault(d.bandwidth_hz, []).append(d)
     found: list[Outcome] = []
-    for bandwidth_hz in contest.bandwidths_hz:
+    for bandwidth_hz in setup.bandwidths_hz:
         best = hindsight.best[bandwidth_hz]
         worth = {seed: run(best, seed, {}).average_map for seed in seeds}
         here = asked.get(bandwidth_hz, [])

@@ -20,7 +20,7 @@ from endedge.allocator import Curves, Points, Split
 from endedge.data.codec import Codec, batch_bytes, encode
 from endedge.lab.benchmark.benchmark import Decision
 from endedge.lab.config import Config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.store import Store
 from endedge.lab.sweep.cell import Cell
 
@@ -50,21 +50,21 @@ class Ladder:
     codecs: tuple[tuple[float, str], ...]
 
     @classmethod
-    def of(cls, config: Config, world: World, folder: Path, curves: Curves) -> Ladder:
+    def of(cls, config: Config, inputs: Inputs, folder: Path, curves: Curves) -> Ladder:
         """The ladder of ``config``; the sizes of encoded frames are kept in ``folder``."""
         step, most = config.benchmark.step, config.link.captured_frames or max(config.uplink.frames)
         uploads = [n for n in rungs(config.uplink.frames, step) if n <= most]
         budgets = rungs(config.downlink.budgets, step)
         bytes_of = {}
         for codec in config.uplink.codecs:
-            of_seeds = [_sizes(world, folder, seed, codec) for seed in config.seeds]
+            of_seeds = [_sizes(inputs, folder, seed, codec) for seed in config.seeds]
             for n in uploads:
                 bytes_of[codec, n] = float(max(batch_bytes(sizes[:n]) for sizes in of_seeds))
         rows = list(product(bytes_of.items(), budgets))
         up = np.array([size for (_, size), _ in rows])
         down = np.array([float(budget) for _, budget in rows])
         nothing = np.full(len(rows), np.nan)
-        one = len({line.architecture for line in world.plan.menu}) == 1
+        one = len({line.architecture for line in inputs.plan.menu}) == 1
         points = Points(
             frames=np.array([float(n) for ((_, n), _), _ in rows]),
             codec=np.array([codec for ((codec, _), _), _ in rows]),
@@ -78,11 +78,11 @@ class Ladder:
             map_error=nothing,
             seeds=np.full(len(rows), float(len(config.seeds))),
             # Of a menu it is not known before packing which one wins a budget.
-            student=np.full(len(rows), world.plan.menu[0].architecture if one else ""),
+            student=np.full(len(rows), inputs.plan.menu[0].architecture if one else ""),
         )
         return cls(points, tuple((p.upload_bytes, p.codec) for p in curves.uploads))
 
-    def rounds(self, split: Split) -> int | None:
+    def round_down(self, split: Split) -> int | None:
         """The row that ``split`` comes down to: an exact match is meant; else the most frames, in
         the codec that is best for so many bytes, and then the largest package that fit."""
         points, near = self.points, 1e-9
@@ -111,10 +111,10 @@ def cells_of(decisions: Sequence[Decision], seeds: Sequence[int]) -> list[Cell]:
     return [Cell(seed, *size) for seed in seeds for size in sizes]
 
 
-def _sizes(world: World, folder: Path, seed: int, codec: str) -> list[int]:
+def _sizes(inputs: Inputs, folder: Path, seed: int, codec: str) -> list[int]:
     """Encoded bytes of each frame in the order of upload, as many as are ever uploaded."""
-    config = world.config
-    frames = world.captured(seed)[: max(config.uplink.frames)]
+    config = inputs.config
+    frames = inputs.captured(seed)[: max(config.uplink.frames)]
     settings = Codec.parse(codec)
 
     def make(scratch: Path) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _sizes(world: World, folder: Path, seed: int, codec: str) -> list[int]:
         "sizes",
         {
             "version": _VERSION,
-            "pool": world.hashes["pool"],
+            "pool": inputs.hashes["pool"],
             "codec": codec,
             "seed": seed,
             "camera": config.data.camera.model_dump(),

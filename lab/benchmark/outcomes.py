@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from endedge.allocator import Surface
 from endedge.allocator import display as show
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.benchmark import STATIC, Outcome
+from endedge.lab.benchmark.headroom import Contrast
+from endedge.lab.sweep.replicates import UNIT, Replicates
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -100,6 +103,7 @@ class Benchmark:
     asked_update_bytes: Floats
     upload_bytes: Floats
     update_bytes: Floats
+    headroom_draws: Floats | None = None  # (bandwidths, seeds, replicates), where there are any
 
     @property
     def judged(self) -> Floats:
@@ -123,10 +127,59 @@ class Benchmark:
         fixed = STATIC if STATIC in self.policies else "equal"
         return np.asarray(self.judged[self.of("oracle")] - self.judged[self.of(fixed)])
 
+    def to_win(self, bandwidths: Any = slice(None)) -> Contrast:
+        """The headroom in the mean over ``bandwidths`` (rows; default: the sweep), with its errors:
+        over seeds, and over evaluation frames where the cells have replicates."""
+        rows = np.atleast_1d(np.arange(len(self.bandwidth_hz))[bandwidths])
+        draws = None if self.headroom_draws is None else self.headroom_draws[rows].mean(axis=0)
+        return Contrast.of(self.headroom[rows].mean(axis=0), draws)
+
     @classmethod
     def read(cls, path: Path) -> Benchmark:
-        """Read ``benchmark.csv``. Raises :class:`BadInput` for a missing or broken one."""
-        return _benchmark(path)
+        """Read ``benchmark.csv``, and the replicates of its cells where they lie beside it.
+        Raises :class:`BadInput` for a missing or broken one."""
+        rounds = _rounds(path)
+        folder = path.parent
+        if not (folder / "replicates.npz").is_file():
+            return _benchmark(path, rounds)
+        cells = Surface.read(folder / "surface.csv")
+        if (folder / "executed.csv").is_file():
+            cells = cells.joined(Surface.read(folder / "executed.csv"))
+        replicates = Replicates.read(folder / "replicates.npz")
+        return _benchmark(path, rounds).with_frames(rounds, cells, replicates)
+
+    def with_frames(
+        self, rounds: Iterable[Outcome], cells: Surface, replicates: Replicates
+    ) -> Benchmark:
+        """The same with what the choice of evaluation frames does to the headroom: every draw of
+        ``replicates`` puts the mAP of one set of frames in the place of the measured one, in the
+        ``rounds`` of the oracle and of the split fixed in advance, whose ``cells`` these are."""
+        row_of = {
+            (int(s), int(f), str(c), int(b)): i
+            for i, (s, f, c, b) in enumerate(
+                zip(cells.seed, cells.frames, cells.codec, cells.budget_bytes, strict=True)
+            )
+        }
+        after, before = replicates.of(cells), UNIT * replicates.m0
+        of = {(r.policy, r.bandwidth_hz, r.seed): r for r in rounds}
+
+        def gain(policy: str, bandwidth_hz: float, seed: int) -> Floats:
+            """Over no update, averaged over the period as the measured one was."""
+            one = of[policy, bandwidth_hz, seed]
+            row = row_of.get((seed, one.frames, one.codec, one.budget_bytes))
+            if row is None or not cells.sent[row]:
+                return np.zeros_like(before)
+            stale, reached = float(cells.m0[row]), float(cells.map[row])
+            moved = reached - stale
+            fresh = (one.average_map - stale) / moved if abs(moved) > 1e-9 else 1.0
+            return np.asarray((after[row] - before) * fresh)
+
+        fixed = STATIC if STATIC in self.policies else "equal"
+        draws = [
+            [gain("oracle", float(hz), s) - gain(fixed, float(hz), s) for s in self.seeds]
+            for hz in self.bandwidth_hz
+        ]
+        return replace(self, headroom_draws=np.array(draws))
 
     @classmethod
     def measured(cls, cells: Mapping[tuple[str, float, int], Sequence[float]]) -> Benchmark:
@@ -219,14 +272,28 @@ def reader_of(path: Path, line: int, row: dict[str, str]) -> Callable[[str], flo
     return number
 
 
-def _benchmark(path: Path) -> Benchmark:
-    rows = rows_of(path, "bench")
-    cells: dict[tuple[str, float, int], list[float]] = {}
-    for line, row in enumerate(rows, start=2):
+def _rounds(path: Path) -> list[Outcome]:
+    """The rows of ``benchmark.csv``."""
+    rounds = []
+    for line, row in enumerate(rows_of(path, "bench"), start=2):
         number = reader_of(path, line, row)
-        key = (str(row.get("policy") or ""), number("bandwidth_hz"), int(number("seed")))
-        cells[key] = [number(name) for name in _MEASURED]
+        measured = {name: number(name) for name in _MEASURED}
+        rounds.append(
+            Outcome(
+                bandwidth_hz=number("bandwidth_hz"),
+                policy=str(row.get("policy") or ""),
+                seed=int(number("seed")),
+                frames=int(number("frames")),
+                codec=str(row.get("codec") or ""),
+                budget_bytes=int(number("budget_bytes")),
+                **measured,
+            )
+        )
+    return rounds
+
+
+def _benchmark(path: Path, rounds: Iterable[Outcome]) -> Benchmark:
     try:
-        return Benchmark.measured(cells)
+        return Benchmark.from_outcomes(rounds)
     except KeyError as error:
         raise BadInput(f"{path} lacks the row of {error}; run 'endedge bench' again") from None

@@ -12,15 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.benchmark.outcomes import HINDSIGHT, STATIC, Benchmark, Spread, spread
 
 __all__ = [
-    "Duel",
-    "Standing",
+    "PairedComparison",
+    "RankingRow",
     "Winner",
     "clear",
-    "duels",
+    "comparisons",
     "headroom",
     "standings",
     "summary",
@@ -32,7 +31,7 @@ _TIE = 5e-5  # mAP; less is printed as 0.00 points
 
 
 @dataclass(frozen=True)
-class Duel:
+class PairedComparison:
     """One policy against another: ``lead`` mean mAP by which it is ahead over the sweep, and at
     how many bandwidths it is clearly ahead, clearly behind, or neither."""
 
@@ -61,7 +60,7 @@ def clear(lead: Spread) -> bool:
     return lead.seeds > 1 and bool(lead.low > _TIE or lead.high < -_TIE)
 
 
-def duels(bench: Benchmark, policy: str = FITTED) -> list[Duel]:
+def comparisons(bench: Benchmark, policy: str = FITTED) -> list[PairedComparison]:
     """``policy`` against every other, the closest rival first."""
     mine = bench.regret[bench.of(policy)]
     found = []
@@ -73,7 +72,11 @@ def duels(bench: Benchmark, policy: str = FITTED) -> list[Duel]:
         ahead = sum(clear(lead) and bool(lead.mean > 0) for lead in each)
         behind = sum(clear(lead) and bool(lead.mean < 0) for lead in each)
         over_sweep = spread(leads.mean(axis=0))
-        found.append(Duel(bench.policies[k], over_sweep, ahead, behind, len(each) - ahead - behind))
+        found.append(
+            PairedComparison(
+                bench.policies[k], over_sweep, ahead, behind, len(each) - ahead - behind
+            )
+        )
     return found
 
 
@@ -99,7 +102,7 @@ def winners(bench: Benchmark) -> list[Winner]:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RankingRow:
     """A row of ``standings.csv``."""
 
     bandwidth_hz: float
@@ -111,10 +114,10 @@ class Standing:
     fitted_over_static_high: float
 
 
-def standings(bench: Benchmark) -> list[Standing]:
+def standings(bench: Benchmark) -> list[RankingRow]:
     """:func:`winners` as rows of a file."""
     return [
-        Standing(
+        RankingRow(
             w.bandwidth_hz,
             w.policy,
             w.regret,
@@ -144,16 +147,16 @@ def summary(path: Path) -> str:
     """``benchmark.csv`` for a terminal: each policy over the sweep, least regret first, and how
     far the fitted allocator is ahead of it."""
     bench = Benchmark.read(path)
-    against = {duel.rival: duel for duel in duels(bench)}
+    against = {compared.rival: compared for compared in comparisons(bench)}
     rows = []
     for k in bench.by_regret():
         name = bench.policies[k]
         regret = spread(bench.regret[k].mean(axis=0))
         lead, score = "", ""
         if name in against:
-            duel = against[name]
-            lead = f"{_points(duel.lead.mean)} {_interval(duel.lead)}".rstrip()
-            score = f"{duel.ahead}/{duel.even}/{duel.behind}"
+            compared = against[name]
+            lead = f"{_points(compared.lead.mean)} {_interval(compared.lead)}".rstrip()
+            score = f"{compared.ahead}/{compared.even}/{compared.behind}"
         rows.append(
             (
                 name,
@@ -174,8 +177,8 @@ def summary(path: Path) -> str:
 
 def headroom(bench: Benchmark) -> str:
     """What there is to win, in a sentence and a line for each bandwidth."""
-    found = [Contrast.of(row) for row in bench.headroom]
-    over_sweep = Contrast.of(bench.headroom.mean(axis=0))
+    found = [bench.to_win(k) for k in range(len(bench.bandwidth_hz))]
+    over_sweep = bench.to_win()
     lines = [
         f"  {hz:10.4g} Hz  {one.text:>14}" + (f"  {one.standing}" if one.standing else "")
         for hz, one in zip(bench.bandwidth_hz, found, strict=True)
@@ -188,7 +191,12 @@ def headroom(bench: Benchmark) -> str:
         [
             f"headroom: the oracle is {over_sweep.text} points ahead of {against}{says}",
             *lines,
-            "errors: paired over seeds; not over evaluation frames, which the seeds share",
+            "errors: paired over seeds"
+            + (
+                "; not over evaluation frames, which the seeds share"
+                if bench.headroom_draws is None
+                else " and over evaluation frames (bootstrap)"
+            ),
         ]
     )
 

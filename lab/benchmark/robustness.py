@@ -15,7 +15,7 @@ from endedge.allocator import Curves, Points, Surface, checkerboard, fit
 from endedge.allocator.fitting.synthetic import perturbed
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.benchmark import (
-    Contest,
+    BenchmarkSetup,
     Hindsight,
     Outcome,
     bandwidths,
@@ -91,24 +91,24 @@ def held_out(
         except BadInput:
             continue
         cells = surface.select(rest)
-        contest = _contest(cells, curves, link, sweep, fewest_frames)
-        for o in outcomes(contest, cells, contest.decisions()):
+        setup = _setup(cells, curves, link, sweep, fewest_frames)
+        for o in outcomes(setup, cells, setup.decisions()):
             trials.append(Trial(**vars(o), study=study, arm=arm, draw=0))
     return trials
 
 
 def injected_errors(
-    contest: Contest, surface: Surface, draws: int, say: Callable[[str], None]
+    setup: BenchmarkSetup, surface: Surface, draws: int, say: Callable[[str], None]
 ) -> list[Trial]:
     """The fitted allocators with curves whose parameters are wrong by about 5, 10 and 20 % (each
     by its own random factor), beside the curves as they are (``0 %``)."""
-    names, hindsight = ("fitted", "fitted-bytes"), Hindsight.of(contest, surface)
+    names, hindsight = ("fitted", "fitted-bytes"), Hindsight.of(setup, surface)
     trials = []
     for size in (0.0, *ERROR_SIZES):
         say(f"curves wrong by {size:.0%}")
         for draw in range(draws if size else 1):
             rng = np.random.default_rng([draw, round(1000 * size)])
-            wrong = replace(contest, curves=perturbed(contest.curves, size, rng))
+            wrong = replace(setup, curves=perturbed(setup.curves, size, rng))
             for o in outcomes(wrong, surface, wrong.decisions(names), hindsight):
                 trials.append(Trial(**vars(o), study="error", arm=f"{size:.0%}", draw=draw))
     return trials
@@ -128,8 +128,8 @@ def scenarios(
             sweep = bandwidths(surface, link, curves) if key.startswith("bandwidth") else usual
             cells = captured(surface, link)
             fewest = config.fewest_frames
-            contest = _contest(cells, curves, link, sweep, fewest)
-            for o in outcomes(contest, cells, contest.decisions()):
+            setup = _setup(cells, curves, link, sweep, fewest)
+            for o in outcomes(setup, cells, setup.decisions()):
                 trials.append(Trial(**vars(o), study=key, arm=str(value), draw=0))
     return trials
 
@@ -160,9 +160,9 @@ def mean_by(trials: Sequence[Trial], value: Callable[[Trial], float]) -> Means:
     return {key: float(np.mean(values)) for key, values in groups.items()}
 
 
-def _contest(
+def _setup(
     cells: Surface, curves: Curves, link: Link, sweep: Sequence[float], fewest_frames: int
-) -> Contest:
+) -> BenchmarkSetup:
     points = Points.of(sendable(cells, fewest_frames))
     rules = executable(rules_of(link, cells), points)
-    return Contest(curves, link, rules, tuple(sweep), points)
+    return BenchmarkSetup(curves, link, rules, tuple(sweep), points)

@@ -20,7 +20,7 @@ from endedge.lab.benchmark.benchmark import (
     ORACLE,
     STATIC,
     UNLUCKY,
-    Contest,
+    BenchmarkSetup,
     Decision,
     bandwidths,
     by_cells,
@@ -122,7 +122,7 @@ def score(table: Table, policies: Sequence[str] = (), bandwidths_hz: Sequence[fl
     drawn: dict[str, list[list[Floats]]] = {}
     for seed in seeds:
         curves = table.curves_for(seed)
-        game = Contest(curves, table.link, rules, sweep, points)
+        game = BenchmarkSetup(curves, table.link, rules, sweep, points)
         mine, rest = cells.select(cells.seed == seed), cells.select(cells.seed != seed)
         # In hindsight is by these very cells, so that nothing is above it.
         knowing = replace(game, options=by_cells(points, mine))

@@ -12,7 +12,7 @@ from endedge.allocator import Curves, Points, Split, Surface
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
 from endedge.lab.benchmark.benchmark import (
-    Contest,
+    BenchmarkSetup,
     Decision,
     Outcome,
     allocation_csv,
@@ -26,11 +26,11 @@ from endedge.lab.benchmark.benchmark import (
     split_sweep,
 )
 from endedge.lab.benchmark.outcomes import Benchmark
-from endedge.lab.benchmark.ranking import Standing, standings
+from endedge.lab.benchmark.ranking import RankingRow, standings
 from endedge.lab.benchmark.robustness import FILES, Trial, held_out, injected_errors, scenarios
-from endedge.lab.config import Config, load_config
+from endedge.lab.config import Config, config_of
 
-__all__ = ["Executor", "bench_folder", "config_of", "replanned"]
+__all__ = ["Executor", "bench_folder", "replanned"]
 
 Progress = Callable[[int, int, str], None]
 
@@ -42,16 +42,9 @@ class Executor(Protocol):
     @property
     def points(self) -> Points: ...
 
-    def rounds(self, split: Split) -> int | None: ...
+    def round_down(self, split: Split) -> int | None: ...
 
     def carry_out(self, decisions: Sequence[Decision], cells: Surface) -> Surface: ...
-
-
-def config_of(folder: Path) -> Config:
-    """The configuration of a results folder, or :class:`BadInput`."""
-    if not (folder / "config.yaml").is_file():
-        raise BadInput(f"{folder} is not a results folder (no config.yaml); run 'endedge measure'")
-    return load_config(folder / "config.yaml")
 
 
 def replanned(folder: Path, changes: Sequence[str]) -> Config:
@@ -63,11 +56,9 @@ def replanned(folder: Path, changes: Sequence[str]) -> Config:
                 f"{change!r}: link, benchmark and scenarios can change here; another of the rest "
                 "needs another measurement ('endedge measure')"
             )
-    config = config_of(folder)
-    if not changes:
-        return config
-    changed = load_config(folder / "config.yaml", changes)
-    write_atomic(folder / "config.yaml", changed.to_yaml().encode())
+    changed = config_of(folder, changes)
+    if changes:
+        write_atomic(folder / "config.yaml", changed.to_yaml().encode())
     return changed
 
 
@@ -86,30 +77,30 @@ def bench_folder(
     able = sendable(cells, config.fewest_frames)
     rules, sweep_hz = rules_of(link, surface), bandwidths(able, link, curves)
     points = Points.of(able)
-    contest = Contest(curves, link, executable(rules, points), sweep_hz, points)
-    allocations = split_sweep(curves, link, contest.rules, sweep_hz)
+    setup = BenchmarkSetup(curves, link, executable(rules, points), sweep_hz, points)
+    allocations = split_sweep(curves, link, setup.rules, sweep_hz)
     write_atomic(folder / "allocation.csv", allocation_csv(allocations).encode())
 
     if executor is not None:
         made = executor(curves)
         limits = executable(rules, made.points)
-        contest = replace(contest, options=made.points, rounds=made.rounds, rules=limits)
-        decisions = contest.decisions()
+        setup = replace(setup, options=made.points, round_down=made.round_down, rules=limits)
+        decisions = setup.decisions()
         cells = made.carry_out(decisions, cells)
     else:
-        decisions = contest.decisions()
+        decisions = setup.decisions()
         (folder / "executed.csv").unlink(missing_ok=True)
-    found = outcomes(contest, cells, decisions)
+    found = outcomes(setup, cells, decisions)
     write_atomic(folder / "benchmark.csv", rows_csv(Outcome, found).encode())
     who_wins = standings(Benchmark.read(folder / "benchmark.csv"))
-    write_atomic(folder / "standings.csv", rows_csv(Standing, who_wins).encode())
-    on_grid = replace(contest, options=points, rounds=None, rules=executable(rules, points))
+    write_atomic(folder / "standings.csv", rows_csv(RankingRow, who_wins).encode())
+    on_grid = replace(setup, options=points, round_down=None, rules=executable(rules, points))
     _studies(config, folder, progress, on_grid, surface)
     return folder / "benchmark.csv"
 
 
 def _studies(
-    config: Config, folder: Path, progress: Progress, contest: Contest, surface: Surface
+    config: Config, folder: Path, progress: Progress, setup: BenchmarkSetup, surface: Surface
 ) -> None:
     """What the benchmark rests on → ``heldout.csv``, ``errors.csv``, ``scenarios.csv``; on the
     measured grid, whose rounds are there."""
@@ -117,13 +108,13 @@ def _studies(
     def say(message: str) -> None:
         progress(0, 1, message)
 
-    found = {"scenarios.csv": scenarios(config, surface, contest.curves, say)}
+    found = {"scenarios.csv": scenarios(config, surface, setup.curves, say)}
     if config.benchmark.studies:
         cells, draws = captured(surface, config.link), config.benchmark.error_draws
         found["heldout.csv"] = held_out(
-            cells, config.link, contest.bandwidths_hz, say, config.fewest_frames
+            cells, config.link, setup.bandwidths_hz, say, config.fewest_frames
         )
-        found["errors.csv"] = injected_errors(contest, cells, draws, say)
+        found["errors.csv"] = injected_errors(setup, cells, draws, say)
     for name in FILES:
         if trials := found.get(name):
             write_atomic(folder / name, rows_csv(Trial, trials).encode())

@@ -100,10 +100,10 @@ def _measure(a: argparse.Namespace) -> None:
 
 
 def _status(a: argparse.Namespace) -> None:
-    from endedge.lab.sweep.status import status, tell
+    from endedge.lab.sweep.status import format_status, status
 
     found = status(Path(a.dir))
-    print(json.dumps(found, indent=1) if a.json else tell(found))
+    print(json.dumps(found, indent=1) if a.json else format_status(found))
 
 
 def _loop(a: argparse.Namespace) -> None:
@@ -116,23 +116,25 @@ def _loop(a: argparse.Namespace) -> None:
 
 def _job(a: argparse.Namespace) -> None:
     """One teacher (``train``) or one student (``distill``), kept like those of a sweep."""
-    from endedge.lab.inputs import World
+    from endedge.lab.inputs import Inputs
     from endedge.lab.store import Store
-    from endedge.lab.sweep.cell import Cell, Rounds
+    from endedge.lab.sweep.cell import Cell, CellRunner
     from endedge.lab.sweep.precision import settled_here
     from endedge.lab.sweep.workers import one_thread
 
     out = Path(a.out)
     config = settled_here(_config(a), out)
     with _progress() as progress, one_thread():
-        rounds = Rounds(World.of(config, out), Store(out), lambda message: progress(0, 1, message))
-        if not 2 <= a.frames <= len(rounds.world.pool):
-            raise BadInput(f"--frames {a.frames}; the pool allows 2 to {len(rounds.world.pool)}")
+        runner = CellRunner(
+            Inputs.of(config, out), Store(out), lambda message: progress(0, 1, message)
+        )
+        if not 2 <= a.frames <= len(runner.inputs.pool):
+            raise BadInput(f"--frames {a.frames}; the pool allows 2 to {len(runner.inputs.pool)}")
         cell = Cell(a.seed, a.frames, config.uplink.codecs[0], 0)
-        upload = rounds.upload(cell)
-        node, file = rounds.teacher(cell, upload), "teacher.safetensors"
+        upload = runner.upload(cell)
+        node, file = runner.teacher(cell, upload), "teacher.safetensors"
         if a.verb == "distill":
-            node, file = rounds.student(cell, upload, node), "student.safetensors"
+            node, file = runner.student(cell, upload, node), "student.safetensors"
     tools.show({"checkpoint": str(node.folder / file), **upload.record, **node.record}, a.json)
 
 

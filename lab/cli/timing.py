@@ -51,13 +51,14 @@ def time_model(a: argparse.Namespace) -> None:
     import json
 
     from endedge.end.runtime import torch_threads
-    from endedge.lab.latency_table import Row, add_rows, checked_folder
+    from endedge.lab.config import results_folder
+    from endedge.lab.latency_table import Row, add_rows
 
     if not 1 <= a.threads <= 256:
         raise BadInput(f"--threads {a.threads}: from 1 to 256")
     if not 0 < a.seconds <= 600:
         raise BadInput(f"--seconds {a.seconds}: more than 0, up to 600")
-    into = checked_folder(Path(a.into)) if a.into else None
+    into = results_folder(Path(a.into)) if a.into else None
     model = one_held(a.model, a.base)
     view = seen(model, a)
     rows: list[Row] = []

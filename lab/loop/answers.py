@@ -27,7 +27,7 @@ from endedge.edge.edge import EdgeEnd
 from endedge.edge.evidence import FIRST_ROUND, Prior
 from endedge.edge.recall import Kept
 from endedge.lab.config import named
-from endedge.lab.inputs import CALIBRATION_FRAMES, World
+from endedge.lab.inputs import CALIBRATION_FRAMES, Inputs
 from endedge.lab.loop.day import evaluation_sets
 from endedge.lab.store import Node, Store
 
@@ -44,17 +44,17 @@ def round_seed(seed: int, round_index: int) -> int:
 class Answers:
     """The edge's answers, kept in ``store``; ``seed`` is that of the experiment."""
 
-    def __init__(self, world: World, store: Store, seed: int) -> None:
-        self.world, self.store, self.seed = world, store, seed
-        self._annotated = {f.image_id: f for f in world.pool.frames}
-        able = [line for line in world.plan.menu if line not in world.plan.barred]
+    def __init__(self, inputs: Inputs, store: Store, seed: int) -> None:
+        self.inputs, self.store, self.seed = inputs, store, seed
+        self._annotated = {f.image_id: f for f in inputs.pool.frames}
+        able = [line for line in inputs.plan.menu if line not in inputs.plan.barred]
         whole = tuple(line for line in able if line.keep == 1)  # else cut each round
         if not whole:
             raise BadInput(
-                f"end.max_latency_s {world.config.end.max_latency_s:g} s: no unpruned student is "
+                f"end.max_latency_s {inputs.config.end.max_latency_s:g} s: no unpruned student is "
                 "fast enough, and a loop sends no other"
             )
-        self._plan = replace(world.plan, menu=whole, barred=(), labels=world.config.edge.labels)
+        self._plan = replace(inputs.plan, menu=whole, barred=(), labels=inputs.config.edge.labels)
 
     def answer(
         self,
@@ -77,12 +77,12 @@ class Answers:
         ``kept``: answers whose models the device still has (where the configuration lets it keep
         any); it always has the one it came with.
         """
-        config = self.world.config
+        config = self.inputs.config
         determinants = {
             "version": VERSION,
-            "weights": self.world.hashes,
-            "device": self.world.device,
-            "side": self.world.side,
+            "weights": self.inputs.hashes,
+            "device": self.inputs.device,
+            "side": self.inputs.side,
             "id": device_id,
             "round": round_index,
             "seed": self.seed,
@@ -98,10 +98,10 @@ class Answers:
             "held_back": named(config.held_back),
             "mode": config.downlink.mode,
             **({"kept": [n.key for n in kept]} if config.end.models_bytes else {}),
-            **self.world.arithmetic,
+            **self.inputs.arithmetic,
             **({} if not self._plan.chosen else {"adaptation": self._adaptation()}),
-            **({} if not self.world.others else {"starts": self.world.start_hashes}),
-            **({} if not self.world.others else {"menu": [str(x) for x in self._plan.menu]}),
+            **({} if not self.inputs.others else {"starts": self.inputs.start_hashes}),
+            **({} if not self.inputs.others else {"menu": [str(x) for x in self._plan.menu]}),
         }
 
         def make(folder: Path) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class Answers:
             teacher = (
                 load_detector(past[-1].folder / "teacher.safetensors")
                 if past
-                else self.world.teacher
+                else self.inputs.teacher
             )
             edge = EdgeEnd(
                 self._plan, round_seed(self.seed, round_index), prior=_gained_before(past)
@@ -126,17 +126,17 @@ class Answers:
         return self.store.node("answer", determinants, make)
 
     def _adaptation(self) -> dict[str, Any]:
-        return {**self.world.config.adaptation.model_dump(), "choosing": choosing.VERSION}
+        return {**self.inputs.config.adaptation.model_dump(), "choosing": choosing.VERSION}
 
     def student_of(self, answer: Node | None) -> DetectionModel:
         """The model that a device holds after ``answer``; None: the one it came with."""
         if answer is None:
-            return self.world.student
+            return self.inputs.student
         return load_detector(answer.folder / "student.safetensors")
 
     def architecture_of(self, answer: Node | None) -> str:
         """Of that model; answers that do not say it are of a menu of one."""
-        first = self.world.config.weights.student[0]
+        first = self.inputs.config.weights.student[0]
         return first if answer is None else str(answer.record.get("student", first))
 
     def _update(
@@ -152,7 +152,7 @@ class Answers:
         kept: Sequence[Node],
     ) -> dict[str, Any]:
         """The files and the record of an answer to a device that holds that of ``base``."""
-        received, least = edge.receive(batch, self._annotated), self.world.config.edge.least_frames
+        received, least = edge.receive(batch, self._annotated), self.inputs.config.edge.least_frames
         if len(received.frames) < least:
             raise BadInput(
                 f"{len(received.frames)} usable frames ({len(received.refused)} refused); "
@@ -163,7 +163,7 @@ class Answers:
         (folder / "labels.npz").write_bytes(_labels_out(named))
         known = edge.known(received, named, self._replay(edge, past))
         held, own = self.student_of(base), self.architecture_of(base)
-        starts = {**self.world.starts, own: held}  # another architecture begins as it came
+        starts = {**self.inputs.starts, own: held}  # another architecture begins as it came
         update = edge.update(
             teacher,
             starts,
@@ -200,7 +200,7 @@ class Answers:
 
     def _kept(self, base: Node | None, kept: Sequence[Node]) -> list[Kept]:
         """What a device that runs ``base`` has beside it."""
-        if not self.world.config.end.models_bytes:
+        if not self.inputs.config.end.models_bytes:
             return []
         others = [node for node in (None, *kept) if node != base]
         return [Kept(self.student_of(node), self.architecture_of(node)) for node in others]
@@ -208,10 +208,10 @@ class Answers:
     @cached_property
     def _threshold(self) -> float:
         """Calibrated before the first round, on annotated frames without the device's shift."""
-        looped = self.world.config.loop is not None
-        known = evaluation_sets(self.world)[1] if looped else self.world.evaluation
+        looped = self.inputs.config.loop is not None
+        known = evaluation_sets(self.inputs)[1] if looped else self.inputs.evaluation
         known = known.take(range(min(CALIBRATION_FRAMES, len(known))))
-        return self.world.calibrated(known)
+        return self.inputs.calibrated(known)
 
     def _replay(self, edge: EdgeEnd, past: Sequence[Node]) -> Batch | None:
         """A uniform sample of the frames received before, with the labels that they got then."""
@@ -226,7 +226,7 @@ class Answers:
                 for f in frames
                 if isinstance(f, EncodedFrame) and f.image_id in named
             ]
-        most = self.world.config.edge.replay_frames
+        most = self.inputs.config.edge.replay_frames
         order = np.random.default_rng([edge.seed, 0x4E91A7]).permutation(len(blobs))[:most]
         if not len(order):
             return None

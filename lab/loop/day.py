@@ -15,7 +15,7 @@ from endedge.data.stream import Domain, Period, Segment, Stream, hold_out
 from endedge.distill.model import DetectionModel, model_hash
 from endedge.end.device import DeviceEnd, Sent
 from endedge.lab.config import loop_of
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 
 __all__ = ["Day", "evaluation_sets"]
 
@@ -26,23 +26,23 @@ class Day:
     Raises :class:`BadInput` for days that the frames cannot fill and unknown classes.
     """
 
-    def __init__(self, world: World, number: int, seed: int) -> None:
-        self.world, self.number = world, number
-        loop, names = loop_of(world.config), world.pool.names
+    def __init__(self, inputs: Inputs, number: int, seed: int) -> None:
+        self.inputs, self.number = inputs, number
+        loop, names = loop_of(inputs.config), inputs.pool.names
         redacted = tuple(names.index(n) for n in loop.redact if n in names)
-        codec = Codec.parse(world.config.uplink.codecs[0])
-        self.end = DeviceEnd(codec, world.side, world.device, loop.select, redacted)
+        codec = Codec.parse(inputs.config.uplink.codecs[0])
+        self.end = DeviceEnd(codec, inputs.side, inputs.device, loop.select, redacted)
         days = {
             n: Domain(n, Shift(d.kind, d.severity), d.class_weights)
             for n, d in loop.domains.items()
         }
         segments = [Segment(days[s.domain], s.periods, s.change) for s in loop.days[number]]
-        period_s = world.config.link.period_s
-        scored, monitored = evaluation_sets(world)
+        period_s = inputs.config.link.period_s
+        scored, monitored = evaluation_sets(inputs)
 
         def stream(evaluation: Dataset, eval_frames: int) -> Stream:
             return Stream(
-                world.pool,
+                inputs.pool,
                 evaluation,
                 segments,
                 period_s=period_s,
@@ -86,21 +86,21 @@ class Day:
             if key[1:] not in self._frames:
                 self._frames[key[1:]] = stack_frames(
                     truth.frames,
-                    self.world.side,
+                    self.inputs.side,
                     lambda f: domain.shift.apply(f.read(), f.image_id),
                 )
             self._scores[key] = self.end.evaluate(model, self._frames[key[1:]], truth).map
         return self._scores[key]
 
 
-def evaluation_sets(world: World) -> tuple[Dataset, Dataset]:
+def evaluation_sets(inputs: Inputs) -> tuple[Dataset, Dataset]:
     """(frames for results, frames for decisions): the evaluation frames split in two, with ids
     that no captured frame has (generated sets count both from 1)."""
-    loop = loop_of(world.config)
-    above = max(f.image_id for f in world.pool.frames)
+    loop = loop_of(inputs.config)
+    above = max(f.image_id for f in inputs.pool.frames)
     moved = replace(
-        world.evaluation,
-        frames=tuple(replace(f, image_id=f.image_id + above) for f in world.evaluation.frames),
+        inputs.evaluation,
+        frames=tuple(replace(f, image_id=f.image_id + above) for f in inputs.evaluation.frames),
     )
     share = loop.monitor_frames / (loop.monitor_frames + loop.eval_frames)
     return hold_out(moved, max(1, round(share * len(moved))), seed=0)

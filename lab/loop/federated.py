@@ -17,64 +17,64 @@ from endedge.edge.edge import EdgeEnd
 from endedge.edge.federated import average
 from endedge.lab.loop.answers import round_seed
 from endedge.lab.loop.day import Day
-from endedge.lab.loop.policy_run import Clock, Player, Row, Standing
+from endedge.lab.loop.policy_run import Clock, DeviceState, PolicyRun, Row
 from endedge.lab.store import Node
 
 __all__ = ["federated_round"]
 
 
 def federated_round(
-    player: Player, k: int, standings: Sequence[Standing], rows: Sequence[Row]
-) -> tuple[list[Row], list[Standing]]:
+    run: PolicyRun, k: int, states: Sequence[DeviceState], rows: Sequence[Row]
+) -> tuple[list[Row], list[DeviceState]]:
     """No frame leaves a device: each fine-tunes its own model on what it captured (its owner's
     labels), sends the difference in the packer's format, and the edge sends back the mean.
     Devices train for ``edge_s`` at the same time; the air is shared equally."""
-    start_s = k * player.world.config.link.period_s
-    clock = Clock(player.world.config, start_s)
-    up_bytes, down_bytes = _federated_budgets(player)
-    made, after, local, weights = [], list(standings), [], []
+    start_s = k * run.inputs.config.link.period_s
+    clock = Clock(run.inputs.config, start_s)
+    up_bytes, down_bytes = _federated_budgets(run)
+    made, after, local, weights = [], list(states), [], []
     arrived_s = start_s
-    for device, standing in zip(player.devices, standings, strict=True):
-        running = player.model(standing.holds)
-        row = player.opened(device, k, running)
+    for device, state in zip(run.devices, states, strict=True):
+        running = run.model(state.holds)
+        row = run.opened(device, k, running)
         began = time.perf_counter()
-        package, n = _learned(player, device, k, running, up_bytes)
+        package, n = _learned(run, device, k, running, up_bytes)
         row |= {
             "upload_bytes": len(package),
             "budget_bytes": down_bytes,
             "device_seconds": time.perf_counter() - began,
         }
-        arrived_s = clock.up.reserve(len(package), start_s + player.loop.edge_s)
+        arrived_s = clock.up.reserve(len(package), start_s + run.loop.edge_s)
         row["upload_s"] = arrived_s - start_s
         local.append(device.end.apply(package, running))  # a delta names its base: the edge has it
         weights.append(n)
         made.append(row)
     began = time.perf_counter()
     mean = average(local, weights)
-    for i, device in enumerate(player.devices):
-        answer = _mean_for(player, k, device, mean, standings[i], down_bytes)
-        made[i]["edge_seconds"] = (time.perf_counter() - began) / len(player.devices)
-        after[i] = player.delivered(
-            device, k, made[i], standings[i].with_answer(answer.key, 1), answer, clock, arrived_s
+    for i, device in enumerate(run.devices):
+        answer = _mean_for(run, k, device, mean, states[i], down_bytes)
+        made[i]["edge_seconds"] = (time.perf_counter() - began) / len(run.devices)
+        after[i] = run.delivered(
+            device, k, made[i], states[i].with_answer(answer.key, 1), answer, clock, arrived_s
         )
     return made, after
 
 
-def _federated_budgets(player: Player) -> tuple[int, int]:
-    share = float(player.policy.partition("-")[2] or 0.5)
-    slot, most = player.air.slot, player.air.update.high
+def _federated_budgets(run: PolicyRun) -> tuple[int, int]:
+    share = float(run.policy.partition("-")[2] or 0.5)
+    slot, most = run.air.slot, run.air.update.high
     up, down = share * slot.room / slot.up, (1 - share) * slot.room / slot.down
     return int(min(up, most)), int(min(down, most))
 
 
 def _learned(
-    player: Player, device: Day, k: int, running: DetectionModel, budget_bytes: int
+    run: PolicyRun, device: Day, k: int, running: DetectionModel, budget_bytes: int
 ) -> tuple[bytes, int]:
     """The package of what a device learned from its last period, and from how many frames;
     earlier frames, which it still has, are replayed as the edge does it."""
-    config, seed = player.world.config, round_seed(player.seed, k)
+    config, seed = run.inputs.config, round_seed(run.seed, k)
     # The edge's steps, taken on the device: its own model is the one that is fine-tuned.
-    own = EdgeEnd(replace(player.world.plan, teacher=config.student), seed)
+    own = EdgeEnd(replace(run.inputs.plan, teacher=config.student), seed)
     replayed = None
     if k > 1 and config.edge.replay_frames:
         past = join(
@@ -96,32 +96,32 @@ def _learned(
 
 
 def _mean_for(
-    player: Player,
+    run: PolicyRun,
     k: int,
     device: Day,
     mean: DetectionModel,
-    standing: Standing,
+    state: DeviceState,
     budget_bytes: int,
 ) -> Node:
     """The mean as a package for one device. The edge has no frames to calibrate the packer."""
-    base = player.model(standing.acknowledged)
-    mode = player.world.config.downlink.mode
+    base = run.model(state.acknowledged)
+    mode = run.inputs.config.downlink.mode
     what = {
         "model": model_hash(mean),
         "base": model_hash(base),
-        "certain": standing.certain,
+        "certain": state.certain,
         "budget": budget_bytes,
         "mode": mode,
         "round": k,
-        "id": f"{player.name}-{device.number}",
-        "seed": player.seed,
+        "id": f"{run.name}-{device.number}",
+        "seed": run.seed,
     }
 
     def make(folder: Path) -> dict[str, Any]:
-        packed = pack_for(mean, budget_bytes, base, mode, certain=standing.certain)
+        packed = pack_for(mean, budget_bytes, base, mode, certain=state.certain)
         decoded = device.end.apply(packed.data, base)
         save_detector(decoded, folder / "student.safetensors")
         (folder / "update.eeu").write_bytes(packed.data)
         return {"mode": packed.report.mode, "model": model_hash(decoded)}
 
-    return player.store.node("mean", what, make)
+    return run.store.node("mean", what, make)

@@ -21,78 +21,76 @@ from endedge.allocator import Split
 from endedge.allocator.policies import from_file
 from endedge.data.errors import BadInput
 from endedge.lab.config import Config, loop_of
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.loop.federated import federated_round
 from endedge.lab.loop.policies import Prior, adaptive, check_policy, told
-from endedge.lab.loop.policy_run import Clock, Player, Row, Standing
+from endedge.lab.loop.policy_run import Clock, DeviceState, PolicyRun, Row
 from endedge.lab.store import Node, Store
 from endedge.lab.sweep.workers import how_many, in_processes, one_thread
 
 __all__ = ["one_round", "play", "run"]
 
 Rows = Sequence[Row]
-Standings = Sequence[Standing]
+DeviceStates = Sequence[DeviceState]
 
 
-def play(player: Player, say: Callable[[str], None]) -> list[Row]:
+def play(run: PolicyRun, say: Callable[[str], None]) -> list[Row]:
     """All rounds of a policy, made or looked up: its rows of ``rounds.csv``."""
-    make_round = federated_round if player.policy.startswith("federated") else one_round
-    standings: Standings = [Standing() for _ in player.devices]
+    make_round = federated_round if run.policy.startswith("federated") else one_round
+    states: DeviceStates = [DeviceState() for _ in run.devices]
     rows: list[Row] = []
     parent = ""
-    for k in range(1, player.loop.rounds + 1):
-        before, so_far = standings, tuple(rows)
+    for k in range(1, run.loop.rounds + 1):
+        before, so_far = states, tuple(rows)
 
-        def make(_: Path, k: int = k, before: Standings = before, so_far: Rows = so_far) -> Row:
-            made, after = make_round(player, k, before, so_far)
+        def make(_: Path, k: int = k, before: DeviceStates = before, so_far: Rows = so_far) -> Row:
+            made, after = make_round(run, k, before, so_far)
             return {"rows": made, "standings": [asdict(s) for s in after]}
 
-        what = {**player.determinants, "round": k, "parent": parent}
-        node = player.store.node("round", what, make)
+        what = {**run.determinants, "round": k, "parent": parent}
+        node = run.store.node("round", what, make)
         parent = node.key
         rows += node.record["rows"]
-        standings = [Standing.read(noted) for noted in node.record["standings"]]
-        _forget(player.store, before, standings)
+        states = [DeviceState.read(noted) for noted in node.record["standings"]]
+        _forget(run.store, before, states)
         mean = 100 * np.mean([r["map"] for r in node.record["rows"]])
-        of = f"{player.name}, seed {player.seed}, round {k}/{player.loop.rounds}"
+        of = f"{run.name}, seed {run.seed}, round {k}/{run.loop.rounds}"
         say(f"{of}: mAP {mean:.1f} %")
     return rows
 
 
 def one_round(
-    player: Player, k: int, standings: Standings, rows: Rows
-) -> tuple[list[Row], list[Standing]]:
+    run: PolicyRun, k: int, states: DeviceStates, rows: Rows
+) -> tuple[list[Row], list[DeviceState]]:
     """Round ``k`` of every device: its rows, and where the devices stand afterwards."""
-    start_s = k * player.world.config.link.period_s
-    clock = Clock(player.world.config, start_s)
-    splits, curves = _decide(player, k, rows)
-    made, after = [], list(standings)
+    start_s = k * run.inputs.config.link.period_s
+    clock = Clock(run.inputs.config, start_s)
+    splits, curves = _decide(run, k, rows)
+    made, after = [], list(states)
     answers: list[tuple[int, Node, float]] = []
-    for i, (device, standing, split) in enumerate(
-        zip(player.devices, standings, splits, strict=True)
-    ):
-        running = player.model(standing.holds)
-        row = player.opened(device, k, running)
+    for i, (device, state, split) in enumerate(zip(run.devices, states, splits, strict=True)):
+        running = run.model(state.holds)
+        row = run.opened(device, k, running)
         made.append(row)
         if not split.sends:
             continue
 
         # Device: capture, select, encode what fits. Uplink: one device after the other.
-        sent = device.upload(k - 1, running, split.upload_bytes, redacted=player.redacted)
+        sent = device.upload(k - 1, running, split.upload_bytes, redacted=run.redacted)
         arrived_s = clock.up.reserve(len(sent.batch), start_s)
 
         # Edge: labels, teacher with replay, student, package against what the device holds.
-        answer = player.edge.answer(
-            f"{player.name}-{device.number}",
+        answer = run.edge.answer(
+            f"{run.name}-{device.number}",
             k,
             sent.batch,
             int(split.update_bytes),
-            base=player.answer(standing.acknowledged),
-            certain=standing.certain,
-            past=player.answers(standing.past),
-            kept=player.answers(standing.kept),
+            base=run.answer(state.acknowledged),
+            certain=state.certain,
+            past=run.answers(state.past),
+            kept=run.answers(state.kept),
         )
-        after[i] = standing.with_answer(answer.key, player.world.config.edge.memory_rounds)
+        after[i] = state.with_answer(answer.key, run.inputs.config.edge.memory_rounds)
         row |= {
             "frames": sent.frames,
             "upload_bytes": len(sent.batch),
@@ -110,24 +108,21 @@ def one_round(
 
     # Downlink: as the packages are ready, once the band is free. Device: decode, evaluate.
     for i, answer, ready_s in answers:
-        after[i] = player.delivered(player.devices[i], k, made[i], after[i], answer, clock, ready_s)
+        after[i] = run.delivered(run.devices[i], k, made[i], after[i], answer, clock, ready_s)
     return made, after
 
 
-def _decide(player: Player, k: int, rows: Rows) -> tuple[list[Split], list[str]]:
+def _decide(run: PolicyRun, k: int, rows: Rows) -> tuple[list[Split], list[str]]:
     """The split of every device, and the curves behind it in words."""
-    seen = [[r for r in rows if r["device"] == d.number] for d in player.devices]
-    half_life = player.loop.half_life_rounds
-    if player.policy == "adaptive":
-        return adaptive(k, seen, player.air, player.prior, half_life)
-    found = [
-        told(player.policy, k, own, player.air, player.prior, half_life, player.seed)
-        for own in seen
-    ]
+    seen = [[r for r in rows if r["device"] == d.number] for d in run.devices]
+    half_life = run.loop.half_life_rounds
+    if run.policy == "adaptive":
+        return adaptive(k, seen, run.air, run.prior, half_life)
+    found = [told(run.policy, k, own, run.air, run.prior, half_life, run.seed) for own in seen]
     return [split for split, _ in found], [words for _, words in found]
 
 
-def _forget(store: Store, before: Standings, after: Standings) -> None:
+def _forget(store: Store, before: DeviceStates, after: DeviceStates) -> None:
     """Answers that nobody holds or remembers any more leave the disk."""
     for key in {k for s in before for k in s.keys} - {k for s in after for k in s.keys}:
         store.remove(key)
@@ -159,11 +154,11 @@ def run(
             "a loop uploads and downloads in turn: link.schedule=sequential"
         )
     known = None if prior is None else Prior.read(prior)
-    world = World.of(config, folder)
+    inputs = Inputs.of(config, folder)
     blurs = any(name.endswith("+redacted") for name in loop.policies)
-    if blurs and not set(loop.redact) & set(world.pool.names):
+    if blurs and not set(loop.redact) & set(inputs.pool.names):
         raise BadInput(f"loop.redact names no class of these frames: {', '.join(loop.redact)}")
-    first = Player(world, Store(folder), loop.policies[0], config.seeds[0], known)
+    first = PolicyRun(inputs, Store(folder), loop.policies[0], config.seeds[0], known)
     if first.air.slot.reason:
         raise BadInput(f"loop.bandwidth_hz = {loop.bandwidth_hz:g}: {first.air.slot.reason}")
     tasks = [(name, seed) for seed in config.seeds for name in loop.policies]
@@ -182,24 +177,24 @@ def run(
     if workers == 1:
         with one_thread():
             for task in tasks:
-                hear(task, play(Player(world, Store(folder), *task, known), hear))
+                hear(task, play(PolicyRun(inputs, Store(folder), *task, known), hear))
     else:
         in_processes(workers, _begin, (config, folder, known, files), _task, tasks, hear)
     return [row for task in tasks for row in rows[task]]
 
 
-_given: tuple[World, Store, Prior | None] | None = None  # of a worker process
+_given: tuple[Inputs, Store, Prior | None] | None = None  # of a worker process
 
 
 def _begin(config: Config, folder: Path, prior: Prior | None, files: Sequence[Path]) -> None:
     global _given
     for file in files:
         from_file(file)
-    _given = World.of(config, folder), Store(folder), prior
+    _given = Inputs.of(config, folder), Store(folder), prior
 
 
 def _task(task: tuple[str, int], news: Any) -> None:
     assert _given is not None
-    world, store, prior = _given
-    rows = play(Player(world, store, *task, prior), lambda message: news.put((message,)))
+    inputs, store, prior = _given
+    rows = play(PolicyRun(inputs, store, *task, prior), lambda message: news.put((message,)))
     news.put((task, rows))

@@ -132,12 +132,7 @@ class Air:
                 loop.frames_per_period * (mean + largest) / 2,
             ),
             Range(min(config.downlink.budgets), max(config.downlink.budgets)),
-            Link(
-                loop.bandwidth_hz,
-                link.period_s,
-                link.up_bit_per_s_per_hz,
-                link.down_bit_per_s_per_hz,
-            ),
+            link.at(loop.bandwidth_hz),
             loop.frames_per_period,
         )
 

@@ -11,14 +11,14 @@ from typing import Any
 from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, model_hash
 from endedge.lab.config import Config, loop_of, named
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.loop.answers import Answers, keeping
 from endedge.lab.loop.day import Day
 from endedge.lab.loop.policies import Air, Prior, check_policy, source_of, watches
 from endedge.lab.store import Node, Store
 from endedge.link.channel import Bottleneck, Capacity, Channel
 
-__all__ = ["Clock", "Player", "Row", "Standing", "air_of"]
+__all__ = ["Clock", "DeviceState", "PolicyRun", "Row", "air_of"]
 
 VERSION = 1  # of what a round computes; raise it when that changes
 
@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Standing:
+class DeviceState:
     """Where a device stands between two rounds: the answer that it ``holds`` (its node's key;
     None: the model it came with), the last one that it ``acknowledged``, whether the edge is
     ``certain`` that these are the same, the answers so far, oldest first, and those whose models
@@ -39,7 +39,7 @@ class Standing:
     kept: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, noted: Mapping[str, Any]) -> Standing:
+    def read(cls, noted: Mapping[str, Any]) -> DeviceState:
         """From the record of a round."""
         return cls(
             noted["holds"],
@@ -49,7 +49,7 @@ class Standing:
             tuple(noted.get("kept", ())),
         )
 
-    def with_answer(self, key: str, memory_rounds: int) -> Standing:
+    def with_answer(self, key: str, memory_rounds: int) -> DeviceState:
         """The edge remembers one answer more, and the last ``memory_rounds``."""
         return replace(self, past=(*self.past, key)[-memory_rounds:])
 
@@ -85,31 +85,31 @@ def air_of(devices: Sequence[Day]) -> Air:
     """What ``devices``, all that there are, share in a period."""
     sizes = [d.frame_bytes for d in devices]
     mean = sum(m for m, _ in sizes) / len(sizes)
-    return Air.of(devices[0].world.config, (mean, max(largest for _, largest in sizes)))
+    return Air.of(devices[0].inputs.config, (mean, max(largest for _, largest in sizes)))
 
 
-class Player:
+class PolicyRun:
     """``name``: a policy, perhaps ``…+redacted``. Raises :class:`BadInput` for one there is not."""
 
     def __init__(
-        self, world: World, store: Store, name: str, seed: int, prior: Prior | None
+        self, inputs: Inputs, store: Store, name: str, seed: int, prior: Prior | None
     ) -> None:
         check_policy(name)
-        self.world, self.store, self.name, self.seed = world, store, name, seed
+        self.inputs, self.store, self.name, self.seed = inputs, store, name, seed
         self.policy, _, privacy = name.partition("+")
         self.redacted = privacy == "redacted"
         self.watches = watches(self.policy)
         self.prior = prior if self.watches else None
-        self.loop = loop_of(world.config)
-        self.devices = [Day(world, i, seed) for i in range(len(self.loop.days))]
-        self.edge = Answers(world, store, seed)
+        self.loop = loop_of(inputs.config)
+        self.devices = [Day(inputs, i, seed) for i in range(len(self.loop.days))]
+        self.edge = Answers(inputs, store, seed)
         self.air = air_of(self.devices)
 
     @cached_property
     def determinants(self) -> dict[str, Any]:
         """All that every round of this policy depends on."""
         around = {"name", "workers", "seeds", "device", "precision"}
-        settings = {k: v for k, v in named(self.world.config).items() if k not in around}
+        settings = {k: v for k, v in named(self.inputs.config).items() if k not in around}
         settings["loop"] = {
             k: v for k, v in settings["loop"].items() if k not in ("policies", "prior")
         }
@@ -120,10 +120,10 @@ class Player:
             "policy": self.name,
             "seed": self.seed,
             "config": settings,
-            **self.world.arithmetic,
-            "weights": self.world.hashes,
-            **({} if not self.world.others else {"starts": self.world.start_hashes}),
-            "device": self.world.device,
+            **self.inputs.arithmetic,
+            "weights": self.inputs.hashes,
+            **({} if not self.inputs.others else {"starts": self.inputs.start_hashes}),
+            "device": self.inputs.device,
             "prior": self.prior.surface.sha256() if self.prior else None,
         }
 
@@ -190,11 +190,11 @@ class Player:
         device: Day,
         k: int,
         row: Row,
-        standing: Standing,
+        state: DeviceState,
         answer: Node,
         clock: Clock,
         ready_s: float,
-    ) -> Standing:
+    ) -> DeviceState:
         """Send a package down and let the device decode it on top of what it really holds. One
         that it cannot use is refused and its model stays; it says so, so that the edge knows
         again what it holds. After one that is lost nobody says anything."""
@@ -208,16 +208,16 @@ class Player:
             "lost": int(k in self.loop.lost),
         }
         if row["lost"]:
-            return replace(standing, certain=False)
+            return replace(state, certain=False)
         began = time.perf_counter()
         try:
             decoded = device.end.apply(
-                package, self.model(standing.holds), lambda needed: self._kept(standing, needed)
+                package, self.model(state.holds), lambda needed: self._kept(state, needed)
             )
         except BadInput as error:
             row |= {"refused": 1, "reason": str(error)}
-            return replace(standing, acknowledged=standing.holds, certain=True, kept=())
-        period, period_s = device.periods[k], self.world.config.link.period_s
+            return replace(state, acknowledged=state.holds, certain=True, kept=())
+        period, period_s = device.periods[k], self.inputs.config.link.period_s
         after = device.score(decoded, period.domain)
         fresh = min(max(0.0, 1 - (arrived_s - period.start_s) / period_s), 1.0)
         row |= {
@@ -232,15 +232,15 @@ class Player:
             raise AssertionError(f"device {row['model_after']}, edge {row['edge_model']}")
         if self.watches:
             row["monitor_after"] = device.score(decoded, period.domain, monitor=True)
-        room = self.world.config.end.models_bytes
+        room = self.inputs.config.end.models_bytes
         kept: tuple[str, ...] = ()
         if room:
-            before = self.answers(standing.kept), self.answer(standing.holds)
+            before = self.answers(state.kept), self.answer(state.holds)
             kept = tuple(node.key for node in keeping(*before, answer, room))
-        return replace(standing, holds=answer.key, acknowledged=answer.key, certain=True, kept=kept)
+        return replace(state, holds=answer.key, acknowledged=answer.key, certain=True, kept=kept)
 
-    def _kept(self, standing: Standing, needed: str) -> DetectionModel | None:
+    def _kept(self, state: DeviceState, needed: str) -> DetectionModel | None:
         """The model of that hash, if the device has it beside the one it runs."""
-        nodes = [None, *self.answers(standing.kept)] if self.world.config.end.models_bytes else []
+        nodes = [None, *self.answers(state.kept)] if self.inputs.config.end.models_bytes else []
         models = (self.edge.student_of(node) for node in nodes)
         return next((model for model in models if model_hash(model)[:32] == needed), None)

@@ -19,7 +19,7 @@ from endedge.end.client.client import Capture, DeviceConfig, Outcome
 from endedge.end.client.main import device_main
 from endedge.end.device import DeviceEnd
 from endedge.lab.config import Config, loop_of
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.loop.adaptation import adapt
 from endedge.lab.loop.day import Day
 from endedge.lab.loop.policies import split_of
@@ -48,8 +48,8 @@ def device(
     Raises :class:`BadInput` when the pool has too few frames.
     """
     torch.set_num_threads(1)
-    world = World.of(config, device.folder)
-    stream, end = world.captured(seed), _end(world)
+    inputs = Inputs.of(config, device.folder)
+    stream, end = inputs.captured(seed), _end(inputs)
     if rounds * frames > len(stream):
         raise BadInput(f"{rounds} rounds of {frames} frames; the pool has {len(stream)}")
 
@@ -60,9 +60,9 @@ def device(
         return Capture(end.encode(new).batch, len(new), budget_bytes)
 
     def measure(model: Path) -> float:
-        return end.evaluate(load_detector(model), world.evaluation_batch, world.evaluation).map
+        return end.evaluate(load_detector(model), inputs.evaluation_batch, inputs.evaluation).map
 
-    return _run(world, device, capture, measure, on_outcome)
+    return _run(inputs, device, capture, measure, on_outcome)
 
 
 def day(
@@ -71,17 +71,17 @@ def day(
     """Run device ``number`` of a loop through its day, the air split by a fixed ``policy``; mAP is
     that of each period's domain. The same rounds, bit for bit, as `endedge loop` plays them."""
     torch.set_num_threads(1)
-    world = World.of(config, device.folder)
+    inputs = Inputs.of(config, device.folder)
     days = loop_of(config).days
     if not 0 <= number < len(days):
         raise BadInput(f"--day {number}; the loop has days 0 to {len(days) - 1}")
-    every = [Day(world, i, config.seeds[0]) for i in range(len(days))]
+    every = [Day(inputs, i, config.seeds[0]) for i in range(len(days))]
     split, who = split_of(policy, air_of(every)), every[number]
 
     def capture(round_index: int, model: Path | None) -> Capture | None:
         if round_index > loop_of(config).rounds or not split.sends:
             return None
-        running = world.student if model is None else load_detector(model)
+        running = inputs.student if model is None else load_detector(model)
         sent = who.upload(round_index - 1, running, split.upload_bytes)
         return Capture(sent.batch, sent.frames, int(split.update_bytes))
 
@@ -89,28 +89,28 @@ def day(
         round_index = int(model.stem.rpartition("-")[2])
         return who.score(load_detector(model), who.periods[round_index].domain)
 
-    return _run(world, device, capture, measure, on_outcome)
+    return _run(inputs, device, capture, measure, on_outcome)
 
 
-def _end(world: World) -> DeviceEnd:
-    return DeviceEnd(Codec.parse(world.config.uplink.codecs[0]), world.side, world.device)
+def _end(inputs: Inputs) -> DeviceEnd:
+    return DeviceEnd(Codec.parse(inputs.config.uplink.codecs[0]), inputs.side, inputs.device)
 
 
 def _run(
-    world: World,
+    inputs: Inputs,
     device: DeviceConfig,
     capture: Callable[[int, Path | None], Capture | None],
     measure: Callable[[Path], float],
     on_outcome: Say,
 ) -> list[Outcome]:
-    shape = {"up": world.config.link.up, "down": world.config.link.down}
-    device = replace(device, models_bytes=world.config.end.models_bytes)
+    shape = {"up": inputs.config.link.up, "down": inputs.config.link.down}
+    device = replace(device, models_bytes=inputs.config.end.models_bytes)
     given = {name: channel for name, channel in shape.items() if channel is not None}
     if given:
         device = replace(device, link=read_link(given))
 
     def install(package: bytes, base: Path | None, target: Path) -> None:
-        held = world.student if base is None else load_detector(base)
-        save_detector(_end(world).apply(package, held), target)
+        held = inputs.student if base is None else load_detector(base)
+        save_detector(_end(inputs).apply(package, held), target)
 
     return device_main(device, capture, install, measure, on_outcome=on_outcome)

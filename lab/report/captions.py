@@ -151,7 +151,7 @@ def headline(results: Results) -> Headline | None:
         gain=spread(fitted[at] - equal[at]),
         over_sweep=spread((fitted - equal)[fitting].mean(axis=0)),
         update_gain=spread(fitted[at] - before[at]),
-        headroom=Contrast.of(bench.headroom[fitting].mean(axis=0)),
+        headroom=bench.to_win(fitting),
         why=why,
     )
 
@@ -176,8 +176,8 @@ def headroom(results: Results) -> str:
     """What there is to win, or that there is nothing."""
     bench = results.benchmark
     fitting = np.flatnonzero(bench.updates)
-    found = [Contrast.of(bench.headroom[k]) for k in fitting]
-    over = Contrast.of(bench.headroom[fitting].mean(axis=0))
+    found = [bench.to_win(k) for k in fitting]
+    over = bench.to_win(fitting)
     at = [
         quantity(bench.bandwidth_hz[k], "Hz")
         for k, c in zip(fitting, found, strict=True)

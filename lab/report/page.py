@@ -15,9 +15,8 @@ from endedge.allocator import Joint
 from endedge.data.storage import write_atomic
 from endedge.data.units import hz_for_bytes
 from endedge.lab.benchmark.outcomes import spread
-from endedge.lab.report import captions as findings
+from endedge.lab.report import captions, figure_tables, tables
 from endedge.lab.report import examples as seen
-from endedge.lab.report import figure_tables, tables
 from endedge.lab.report import page_figures as figures
 from endedge.lab.report.captions import counted, percent, points, quantity, share_of
 from endedge.lab.report.markup import asset, hash_of, json_for_script, render
@@ -49,10 +48,10 @@ def page(results: Results) -> str:
         asset("solver.js") + asset("control.js"),
         sections=_SECTIONS,
         headline=_headline(results),
-        share=findings.share(results),
+        share=captions.share(results),
         note=results.curves.note or results.curves.falls,
         says={
-            name: getattr(findings, name)(results)
+            name: getattr(captions, name)(results)
             for name in (
                 "surface",
                 "contour",
@@ -77,9 +76,9 @@ def page(results: Results) -> str:
         studies=tables.studies(results),
         rounds=tables.rounds(results),
         classes=tables.classes(results) if results.classes else None,
-        class_says=findings.classes(results),
+        class_says=captions.classes(results),
         latencies=tables.latencies(results) if results.latencies else None,
-        latency_says=findings.latency(results),
+        latency_says=captions.latency(results),
         examples=None if found is None else _examples(found),
         facts=tables.facts(results),
         config=None if results.config is None else results.config.to_yaml(),
@@ -161,7 +160,7 @@ def _eyebrow(results: Results) -> str:
 
 def _headline(results: Results) -> dict[str, Any]:
     """The title, the sentences below it, and the tiles."""
-    found = findings.headline(results)
+    found = captions.headline(results)
     if found is None:
         title = "No measured round fits the link anywhere in the sweep of bandwidths."
         return {"title": title, "lead": "", "tiles": []}
@@ -182,7 +181,7 @@ def _headline(results: Results) -> dict[str, Any]:
         f"{quantity(link.period_s, 's')}: {what}. {judged} {measured}, {found.verdict}."
     )
     lead = (
-        f"{findings.headroom(results)}. The fitted allocator's decision as executed: "
+        f"{captions.headroom(results)}. The fitted allocator's decision as executed: "
         f"{quantity(found.upload_bytes, 'B')} of frames up and {quantity(found.update_bytes, 'B')} "
         f"of model down; the curves predict {percent(found.predicted)}. "
     )
@@ -191,7 +190,7 @@ def _headline(results: Results) -> dict[str, Any]:
         lead += f"It was rounded down from {asked[0]} up and {asked[1]} down. "
     lead += f"{found.why} Brackets: {found.fitted.what}."
     if not found.headroom.claims:
-        title = f"{findings.headroom(results)}. {title}"
+        title = f"{captions.headroom(results)}. {title}"
         lead = lead.split(". ", 1)[1]
     tiles = [
         (
@@ -247,10 +246,10 @@ def _examples(found: Mapping[str, Any]) -> dict[str, Any]:
     )
     browsable = bool(found.get("changes"))
     return {
-        "says": findings.examples(found),
+        "says": captions.examples(found),
         "what": what,
         "gallery": seen.gallery(found),
-        "changes_say": findings.changes(found) if browsable else "",
+        "changes_say": captions.changes(found) if browsable else "",
         "changes": seen.changes(found) if browsable else None,
         "counts": seen.counts(found) if found.get("counts") else None,
     }
@@ -259,7 +258,7 @@ def _examples(found: Mapping[str, Any]) -> dict[str, Any]:
 def _contents(results: Results, drawn: Mapping[str, figures.Figure]) -> dict[str, Any]:
     """What the page's script works on."""
     curves, link = results.curves, results.channel
-    sweep, found = results.benchmark.bandwidth_hz, findings.headline(results)
+    sweep, found = results.benchmark.bandwidth_hz, captions.headline(results)
     middle = float(np.sqrt(sweep[0] * sweep[-1])) if found is None else found.bandwidth_hz
     return {
         "figures": drawn,

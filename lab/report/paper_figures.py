@@ -13,8 +13,7 @@ from endedge.allocator import display as show
 from endedge.allocator.display import Axis
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.outcomes import spread
-from endedge.lab.report import captions as findings
-from endedge.lab.report import figure_tables
+from endedge.lab.report import captions, figure_tables
 from endedge.lab.report.plotting import FORMATS, Look, drawn, kind_of, save, styled
 from endedge.lab.report.results import Results, judged_name
 from endedge.lab.report.style import (
@@ -240,7 +239,7 @@ def _share(results: Results, choice: Choice) -> Figure:
         figure.legend(loc="outside lower center")
     axes.set(xlim=(sweep[0], sweep[-1]), ylim=(0, 100), ylabel=SHARE)
     show.log_axis(axes, BANDWIDTH)
-    runs = findings.segments(steps)
+    runs = captions.segments(steps)
     whole = np.log(sweep[-1] / sweep[0])
     centres = [float(np.log(np.sqrt(a * b) / sweep[0]) / whole) for _, a, b in runs]
     above: dict[str, Any] = {
@@ -361,7 +360,7 @@ def _regret(results: Results, choice: Choice) -> Figure:
             text = decimal(mean[i, j], 1)
             axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
     axes.set_yticks(range(len(rows)), [bench.policies[k] for k in rows])
-    ticks = [findings.quantity(b, "Hz") for b in bench.bandwidth_hz]
+    ticks = [captions.quantity(b, "Hz") for b in bench.bandwidth_hz]
     axes.set_xticks(range(len(ticks)), ticks, rotation=45, ha="right")
     axes.set_xlabel("bandwidth of the link")
     axes.grid(False)

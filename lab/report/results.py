@@ -29,12 +29,17 @@ from endedge.allocator import (
 from endedge.allocator import display as show
 from endedge.allocator.display import Axis
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark.benchmark import Contest, bandwidths, outcomes, planned, split_sweep
+from endedge.lab.benchmark.benchmark import (
+    BenchmarkSetup,
+    bandwidths,
+    outcomes,
+    planned,
+    split_sweep,
+)
 from endedge.lab.benchmark.outcomes import Benchmark, Spread, reader_of, rows_of, spread
 from endedge.lab.benchmark.robustness import Trial, read_trials
-from endedge.lab.benchmark.stage import config_of
 from endedge.lab.benchmark.table import Table
-from endedge.lab.config import Config
+from endedge.lab.config import Config, config_of
 from endedge.lab.config import Link as Channel
 from endedge.lab.latency_table import Row, read_rows
 from endedge.lab.report.class_table import ClassRow, read_classes
@@ -197,11 +202,14 @@ class Results:
         surface, link = table.surface, table.link
         curves = fit(surface)
         sweep = bandwidths(table.cells, link, curves)
-        contest = Contest(curves, link, table.rules, sweep, Points.of(table.cells))
+        setup = BenchmarkSetup(curves, link, table.rules, sweep, Points.of(table.cells))
         answers = split_sweep(curves, link, table.rules, sweep)
         steps = tuple(Step.of(hz, a) for hz, a in zip(sweep, answers, strict=True))
-        played = outcomes(contest, table.cells, contest.decisions())
-        return cls(None, surface, curves, steps, Benchmark.from_outcomes(played), table=table)
+        played = outcomes(setup, table.cells, setup.decisions())
+        bench = Benchmark.from_outcomes(played)
+        if table.replicates is not None:
+            bench = bench.with_frames(played, table.cells, table.replicates)
+        return cls(None, surface, curves, steps, bench, table=table)
 
     @property
     def name(self) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.benchmark.outcomes import HINDSIGHT, Floats, Spread, spread
 from endedge.lab.benchmark.ranking import winners
 from endedge.lab.benchmark.robustness import Means, mean_by
@@ -174,7 +173,7 @@ def standings(results: Results) -> Table:
     at = {float(hz): k for k, hz in enumerate(bench.bandwidth_hz)}
     rows = []
     for w in winners(bench):
-        headroom = Contrast.of(bench.headroom[at[w.bandwidth_hz]])
+        headroom = bench.to_win(at[w.bandwidth_hz])
         won = headroom.claims
         rows.append(
             (

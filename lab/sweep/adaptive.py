@@ -24,9 +24,9 @@ from endedge.data.errors import BadInput
 from endedge.data.units import hz_for_bytes
 from endedge.lab.config import Config
 from endedge.lab.config import Link as LinkConfig
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.store import Store
-from endedge.lab.sweep.cell import Cell, Rounds
+from endedge.lab.sweep.cell import Cell, CellRunner
 from endedge.lab.sweep.executors import engine_of
 from endedge.lab.sweep.grid import Progress, Survey, grid, length, sweep
 from endedge.lab.sweep.status import Pace
@@ -202,11 +202,11 @@ def adaptive_sweep(
 ) -> list[dict[str, Any]]:
     """Measure as many cells of the grid as :func:`adaptive` asks for; return their rows."""
     cells = grid(config)
-    world = World.of(config, folder)
-    rounds = Rounds(world, Store(folder), lambda message: progress(0, len(cells), message))
+    inputs = Inputs.of(config, folder)
+    runner = CellRunner(inputs, Store(folder), lambda message: progress(0, len(cells), message))
     with one_thread():  # encoding all uploads of one seed is nothing beside one training
         sizes = {
-            cell: float(rounds.upload(cell).record["upload_bytes"])
+            cell: float(runner.upload(cell).record["upload_bytes"])
             for cell in cells
             if cell.seed == cells[0].seed
         }
@@ -215,7 +215,7 @@ def adaptive_sweep(
     def measure(asked: Sequence[Cell]) -> list[dict[str, Any]]:
         nonlocal pace
         rows = sweep(config, folder, progress, asked)
-        pace = Pace.of(Survey(world, folder, asked).nodes, config)
+        pace = Pace.of(Survey(inputs, folder, asked).nodes, config)
         return rows
 
     def trunk_seconds(cell: Cell) -> float:
@@ -245,10 +245,7 @@ def links_over(link: LinkConfig, upload_bytes: Mapping[Cell, float]) -> list[Lin
     need = [_needs(size, cell.budget_bytes, link) for cell, size in upload_bytes.items()]
     low = link.bandwidth_low_hz or 0.8 * min(need)
     high = link.bandwidth_high_hz or 1.25 * max(need)
-    return [
-        Link(float(hz), link.period_s, link.up_bit_per_s_per_hz, link.down_bit_per_s_per_hz)
-        for hz in np.geomspace(low, high, link.bandwidths)
-    ]
+    return [link.at(float(hz)) for hz in np.geomspace(low, high, link.bandwidths)]
 
 
 def _needs(upload_bytes: Any, update_bytes: Any, link: Link | LinkConfig) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 from endedge.data.codec import Codec
 from endedge.distill.adapter import kind_of
 from endedge.distill.model import DetectionModel, load_detector, save_detector
-from endedge.distill.package.choose import Contest
+from endedge.distill.package.choose import PreparedMenu
 from endedge.edge import choosing
 from endedge.edge.adapt import OnStep, Upload
 from endedge.edge.choosing import Chosen
@@ -27,14 +27,14 @@ from endedge.edge.edge import EdgeEnd
 from endedge.edge.evidence import Evidence
 from endedge.edge.plan import Student
 from endedge.end.device import DeviceEnd
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.store import Node, Store
 from endedge.lab.sweep.evaluating import resampled, scored
 from endedge.lab.sweep.examples import compared
 from endedge.lab.sweep.inbox import Inbox
 from endedge.lab.sweep.loss_log import loss_log
 
-__all__ = ["Cell", "Rounds"]
+__all__ = ["Cell", "CellRunner"]
 
 # Raise a stage's number when its code changes what it computes: older results are then not used.
 VERSIONS = {
@@ -68,10 +68,10 @@ class Cell:
 
 
 @dataclass
-class Rounds:
-    """Measures cells of ``world`` and keeps their parts in ``store``; ``say`` hears of progress."""
+class CellRunner:
+    """Measures cells from ``inputs``, keeps their parts in ``store``; ``say`` hears of progress."""
 
-    world: World
+    inputs: Inputs
     store: Store
     say: Say
 
@@ -112,7 +112,7 @@ class Rounds:
 
     def _describe(self, package: Node, students: Sequence[Node]) -> dict[str, Any]:
         """Which of ``students`` the package is of, and how that one came about."""
-        menu, said = self.world.plan.menu, package.record
+        menu, said = self.inputs.plan.menu, package.record
         kept = said.get("keep", 1 - said["prune"])  # older ones do not say which line they are of
         name = self._architecture(package)
         keeps = [line.keep for line in menu if line.architecture == name]
@@ -121,9 +121,9 @@ class Rounds:
         return {
             "student": name,
             "keep": keep,
-            "latency_s": self.world.menu.latency_s.get(Student(name, keep), ""),
-            "labels": self.world.plan.labels,
-            "precision": self.world.precision,
+            "latency_s": self.inputs.menu.latency_s.get(Student(name, keep), ""),
+            "labels": self.inputs.plan.labels,
+            "precision": self.inputs.precision,
             "candidate": learned.get("candidate", ""),
             "share": learned["share"],
         }
@@ -131,14 +131,14 @@ class Rounds:
     def _architecture(self, package: Node) -> str:
         """Of the student that ``package`` is of. Older ones, of a menu of one, do not say it, and a
         file may have another name by now."""
-        names = [line.architecture for line in self.world.plan.menu]
+        names = [line.architecture for line in self.inputs.plan.menu]
         said = package.record.get("student")
         return said if said in names else names[0]
 
     def _whole(self, package: Node, students: Sequence[Node]) -> Node:
         """The unpruned one of ``students`` that ``package`` is of, or was cut from."""
         name = self._architecture(package)
-        menu = zip(self.world.plan.menu, students, strict=True)
+        menu = zip(self.inputs.plan.menu, students, strict=True)
         return next(node for line, node in menu if line.architecture == name)
 
     def trunk(self, cell: Cell) -> list[Node]:
@@ -152,21 +152,21 @@ class Rounds:
 
     def start(self) -> Node:
         """The device before any update, and the teacher before any frame."""
-        world = self.world
+        inputs = self.inputs
 
         def make(folder: Path) -> dict[str, Any]:
             self.say("evaluate the detectors as they are")
-            before = resampled(_end(world), world, world.student, folder)
-            return {**before, "teacher_map": scored(_end(world), world, world.teacher)["map"]}
+            before = resampled(_end(inputs), inputs, inputs.student, folder)
+            return {**before, "teacher_map": scored(_end(inputs), inputs, inputs.teacher)["map"]}
 
-        camera = world.config.data.camera.model_dump()
+        camera = inputs.config.data.camera.model_dump()
         return self._node(
-            "start", {"hashes": world.hashes, "camera": camera, "side": world.side}, make
+            "start", {"hashes": inputs.hashes, "camera": camera, "side": inputs.side}, make
         )
 
     def upload(self, cell: Cell) -> Node:
         """What the device sends: the exact bytes of its framed batch."""
-        world = self.world
+        inputs = self.inputs
 
         def make(folder: Path) -> dict[str, Any]:
             self.say(f"encode {cell.frames} frames")
@@ -174,8 +174,8 @@ class Rounds:
             return {"upload_bytes": len(sent), "sha256": hashlib.sha256(sent).hexdigest()}
 
         determinants = {
-            "pool": world.hashes["pool"],
-            "camera": world.config.data.camera.model_dump(),
+            "pool": inputs.hashes["pool"],
+            "camera": inputs.config.data.camera.model_dump(),
             "seed": cell.seed,
             "frames": cell.frames,
             "codec": cell.codec,
@@ -184,12 +184,12 @@ class Rounds:
 
     def teacher(self, cell: Cell, upload: Node) -> Node:
         """The large model, fine-tuned on the decoded upload."""
-        world, plan = self.world, self.world.config
+        inputs, plan = self.inputs, self.inputs.config
         recipe = plan.teacher.recipe(cell.frames, cell.seed)
 
         def make(folder: Path) -> dict[str, Any]:
             began = time.perf_counter()
-            adapted = self._edge(cell).teach(world.teacher, self.received(cell))
+            adapted = self._edge(cell).teach(inputs.teacher, self.received(cell))
             seconds = time.perf_counter() - began
             save_detector(adapted.model, folder / "teacher.safetensors")
             return {
@@ -201,11 +201,11 @@ class Rounds:
 
         determinants = {
             "upload": upload.key,
-            "weights": world.hashes["teacher"],
+            "weights": inputs.hashes["teacher"],
             "recipe": asdict(recipe),
             "held_back": plan.held_back.model_dump(exclude={"least"}),
-            "side": world.side,
-            **world.arithmetic,
+            "side": inputs.side,
+            **inputs.arithmetic,
             **self._chosen(),
         }
         return self._node("teacher", determinants, make)
@@ -217,7 +217,7 @@ class Rounds:
         def make(folder: Path) -> dict[str, Any]:
             self.say("evaluate the teacher")
             model = load_detector(teacher.folder / "teacher.safetensors")
-            return scored(_end(self.world), self.world, model)
+            return scored(_end(self.inputs), self.inputs, model)
 
         return self._node("taught", {"teacher": teacher.key, "start": start.key}, make)
 
@@ -225,7 +225,7 @@ class Rounds:
         self, cell: Cell, upload: Node, teacher: Node, architecture: str | None = None
     ) -> Node:
         """A small model (None: the first of the menu), distilled from the adapted teacher."""
-        world, plan = self.world, self.world.config
+        inputs, plan = self.inputs, self.inputs.config
         name = architecture or plan.weights.student[0]
         recipe = plan.student.recipe(cell.frames, cell.seed)
 
@@ -233,7 +233,7 @@ class Rounds:
             began = time.perf_counter()
             taught = load_detector(teacher.folder / "teacher.safetensors")
             adapted = self._edge(cell).distil(
-                world.starts[name], taught, self.received(cell), world.student
+                inputs.starts[name], taught, self.received(cell), inputs.student
             )
             save_detector(adapted.model, folder / "student.safetensors")
             return {
@@ -246,26 +246,26 @@ class Rounds:
 
         determinants = {
             "teacher": teacher.key,
-            "weights": world.start_hashes[name],
+            "weights": inputs.start_hashes[name],
             "recipe": asdict(recipe),
             "gains": plan.distillation.model_dump(),
             "held_back": plan.held_back.model_dump(exclude={"least"}),
             **self._chosen(),
-            **({} if world.starts[name] is world.student else {"held": world.hashes["student"]}),
+            **({} if inputs.starts[name] is inputs.student else {"held": inputs.hashes["student"]}),
         }
         return self._node("student", determinants, make)
 
     def students(self, cell: Cell, upload: Node, teacher: Node) -> list[Node]:
         """A student for each line of the menu: the distilled ones, and those pruned from them."""
         made = []
-        for line in self.world.plan.menu:
+        for line in self.inputs.plan.menu:
             whole = self.student(cell, upload, teacher, line.architecture)
             made.append(whole if line.keep == 1 else self.pruned(cell, whole, line.keep))
         return made
 
     def pruned(self, cell: Cell, student: Node, kept: float) -> Node:
         """The student with only the share ``kept`` of its parameters."""
-        recipe = self.world.config.recovery.recipe(cell.frames, cell.seed)
+        recipe = self.inputs.config.recovery.recipe(cell.frames, cell.seed)
 
         def make(folder: Path) -> dict[str, Any]:
             self.say(f"prune the student of {cell.frames} frames to {kept:.0%}")
@@ -281,19 +281,19 @@ class Rounds:
     def package(self, cell: Cell, upload: Node, students: Sequence[Node]) -> Node:
         """The update in at most the cell's budget, of the student among ``students`` (a whole one
         first) that comes through it best."""
-        world, params = self.world, self.world.config.downlink.params_of(cell.budget_bytes)
+        inputs, params = self.inputs, self.inputs.config.downlink.params_of(cell.budget_bytes)
 
         def make(folder: Path) -> dict[str, Any]:
             self.say(f"pack {cell}")
             began = time.perf_counter()
-            edge, contest = self._edge(cell), self._contest(cell, students)
+            edge, prepared = self._edge(cell), self._prepared_menu(cell, students)
             evidence = {
                 line.architecture: Evidence(**node.record["evidence"])
-                for line, node in zip(world.plan.menu, students, strict=True)
+                for line, node in zip(inputs.plan.menu, students, strict=True)
                 if "evidence" in node.record
             }
             packed = edge.pack_from(
-                contest, cell.budget_bytes, evidence, self.received(cell), params=params
+                prepared, cell.budget_bytes, evidence, self.received(cell), params=params
             )
             (folder / "update.eeu").write_bytes(packed.data)
             line = edge.line(packed)
@@ -311,18 +311,18 @@ class Rounds:
 
         determinants = {
             "students": [s.key for s in students],
-            "base": world.hashes["student"],
+            "base": inputs.hashes["student"],
             "budget": cell.budget_bytes,
-            "mode": world.config.downlink.mode,
+            "mode": inputs.config.downlink.mode,
             **({} if params is None else {"params": params}),
-            **({} if not world.plan.barred else {"barred": [str(x) for x in world.plan.barred]}),
+            **({} if not inputs.plan.barred else {"barred": [str(x) for x in inputs.plan.barred]}),
         }
         return self._node("package", determinants, make)
 
     def verdict(self, cell: Cell, package: Node, student: Node) -> Node:
         """Whether the edge sends the package of ``student``: it decodes it and compares it with
         what the device has, on the frames that no training saw."""
-        plan = self.world.plan
+        plan = self.inputs.plan
         rule = {"sure": plan.sure} if plan.chosen else {"least": plan.least}
 
         def make(folder: Path) -> dict[str, Any]:
@@ -343,7 +343,7 @@ class Rounds:
         def make(folder: Path) -> dict[str, Any]:
             self.say("evaluate the decoded package")
             decoded = self._decoded(package)
-            found = resampled(_end(self.world), self.world, decoded, folder)
+            found = resampled(_end(self.inputs), self.inputs, decoded, folder)
             return {**found, "adapter": kind_of(decoded)}
 
         return self._node("cell", {"package": package.key, "start": start.key}, make)
@@ -359,7 +359,7 @@ class Rounds:
 
         def make(folder: Path) -> dict[str, Any]:
             self.say("draw detections before and after")
-            found = compared(self.world, self.world.student, self._decoded(package))
+            found = compared(self.inputs, self.inputs.student, self._decoded(package))
             (folder / "examples.json").write_text(json.dumps({"cell": str(cell), **found}))
             return {"frames": len(found["frames"])}
 
@@ -369,13 +369,13 @@ class Rounds:
     def _node(
         self, stage: str, determinants: Mapping[str, Any], make: Callable[[Path], dict[str, Any]]
     ) -> Node:
-        versioned = {"version": VERSIONS[stage], "device": self.world.device, **determinants}
+        versioned = {"version": VERSIONS[stage], "device": self.inputs.device, **determinants}
         return self.store.node(stage, versioned, make)
 
     def _chosen(self) -> dict[str, str]:
         """The policy of adaptation and whose labels, for the names of nodes; nothing for the fixed
         one and for true labels, as nodes were named before there were others."""
-        policy, labels = self.world.config.adaptation.policy, self.world.plan.labels
+        policy, labels = self.inputs.config.adaptation.policy, self.inputs.plan.labels
         return ({} if policy == "fixed" else {"adaptation": f"{policy}-{choosing.VERSION}"}) | (
             {} if labels == "truth" else {"labels": labels}
         )
@@ -384,16 +384,16 @@ class Rounds:
         def watch(stage: str, total: int) -> OnStep:
             return self._steps(stage, cell, total)
 
-        return EdgeEnd(self.world.plan, cell.seed, cell.frames, watch)
+        return EdgeEnd(self.inputs.plan, cell.seed, cell.frames, watch)
 
-    def _contest(self, cell: Cell, students: Sequence[Node]) -> Contest:
+    def _prepared_menu(self, cell: Cell, students: Sequence[Node]) -> PreparedMenu:
         """``students`` prepared for any budget; the last ones are kept, for budgets come one by
         one. What that costs is in the seconds of the first."""
         keys = [s.key for s in students]
         if self._prepared is None or self._prepared[0] != keys:
             self._prepared = None  # free what is there before as much is made
             models = [load_detector(s.folder / "student.safetensors") for s in students]
-            made = self._edge(cell).prepare(models, self.world.student, self.received(cell))
+            made = self._edge(cell).prepare(models, self.inputs.student, self.received(cell))
             self._prepared = (keys, made)
         return self._prepared[1]
 
@@ -402,12 +402,12 @@ class Rounds:
         then evaluated."""
         if self._held is None or self._held[0] != package.key:
             file = package.folder / "update.eeu"
-            self._held = (package.key, _end(self.world).apply_file(file, self.world.student))
+            self._held = (package.key, _end(self.inputs).apply_file(file, self.inputs.student))
         return self._held[1]
 
     def _steps(self, stage: str, cell: Cell, total: int) -> OnStep:
         what, log = f"{stage} on {cell.frames} frames", None
-        if (kind := self.world.config.log) != "none":
+        if (kind := self.inputs.config.log) != "none":
             name = f"{stage}-{cell.frames}-{cell.codec}-seed{cell.seed}"
             log = loss_log(kind, self.store.folder / "logs", name, total)
 
@@ -425,14 +425,16 @@ class Rounds:
         if self._last is None or self._last[0] != key:
             self._last = (
                 key,
-                Inbox(self.world, _end(self.world, cell.codec), cell.seed, cell.frames),
+                Inbox(self.inputs, _end(self.inputs, cell.codec), cell.seed, cell.frames),
             )
         return self._last[1]
 
     _last: tuple[tuple[int, int, str], Inbox] | None = None
-    _prepared: tuple[list[str], Contest] | None = None
+    _prepared: tuple[list[str], PreparedMenu] | None = None
     _held: tuple[str, DetectionModel] | None = None
 
 
-def _end(world: World, codec: str | None = None) -> DeviceEnd:
-    return DeviceEnd(Codec.parse(codec or world.config.uplink.codecs[0]), world.side, world.device)
+def _end(inputs: Inputs, codec: str | None = None) -> DeviceEnd:
+    return DeviceEnd(
+        Codec.parse(codec or inputs.config.uplink.codecs[0]), inputs.side, inputs.device
+    )

@@ -11,16 +11,16 @@ import numpy as np
 from endedge.distill.model import DetectionModel
 from endedge.end.device import DeviceEnd
 from endedge.end.replicates import draws_of, groups_drawn
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.sweep.replicates import IN_NODE, UNIT
 
 __all__ = ["resampled", "scored"]
 
 
-def scored(end: DeviceEnd, world: World, model: DetectionModel) -> dict[str, Any]:
+def scored(end: DeviceEnd, inputs: Inputs, model: DetectionModel) -> dict[str, Any]:
     """``map`` and ``map50`` of ``model`` on the device ``end``, and the ``seconds`` it took."""
     began = time.perf_counter()
-    score = end.evaluate(model, world.evaluation_batch, world.evaluation)
+    score = end.evaluate(model, inputs.evaluation_batch, inputs.evaluation)
     return {
         "map": score.map,
         "map50": score.map50,
@@ -29,13 +29,15 @@ def scored(end: DeviceEnd, world: World, model: DetectionModel) -> dict[str, Any
     }
 
 
-def resampled(end: DeviceEnd, world: World, model: DetectionModel, folder: Path) -> dict[str, Any]:
+def resampled(
+    end: DeviceEnd, inputs: Inputs, model: DetectionModel, folder: Path
+) -> dict[str, Any]:
     """The same, and mAP on bootstrap draws of the evaluation frames into ``folder``: the same
     draws for every detector of this evaluation. ``groups``: how many there were to draw from."""
     began = time.perf_counter()
-    names = groups_drawn(world.evaluation)
+    names = groups_drawn(inputs.evaluation)
     score, replicates = end.resampled(
-        model, world.evaluation_batch, world.evaluation, draws_of(len(names), names)
+        model, inputs.evaluation_batch, inputs.evaluation, draws_of(len(names), names)
     )
     np.save(folder / IN_NODE, np.rint(replicates / UNIT).astype(np.uint16))
     seconds = time.perf_counter() - began

@@ -24,7 +24,7 @@ from PIL import Image
 from endedge.data.coco import Frame
 from endedge.distill.model import DetectionModel
 from endedge.end.inference import Detections, detect
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 
 __all__ = ["KINDS", "compared"]
 
@@ -41,21 +41,21 @@ _SHOWN_EACH, _SHOWN = 6, 96  # crops of a kind and class, and in all
 _CROP_PX, _AROUND, _LEAST_PX = 144, 1.8, 24  # side, context as a factor of the box, smallest side
 
 
-def compared(world: World, before: DetectionModel, after: DetectionModel) -> dict[str, Any]:
+def compared(inputs: Inputs, before: DetectionModel, after: DetectionModel) -> dict[str, Any]:
     """The chosen frames with truth and both models' detections, as ``examples.json`` has them:
     boxes x, y, width, height in px of the embedded JPEG, scores, class names; ``changes``: crops
     of what one model finds and the other does not, ``counts`` of them by class."""
-    at = [k for k, f in enumerate(world.evaluation.frames) if len(f.boxes)]
-    at = [k for k in at if not world.evaluation.frames[k].crowd.any()][:_CANDIDATES]
-    frames = world.evaluation_batch.take(at)
-    truth = [world.evaluation.frames[k] for k in at]
-    seen = [detect(model, frames, device=world.device) for model in (before, after)]
+    at = [k for k, f in enumerate(inputs.evaluation.frames) if len(f.boxes)]
+    at = [k for k in at if not inputs.evaluation.frames[k].crowd.any()][:_CANDIDATES]
+    frames = inputs.evaluation_batch.take(at)
+    truth = [inputs.evaluation.frames[k] for k in at]
+    seen = [detect(model, frames, device=inputs.device) for model in (before, after)]
     found = [[_shown(d) for d in detections] for detections in seen]
     judged = [[_judged(d, f) for d, f in zip(side, truth, strict=True)] for side in found]
     gain = np.array([_f1(a, f) - _f1(b, f) for b, a, f in zip(*judged, truth, strict=True)])
     order = np.argsort(gain, kind="stable")
     ranks = {int(order[round(q * (len(order) - 1))]): name for name, q in _RANKS.items()}
-    names = world.evaluation.names
+    names = inputs.evaluation.names
     changes = [
         change
         for frame, b, a in zip(truth, found[0], found[1], strict=True)
@@ -66,7 +66,7 @@ def compared(world: World, before: DetectionModel, after: DetectionModel) -> dic
         "iou": _MIN_IOU,
         "of": len(at),
         "frames": [
-            _picture(world, truth[k], names)
+            _picture(inputs, truth[k], names)
             | {
                 "rank": rank,
                 "before": _boxes(found[0][k], judged[0][k], names),
@@ -75,7 +75,7 @@ def compared(world: World, before: DetectionModel, after: DetectionModel) -> dic
             for k, rank in ranks.items()
         ],
         "counts": _counts(truth, changes, names),
-        "changes": [_crop(world, change, names) for change in _chosen(changes)],
+        "changes": [_crop(inputs, change, names) for change in _chosen(changes)],
     }
 
 
@@ -183,12 +183,12 @@ def _chosen(changes: Sequence[_Change]) -> list[_Change]:
     return sorted(turns, key=lambda c: (KINDS.index(c.kind), c.label, -c.score))
 
 
-def _crop(world: World, change: _Change, names: Sequence[str]) -> dict[str, Any]:
+def _crop(inputs: Inputs, change: _Change, names: Sequence[str]) -> dict[str, Any]:
     """A square around the boxes as the device's camera saw it; boxes in px of that picture."""
     boxes = [change.box] if change.truth is None else [change.box, change.truth]
     low = np.min([b[:2] for b in boxes], axis=0)
     high = np.max([b[:2] + b[2:] for b in boxes], axis=0)
-    image = Image.fromarray(_seen(world, change.frame))
+    image = Image.fromarray(_seen(inputs, change.frame))
     side = min(max(_AROUND * float((high - low).max()), _LEAST_PX), *image.size)
     corner = np.clip((low + high) / 2 - side / 2, 0, np.array(image.size) - side)
     scale = _CROP_PX / side
@@ -213,8 +213,8 @@ def _crop(world: World, change: _Change, names: Sequence[str]) -> dict[str, Any]
 # Pictures -------------------------------------------------------------------------------------
 
 
-def _seen(world: World, frame: Frame) -> Picture:
-    return world.camera.apply(frame.read(), frame.image_id)
+def _seen(inputs: Inputs, frame: Frame) -> Picture:
+    return inputs.camera.apply(frame.read(), frame.image_id)
 
 
 def _jpeg(image: Image.Image) -> str:
@@ -223,9 +223,9 @@ def _jpeg(image: Image.Image) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-def _picture(world: World, frame: Frame, names: Sequence[str]) -> dict[str, Any]:
+def _picture(inputs: Inputs, frame: Frame, names: Sequence[str]) -> dict[str, Any]:
     """The frame as the device's camera saw it, small; its objects in px of that picture."""
-    image = Image.fromarray(_seen(world, frame))
+    image = Image.fromarray(_seen(inputs, frame))
     scale = min(1.0, _SIDE_PX / max(image.size))
     small = image.resize((round(image.width * scale), round(image.height * scale)))
     return {

@@ -1,7 +1,7 @@
 """Where a sweep runs: in this process, in local processes, on Ray, on a SLURM cluster.
 
 An engine is a context manager that takes a :class:`Job` and gives a
-:class:`~endedge.lab.sweep.scheduler.Pool`: a function from a work item to the promise of its
+:class:`~endedge.lab.sweep.scheduler.Pool`: a function from a task to the promise of its
 results. Nothing else differs, and every node is computed by one thread from its own seed, so
 results are equal whichever engine ran them. All workers see the results folder (on a cluster: a
 shared file system with ``flock``); frames and models go by path.
@@ -25,11 +25,11 @@ from typing import Any
 
 from endedge.data.errors import BadInput
 from endedge.lab.config import Config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.store import Store
-from endedge.lab.sweep.cell import Rounds
-from endedge.lab.sweep.scheduler import Item, Pool, Result, work
-from endedge.lab.sweep.workers import compute_alone, how_many, obey, one_thread
+from endedge.lab.sweep.cell import CellRunner
+from endedge.lab.sweep.scheduler import Pool, Result, Task, work
+from endedge.lab.sweep.workers import compute_alone, exit_with_parent, how_many, one_thread
 
 __all__ = ["ENGINES", "Engine", "Job", "engine_of"]
 
@@ -39,22 +39,22 @@ _QUEUED = 64  # jobs handed to SLURM at a time unless told
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One sweep: its world, its results folder, how many work at a time, and who hears what a
+    """One sweep: its inputs, its results folder, how many work at a time, and who hears what a
     worker in this process is doing."""
 
-    world: World
+    inputs: Inputs
     folder: Path
     slots: int
     say: Callable[[str], None]
 
     @property
     def config(self) -> Config:
-        return self.world.config
+        return self.inputs.config
 
     @property
     def gpu_share(self) -> float:
         """Of one GPU, for each worker."""
-        return 0.0 if self.world.device == "cpu" else 1 / self.config.workers_per_gpu
+        return 0.0 if self.inputs.device == "cpu" else 1 / self.config.workers_per_gpu
 
 
 Engine = Callable[[Job], AbstractContextManager[Pool]]
@@ -69,11 +69,11 @@ def here(job: Job) -> Iterator[Pool]:
         store.say(message)
         job.say(message)
 
-    rounds = Rounds(job.world, store, say)
+    runner = CellRunner(job.inputs, store, say)
 
-    def submit(item: Item) -> Future[list[Result]]:
+    def submit(task: Task) -> Future[list[Result]]:
         done: Future[list[Result]] = Future()
-        done.set_result(work(rounds, item))
+        done.set_result(work(runner, task))
         return done
 
     with one_thread():
@@ -86,18 +86,18 @@ def processes(job: Job) -> Iterator[Pool]:
     context = multiprocessing.get_context("spawn")
 
     def start() -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(job.slots, context, obey, (os.getpid(),))
+        return ProcessPoolExecutor(job.slots, context, exit_with_parent, (os.getpid(),))
 
     pool = start()
 
-    def submit(item: Item) -> Future[list[Result]]:
+    def submit(task: Task) -> Future[list[Result]]:
         nonlocal pool
         try:
-            return pool.submit(_work_in, job.config, str(job.folder), item)
+            return pool.submit(_work_in, job.config, str(job.folder), task)
         except BrokenProcessPool:
             pool.shutdown()
             pool = start()
-            return pool.submit(_work_in, job.config, str(job.folder), item)
+            return pool.submit(_work_in, job.config, str(job.folder), task)
 
     try:
         yield Pool(submit, job.slots)
@@ -113,15 +113,15 @@ def processes(job: Job) -> Iterator[Pool]:
 def ray(job: Job) -> Iterator[Pool]:
     """A Ray cluster: the one at ``RAY_ADDRESS``, else one of this machine's cores and GPUs.
 
-    Workers share a GPU by ``workers_per_gpu``. A worker on a GPU ends after one item, for only
-    that gives all memory back; an item whose worker is killed is started again by Ray.
+    Workers share a GPU by ``workers_per_gpu``. A worker on a GPU ends after one task, for only
+    that gives all memory back; a task whose worker is killed is started again by Ray.
     """
     library = _library("ray")
     ours = not library.is_initialized()
     if ours:
         library.init(include_dashboard=False, log_to_driver=False, logging_level="warning")
     share = job.gpu_share
-    task = library.remote(num_cpus=1, num_gpus=share, max_retries=3, max_calls=1 if share else 0)(
+    worker = library.remote(num_cpus=1, num_gpus=share, max_retries=3, max_calls=1 if share else 0)(
         _work_in
     )
     there = library.cluster_resources()
@@ -133,8 +133,8 @@ def ray(job: Job) -> Iterator[Pool]:
     if job.config.workers != "auto":
         slots = min(slots, job.slots)
 
-    def submit(item: Item) -> Future[list[Result]]:
-        given = task.remote(job.config, str(job.folder.resolve()), item)
+    def submit(task: Task) -> Future[list[Result]]:
+        given = worker.remote(job.config, str(job.folder.resolve()), task)
         promise: Future[list[Result]] = given.future()
         return promise
 
@@ -175,9 +175,9 @@ def slurm(job: Job) -> Iterator[Pool]:
                     except Exception as error:  # _work_in returns failures: the job itself died
                         promise.set_exception(BrokenExecutor(" ".join(str(error).split())[:200]))
 
-    def submit(item: Item) -> Future[list[Result]]:
+    def submit(task: Task) -> Future[list[Result]]:
         promise: Future[list[Result]] = Future()
-        given = executor.submit(_work_in, job.config, str(job.folder.resolve()), item)
+        given = executor.submit(_work_in, job.config, str(job.folder.resolve()), task)
         waiting.append((given, promise))
         return promise
 
@@ -217,14 +217,14 @@ def _library(name: str) -> Any:
 
 # In a worker ---------------------------------------------------------------------------------
 
-_held: tuple[Config, str, Rounds] | None = None  # the world is loaded once
+_held: tuple[Config, str, CellRunner] | None = None  # loaded once
 
 
-def _work_in(config: Config, folder: str, item: Item) -> list[Result]:
+def _work_in(config: Config, folder: str, task: Task) -> list[Result]:
     global _held
     compute_alone()
     if _held is None or _held[:2] != (config, folder):
         logging.getLogger("endedge").setLevel(logging.ERROR)  # the parent has noted it
         store = Store(Path(folder), wait=False)
-        _held = (config, folder, Rounds(World.of(config, store.folder), store, store.say))
-    return work(_held[2], item)
+        _held = (config, folder, CellRunner(Inputs.of(config, store.folder), store, store.say))
+    return work(_held[2], task)

@@ -14,12 +14,12 @@ from typing import Any
 from endedge.data.errors import BadInput, Unfinished
 from endedge.data.storage import write_atomic
 from endedge.lab.config import Config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.store import Missing, Node, Peek, Store, digest
-from endedge.lab.sweep.cell import Cell, Rounds
+from endedge.lab.sweep.cell import Cell, CellRunner
 from endedge.lab.sweep.executors import Job, engine_of
 from endedge.lab.sweep.precision import Paces, settled, warn_if_slow
-from endedge.lab.sweep.scheduler import Agenda, Item, Result, drive
+from endedge.lab.sweep.scheduler import Result, Scheduler, Task, drive
 
 __all__ = ["Survey", "decided", "failure_file", "grid", "length", "surface_csv", "sweep"]
 
@@ -42,19 +42,19 @@ class Survey:
     the first stage that is ``missing``."""
 
     def __init__(
-        self, world: World, folder: Path, cells: Iterable[Cell], store: Peek | None = None
+        self, inputs: Inputs, folder: Path, cells: Iterable[Cell], store: Peek | None = None
     ) -> None:
         self._store = store or Peek(folder)
-        rounds = Rounds(world, self._store, lambda message: None)
+        runner = CellRunner(inputs, self._store, lambda message: None)
         self.rows: dict[Cell, dict[str, Any]] = {}
         self.missing: dict[Cell, str] = {}
         for cell in cells:
             try:
-                self.rows[cell] = rounds.measure(cell)
+                self.rows[cell] = runner.measure(cell)
             except Missing as absent:
                 self.missing[cell] = absent.stage
         try:
-            rounds.start()
+            runner.start()
             self.started = True
         except Missing:
             self.started = False
@@ -75,13 +75,13 @@ def sweep(
     fails is written down with its reason (``failed/``) and the others go on.
     Raises :class:`Unfinished` at the end if any did (:class:`BadInput` if all of it was that).
     """
-    world = World.of(config, folder)  # bad input shows here, before any process is started
+    inputs = Inputs.of(config, folder)  # bad input shows here, before any process is started
     write_atomic(folder / "config.yaml", config.to_yaml().encode())
     cells = grid(config) if cells is None else cells
-    found = Survey(world, folder, cells)
+    found = Survey(inputs, folder, cells)
     failed: list[Result] = []
 
-    def hear(result: Result) -> None:
+    def on_result(result: Result) -> None:
         if result.row is None:
             failed.append(result)
             says = f"{result.cell or 'evaluation of the detectors as they are'} failed"
@@ -104,12 +104,14 @@ def sweep(
             progress(len(found.rows), len(cells), says + rest)
 
     if found.missing:
-        warn_if_slow(config, folder, lambda: _timed(world, folder))
+        warn_if_slow(config, folder, lambda: _timed(inputs, folder))
         engine, slots = engine_of(config)
         say = lambda message: progress(len(found.rows), len(cells), message)  # noqa: E731
-        with engine(Job(world, folder, slots, say)) as pool:
-            agenda = Agenda(found.missing, lambda c: length(config, c), pool, not found.started)
-            drive(agenda, pool, hear, idle)
+        with engine(Job(inputs, folder, slots, say)) as pool:
+            scheduler = Scheduler(
+                found.missing, lambda c: length(config, c), pool, not found.started
+            )
+            drive(scheduler, pool, on_result, idle)
     if failed:
         kind = BadInput if all(result.bad_input for result in failed) else Unfinished
         raise kind(
@@ -122,14 +124,14 @@ def sweep(
 
 def decided(config: Config, folder: Path) -> Config:
     """``config`` with the precision that ``folder`` has or, by a worker's measurement, gets."""
-    return settled(config, folder, lambda: _timed(World.of(config, folder), folder))
+    return settled(config, folder, lambda: _timed(Inputs.of(config, folder), folder))
 
 
-def _timed(world: World, folder: Path) -> Paces:
+def _timed(inputs: Inputs, folder: Path) -> Paces:
     """How long a step takes in each precision on one of the workers."""
-    engine, _ = engine_of(world.config)
-    with engine(Job(world, folder, 1, lambda message: None)) as pool:
-        [result] = pool.submit(Item(timing=True)).result()
+    engine, _ = engine_of(inputs.config)
+    with engine(Job(inputs, folder, 1, lambda message: None)) as pool:
+        [result] = pool.submit(Task(timing=True)).result()
     assert result.row is not None
     return result.row
 

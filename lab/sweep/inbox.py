@@ -12,7 +12,7 @@ from endedge.data.errors import BadInput
 from endedge.edge.adapt import Upload
 from endedge.edge.edge import EdgeEnd
 from endedge.end.device import DeviceEnd
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 
 __all__ = ["Inbox"]
 
@@ -21,7 +21,7 @@ __all__ = ["Inbox"]
 class Inbox:
     """The upload of ``frames`` frames, drawn by ``seed``, of the device ``end``."""
 
-    world: World
+    inputs: Inputs
     end: DeviceEnd
     seed: int
     frames: int
@@ -29,19 +29,19 @@ class Inbox:
     @cached_property
     def sent(self) -> bytes:
         """The framed batch."""
-        return self.end.encode(self.world.captured(self.seed)[: self.frames]).batch
+        return self.end.encode(self.inputs.captured(self.seed)[: self.frames]).batch
 
     @cached_property
     def upload(self) -> Upload:
         """What the edge trains on and holds back."""
-        world, edge = self.world, EdgeEnd(self.world.plan, self.seed, self.frames)
-        received = edge.receive(self.sent, {f.image_id: f for f in world.pool.frames})
+        inputs, edge = self.inputs, EdgeEnd(self.inputs.plan, self.seed, self.frames)
+        received = edge.receive(self.sent, {f.image_id: f for f in inputs.pool.frames})
         if received.refused:
             raise BadInput(f"uploaded {received.refused[0]}")
-        return edge.known(received, edge.label(world.teacher, received, lambda: world.threshold))
+        return edge.known(received, edge.label(inputs.teacher, received, lambda: inputs.threshold))
 
     @cached_property
     def losses(self) -> NDArray[np.float64]:
         """What the device holds before the update, on each held-back frame."""
-        edge = EdgeEnd(self.world.plan, self.seed, self.frames)
-        return edge.losses(self.world.student, self.upload)
+        edge = EdgeEnd(self.inputs.plan, self.seed, self.frames)
+        return edge.losses(self.inputs.student, self.upload)

@@ -23,7 +23,7 @@ from endedge.distill.losses import heads
 from endedge.distill.model import clone
 from endedge.distill.precision import autocast, computing
 from endedge.lab.config import Config, load_config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.sweep.workers import one_thread
 
 __all__ = ["Paces", "fastest", "settled", "settled_here", "step_seconds", "warn_if_slow"]
@@ -62,9 +62,9 @@ def settled_here(config: Config, folder: Path) -> Config:
 
     @cache
     def measure() -> Paces:
-        world = World.of(config, folder)
+        inputs = Inputs.of(config, folder)
         with one_thread():
-            return step_seconds(world)
+            return step_seconds(inputs)
 
     config = settled(config, folder, measure)
     warn_if_slow(config, folder, measure)
@@ -109,14 +109,14 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def step_seconds(world: World, seconds: float = _SECONDS) -> dict[str, float]:
+def step_seconds(inputs: Inputs, seconds: float = _SECONDS) -> dict[str, float]:
     """The shortest step (forward and backward through all layers) of the student, with its batch
     and side, in each precision that the device has, fp32 first; in turns until ``seconds`` are
     over, at least once. Two pictures go first: what is much slower for them is not tried on a
     batch. Processor time on a CPU, so that a busy machine does not decide."""
-    device, gpu = world.device, world.device != "cpu"
+    device, gpu = inputs.device, inputs.device != "cpu"
     names = ("fp32", "tf32", "bf16") if gpu else ("fp32", "bf16")
-    model = clone(world.student).to(device).train().requires_grad_(True)
+    model = clone(inputs.student).to(device).train().requires_grad_(True)
     model.to(memory_format=torch.channels_last)
     clock = time.perf_counter if gpu else time.process_time
 
@@ -132,7 +132,7 @@ def step_seconds(world: World, seconds: float = _SECONDS) -> dict[str, float]:
             torch.cuda.synchronize(device)
         return clock() - began
 
-    images = torch.rand(world.config.student.batch, 3, world.side, world.side, device=device)
+    images = torch.rand(inputs.config.student.batch, 3, inputs.side, inputs.side, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     step("fp32", images[:2])  # what is done once
     few = {name: step(name, images[:2]) for name in names}

@@ -21,18 +21,18 @@ from typing import Any, NamedTuple
 
 from endedge.data.errors import BadInput
 from endedge.lab.store import Busy
-from endedge.lab.sweep.cell import Cell, Rounds
+from endedge.lab.sweep.cell import Cell, CellRunner
 from endedge.lab.sweep.precision import step_seconds
 
-__all__ = ["Agenda", "Item", "Pool", "Result", "drive", "work"]
+__all__ = ["Pool", "Result", "Scheduler", "Task", "drive", "work"]
 
 TRUNK_STAGES = ("upload", "teacher", "student", "pruned")
 _PAUSE_S = 0.2
-_ATTEMPTS = 3  # of an item whose worker dies; an exception is an answer and not tried again
+_ATTEMPTS = 3  # of a task whose worker dies; an exception is an answer and not tried again
 
 
 @dataclass(frozen=True)
-class Item:
+class Task:
     """What a worker does in one go: the part that ``cells`` of one upload share (``trunk``), or
     these cells; without cells the evaluation of the detectors as they are, or (``timing``) how
     long a training step takes there in each precision: the ``row`` of the result."""
@@ -56,15 +56,15 @@ class Result:
 
 
 class Pool(NamedTuple):
-    """Where items run: ``submit`` starts one and promises its results; ``slots`` run at a time;
-    ``whole``: a worker is dear to start, so one item is a trunk with all its cells."""
+    """Where tasks run: ``submit`` starts one and promises its results; ``slots`` run at a time;
+    ``whole``: a worker is dear to start, so one task is a trunk with all its cells."""
 
-    submit: Callable[[Item], Future[list[Result]]]
+    submit: Callable[[Task], Future[list[Result]]]
     slots: int
     whole: bool = False
 
 
-class Agenda:
+class Scheduler:
     """``missing``: the first stage that each unfinished cell lacks; ``weight(cell)`` orders
     trunks; ``start``: whether the detectors as they are must be evaluated, too."""
 
@@ -80,67 +80,67 @@ class Agenda:
         self._trunks = [g for g, lacks in zip(groups, lacking, strict=True) if lacks]
         self._leaves = [g for g, lacks in zip(groups, lacking, strict=True) if not lacks]
         self._evaluating = False
-        self._later: list[Item] = []
+        self._later: list[Task] = []
 
-    def next(self) -> Item | None:
-        """The next item; ``None`` when there is nothing, or nothing before others are done."""
+    def next(self) -> Task | None:
+        """The next task; ``None`` when there is nothing, or nothing before others are done."""
         if self._start:
             self._start, self._evaluating = False, True
-            return Item()
+            return Task()
         if self._leaves and not self._evaluating:
             cells = self._leaves.pop()
             busy = len(self._trunks) >= self._pool.slots
             share = len(cells) if busy or self._pool.whole else -(-len(cells) // self._pool.slots)
             if cells[share:]:
                 self._leaves.append(cells[share:])
-            return Item(tuple(cells[:share]))
+            return Task(tuple(cells[:share]))
         if self._trunks:
-            return Item(tuple(self._trunks.pop()), trunk=not self._pool.whole)
+            return Task(tuple(self._trunks.pop()), trunk=not self._pool.whole)
         return self._later.pop(0) if self._later else None
 
-    def over(self, item: Item, results: Sequence[Result]) -> None:
-        """``item`` is over; a good trunk's cells are next, what was busy comes again later."""
+    def over(self, task: Task, results: Sequence[Result]) -> None:
+        """``task`` is over; a good trunk's cells are next, what was busy comes again later."""
         busy = tuple(r.cell for r in results if r.busy and r.cell is not None)
-        if not item.cells:
+        if not task.cells:
             self._evaluating = False
         if busy or any(r.busy for r in results):
-            self._later.append(Item(busy, item.trunk))
-        elif item.trunk and not results:
-            self._leaves.append(list(item.cells))
+            self._later.append(Task(busy, task.trunk))
+        elif task.trunk and not results:
+            self._leaves.append(list(task.cells))
 
 
 def drive(
-    agenda: Agenda, pool: Pool, hear: Callable[[Result], None], idle: Callable[[], None]
+    scheduler: Scheduler, pool: Pool, on_result: Callable[[Result], None], idle: Callable[[], None]
 ) -> None:
-    """Keep every slot at work until the agenda is empty; ``hear`` every result, and be ``idle``
-    now and then meanwhile. An item whose worker dies is tried again."""
-    running: dict[Future[list[Result]], Item] = {}
-    attempts: dict[Item, int] = {}
-    again: list[Item] = []
+    """Keep every slot at work until the scheduler is empty; ``on_result`` gets every result, and
+    ``idle`` is called now and then meanwhile. A task whose worker dies is tried again."""
+    running: dict[Future[list[Result]], Task] = {}
+    attempts: dict[Task, int] = {}
+    again: list[Task] = []
     put_off = False
     while True:
-        while len(running) < pool.slots and (item := again.pop() if again else agenda.next()):
-            running[pool.submit(item)] = item
+        while len(running) < pool.slots and (task := again.pop() if again else scheduler.next()):
+            running[pool.submit(task)] = task
         if not running:
             return
         over, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
         for future in over:
-            item = running.pop(future)
+            task = running.pop(future)
             try:
                 results = future.result()
             except BrokenExecutor as error:
-                attempts[item] = attempts.get(item, 0) + 1
-                if attempts[item] < _ATTEMPTS:
-                    again.append(item)
+                attempts[task] = attempts.get(task, 0) + 1
+                if attempts[task] < _ATTEMPTS:
+                    again.append(task)
                     continue
                 reason = f"its worker died {_ATTEMPTS} times ({error}); out of memory?"
-                results = [Result(cell, None, reason) for cell in item.cells or (None,)]
+                results = [Result(cell, None, reason) for cell in task.cells or (None,)]
             except Exception as error:  # of the engine, or of a worker before its first cell
-                results = [_failed(cell, error) for cell in item.cells or (None,)]
+                results = [_failed(cell, error) for cell in task.cells or (None,)]
             for result in results:
                 if not result.busy:
-                    hear(result)
-            agenda.over(item, results)
+                    on_result(result)
+            scheduler.over(task, results)
             put_off = any(result.busy for result in results)
             if put_off:
                 time.sleep(_PAUSE_S)  # if all that is left is busy, ask gently
@@ -148,22 +148,22 @@ def drive(
             idle()
 
 
-def work(rounds: Rounds, item: Item) -> list[Result]:
-    """Do ``item``; what fails is a result."""
-    if item.timing:
-        return [Result(None, dict(step_seconds(rounds.world)))]
-    if not item.cells or item.trunk:
+def work(runner: CellRunner, task: Task) -> list[Result]:
+    """Do ``task``; what fails is a result."""
+    if task.timing:
+        return [Result(None, dict(step_seconds(runner.inputs)))]
+    if not task.cells or task.trunk:
         try:
-            rounds.trunk(item.cells[0]) if item.cells else rounds.start()
+            runner.trunk(task.cells[0]) if task.cells else runner.start()
         except Busy:
-            return [Result(cell, busy=True) for cell in item.cells or (None,)]
+            return [Result(cell, busy=True) for cell in task.cells or (None,)]
         except Exception as error:
-            return [_failed(cell, error) for cell in item.cells or (None,)]
+            return [_failed(cell, error) for cell in task.cells or (None,)]
         return []
     results = []
-    for cell in item.cells:
+    for cell in task.cells:
         try:
-            results.append(Result(cell, rounds.measure(cell)))
+            results.append(Result(cell, runner.measure(cell)))
         except Busy:
             results.append(Result(cell, busy=True))
         except Exception as error:

@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from endedge.data.errors import BadInput
-from endedge.lab.config import Config, load_config
-from endedge.lab.inputs import World
+from endedge.lab.config import Config, config_of
+from endedge.lab.inputs import Inputs
 from endedge.lab.store import Node, Peek, Running
 from endedge.lab.sweep.cell import Cell
 from endedge.lab.sweep.executors import engine_of
 from endedge.lab.sweep.grid import Survey, failure_file, grid
 from endedge.lab.sweep.scheduler import TRUNK_STAGES
 
-__all__ = ["Pace", "Watched", "status", "tell"]
+__all__ = ["Pace", "Watched", "format_status", "status"]
 
 
 def status(folder: Path) -> dict[str, Any]:
@@ -39,17 +38,13 @@ class Watched:
     """
 
     def __init__(self, folder: Path) -> None:
-        if not (folder / "config.yaml").is_file():
-            raise BadInput(
-                f"{folder} is not a results folder (no config.yaml); run 'endedge measure'"
-            )
-        self.folder, self.config = folder, load_config(folder / "config.yaml")
-        self._world, self._peek = World.of(self.config, folder), Peek(folder)
+        self.folder, self.config = folder, config_of(folder)
+        self._inputs, self._peek = Inputs.of(self.config, folder), Peek(folder)
 
     def look(self) -> tuple[dict[str, Any], Survey]:
         """What :func:`status` says, and what there is of every cell."""
         folder, config, cells = self.folder, self.config, grid(self.config)
-        found = Survey(self._world, folder, cells, self._peek)
+        found = Survey(self._inputs, folder, cells, self._peek)
         failures = []
         for cell in found.missing:
             with suppress(OSError, ValueError):
@@ -133,7 +128,7 @@ class Pace:
         return None if left != left else left
 
 
-def tell(found: Mapping[str, Any]) -> str:
+def format_status(found: Mapping[str, Any]) -> str:
     """What :func:`status` found, for people."""
     left = found["seconds_left"]
     counts = ", ".join(f"{found[key]} {key}" for key in ("done", "failed", "waiting"))

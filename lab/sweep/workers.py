@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from endedge.lab.config import Config
 from endedge.lab.inputs import pick_device
 
-__all__ = ["compute_alone", "how_many", "in_processes", "obey", "one_thread"]
+__all__ = ["compute_alone", "exit_with_parent", "how_many", "in_processes", "one_thread"]
 
 
 def how_many(config: Config) -> int:
@@ -37,10 +37,10 @@ def in_processes(
     arguments: tuple[Any, ...],
     work: Callable[[Any, Any], None],
     tasks: Sequence[Any],
-    hear: Callable[..., None],
+    on_news: Callable[..., None],
 ) -> None:
     """Run ``work(task, news)`` for every task, in ``workers`` processes that each called
-    ``begin(*arguments)`` once; ``hear`` is called here with each tuple put into ``news``.
+    ``begin(*arguments)`` once; ``on_news`` is called here with each tuple put into ``news``.
 
     Raises what the first failing task raised, after the others have ended.
     """
@@ -59,7 +59,7 @@ def in_processes(
                 waiting -= over
                 with suppress(queue.Empty):
                     while True:  # all that is there; what a finished task said is there already
-                        hear(*news.get(timeout=0.2))
+                        on_news(*news.get(timeout=0.2))
         except KeyboardInterrupt:
             for process in list(pool._processes.values()):
                 process.terminate()  # what is half done is lost, nothing else
@@ -69,12 +69,12 @@ def in_processes(
 
 
 def _begin(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    obey(os.getppid())
+    exit_with_parent(os.getppid())
     compute_alone()
     begin(*arguments)
 
 
-def obey(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """For the start of a worker. Ctrl-C on a terminal reaches all processes: the parent ends this
     one, which says nothing. A worker whose parent was killed has nobody to report to: it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

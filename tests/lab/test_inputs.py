@@ -13,11 +13,11 @@ import pytest
 from endedge.data.errors import BadInput
 from endedge.distill.model import build_detector, load_detector, save_detector, spec_of
 from endedge.lab.config import load_config
-from endedge.lab.inputs import World, find_weights, pick_device
+from endedge.lab.inputs import Inputs, find_weights, pick_device
 
 
-def _world(place: Path, *overrides: str) -> World:
-    return World.of(load_config(place / "c.yaml", overrides), place / "out")
+def _inputs(place: Path, *overrides: str) -> Inputs:
+    return Inputs.of(load_config(place / "c.yaml", overrides), place / "out")
 
 
 def _change(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -31,7 +31,7 @@ def test_all_bad_pictures_of_both_sets_at_once(place: Path) -> None:
         (place / name).write_bytes((place / name).read_bytes()[:-200])
     (place / "field-pool/000005.png").write_text("<html>404</html>")
     with pytest.raises(BadInput, match="3 of 16 pictures cannot be used") as caught:
-        _world(place)
+        _inputs(place)
     for name in ("pool/000003.png", "pool/000005.png", "eval/000001.png"):
         assert name in str(caught.value)
     assert not (place / "out").exists()
@@ -40,19 +40,19 @@ def test_all_bad_pictures_of_both_sets_at_once(place: Path) -> None:
 def test_an_evaluation_without_a_box(place: Path) -> None:
     _change(place / "field-eval.json", lambda d: d.update(annotations=[]))
     with pytest.raises(BadInput, match=r"field-eval.json: no box on 4 frames"):
-        _world(place)
+        _inputs(place)
 
 
 def test_a_picture_that_is_not_the_annotated_one(place: Path) -> None:
     _change(place / "field-pool.json", lambda d: d["images"][2].update(width=640, height=480))
     with pytest.raises(BadInput, match=r"000002.png is 64 x 64 px, annotated as 640 x 480"):
-        _world(place)
+        _inputs(place)
 
 
 def test_classes_in_another_order_with_a_dummy_are_the_same_boxes(
     place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = _world(place)
+    before = _inputs(place)
 
     def shuffle(document: dict[str, Any]) -> None:
         """Ids in the opposite order of the names, and Roboflow's group in front."""
@@ -65,7 +65,7 @@ def test_classes_in_another_order_with_a_dummy_are_the_same_boxes(
 
     _change(place / "field-eval.json", shuffle)
     with caplog.at_level(logging.WARNING, "endedge"):
-        after = _world(place)
+        after = _inputs(place)
     assert "no box of 'my-project'" in caplog.text
     assert after.hashes["pool"] == before.hashes["pool"]
     for a, b in zip(before.evaluation.frames, after.evaluation.frames, strict=True):
@@ -79,15 +79,15 @@ def test_detectors_with_the_same_classes_in_another_order(place: Path) -> None:
     spec["names"] = dict(enumerate(reversed(list(teacher.names.values()))))
     save_detector(build_detector(spec), place / "teacher.safetensors")
     with pytest.raises(BadInput, match=r"class 0 is '.*' in one and '.*' in the other"):
-        _world(place)
+        _inputs(place)
 
 
 def test_a_side_that_a_stride_does_not_divide(place: Path) -> None:
-    world = _world(place)
-    stride = int(world.student.stride.max())
+    inputs = _inputs(place)
+    stride = int(inputs.student.stride.max())
     assert 64 % stride == 0
     with pytest.raises(BadInput, match=r"data\.image_side"):
-        _world(place, "data.image_side=100")
+        _inputs(place, "data.image_side=100")
 
 
 def test_frames_that_the_edge_would_not_decode(place: Path) -> None:
@@ -96,8 +96,8 @@ def test_frames_that_the_edge_would_not_decode(place: Path) -> None:
     Image.new("L", (6000, 6000)).save(place / "field-pool/000000.png")
     _change(place / "field-pool.json", lambda d: d["images"][0].update(width=6000, height=6000))
     with pytest.raises(BadInput, match=r"jpeg-q75-6000 sends .*000000.png as 6000 x 6000 px"):
-        _world(place, "uplink.codecs=[jpeg-q75-6000]")
-    assert len(_world(place, "uplink.codecs=[jpeg-q75-320]").pool) == 12
+        _inputs(place, "uplink.codecs=[jpeg-q75-6000]")
+    assert len(_inputs(place, "uplink.codecs=[jpeg-q75-320]").pool) == 12
 
 
 @pytest.mark.parametrize("wanted", ["0", "mps", "gpu", "cuda:x", "cuda:99", "CPU", "", "cpu\n"])
@@ -125,13 +125,13 @@ def test_no_evaluated_picture_may_be_uploaded(place: Path) -> None:
     twin = place / "field-pool/000002.png"
     twin.write_bytes((place / "field-eval/000001.png").read_bytes())
     with pytest.raises(BadInput, match="must not overlap") as caught:
-        _world(place)
+        _inputs(place)
     assert str(twin) in str(caught.value)
 
 
 def test_the_plan_is_that_of_the_configuration(place: Path) -> None:
     """Every key of it at another value than its default."""
-    world = _world(
+    inputs = _inputs(
         place,
         "uplink.frames=[6, 9]",
         "held_back.share=0.3",
@@ -145,11 +145,11 @@ def test_the_plan_is_that_of_the_configuration(place: Path) -> None:
         "adaptation.sure=2.5",
         "recovery.steps=3",
     )
-    plan, config = world.plan, world.config
+    plan, config = inputs.plan, inputs.config
     assert (plan.held_share, plan.held_most, plan.least) == (0.3, 9, 5)
     assert plan.shares == (0.75,)
     assert [line.keep for line in plan.menu] == [1, 0.5]  # the whole one first
-    assert (plan.mode, plan.labels, plan.side, plan.device) == ("full", "mix-9", 64, world.device)
+    assert (plan.mode, plan.labels, plan.side, plan.device) == ("full", "mix-9", 64, inputs.device)
     assert (plan.chosen, plan.sure) == (True, 2.5)
     assert (plan.teacher, plan.student) == (config.teacher, config.student)
     assert (plan.recovery, plan.loss) == (config.recovery, config.distillation)
@@ -160,5 +160,5 @@ def test_boxes_of_a_detector_are_not_taken_for_truth(place: Path, side: str) -> 
     drawn = {"endedge": {"labels": "teacher"}}
     _change(place / f"field-{side}.json", lambda d: d.update(info=drawn))
     with pytest.raises(BadInput, match=f"data.{side}_labels=teacher takes them as they are"):
-        _world(place)
-    assert len(_world(place, f"data.{side}_labels=teacher").evaluation) == 4
+        _inputs(place)
+    assert len(_inputs(place, f"data.{side}_labels=teacher").evaluation) == 4

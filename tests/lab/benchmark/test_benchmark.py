@@ -8,7 +8,7 @@ import pytest
 from endedge.allocator import Curves, Kind, Points, Rules, Split, Surface, fit
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.benchmark import (
-    Contest,
+    BenchmarkSetup,
     Decision,
     bandwidths,
     benchmark,
@@ -105,19 +105,19 @@ def test_time_without_the_new_model_counts() -> None:
     surface = surface.select(surface.seed == 0)
     link = Link(schedule="sequential", edge_s=12.0, apply_s=3.0)
     rules = rules_of(link, surface)
-    contest = Contest(_curves(surface), link, rules, (1e4,), Points.of(surface))
-    row = contest.options.fitting(24_000, 19_990)
+    setup = BenchmarkSetup(_curves(surface), link, rules, (1e4,), Points.of(surface))
+    row = setup.options.fitting(24_000, 19_990)
     assert row is not None
-    point = contest.options.point(row)
+    point = setup.options.point(row)
     split = Split(point.upload_bytes, point.update_bytes)
-    done, oracle = outcomes(contest, surface, [Decision(1e4, "mine", split, point)])
+    done, oracle = outcomes(setup, surface, [Decision(1e4, "mine", split, point)])
     assert done.map > 0.2
     assert done.average_map == pytest.approx(0.2 + 0.5712 * (done.map - 0.2), abs=1e-5)
     assert done.regret == pytest.approx(oracle.average_map - done.average_map)
     assert oracle.average_map >= done.average_map
     missing = replace(point, budget_bytes=777.0)
     with pytest.raises(BadInput, match=r"mine chose .*777.* not measured with seed 0"):
-        outcomes(contest, surface, [Decision(1e4, "mine", split, missing)])
+        outcomes(setup, surface, [Decision(1e4, "mine", split, missing)])
 
 
 def test_measured_edge_time() -> None:
@@ -162,8 +162,8 @@ def test_the_oracle_of_other_seeds_is_not_lucky() -> None:
         for seed, value in enumerate(values)
     ]
     surface, link = Surface.from_rows(rows), Link()
-    contest = Contest(_curves(_surface()), link, Rules(), (1e4,), Points.of(surface))
-    found = {(o.policy, o.seed): o for o in outcomes(contest, surface, [])}
+    setup = BenchmarkSetup(_curves(_surface()), link, Rules(), (1e4,), Points.of(surface))
+    found = {(o.policy, o.seed): o for o in outcomes(setup, surface, [])}
     assert [found["oracle", s].map for s in (0, 1)] == [0.34, 0.28]  # mean 0.31, the other 0.30
     assert [found["oracle-other-seeds", s].map for s in (0, 1)] == [0.29, 0.28]
     assert found["oracle-other-seeds", 0].regret == pytest.approx(0.05)

@@ -12,7 +12,7 @@ import pytest
 
 from endedge.allocator import Budget, Known, Points, Range, Split, Surface, policies, register
 from endedge.lab.benchmark.benchmark import (
-    Contest,
+    BenchmarkSetup,
     Decision,
     Hindsight,
     Outcome,
@@ -92,8 +92,8 @@ def found() -> dict[tuple[str, int], Outcome]:
     mine = Decision(HZ, "mine", Split(12_345.0, 3456.0), points.point(rows[10, 3000]))
     idle = Decision(HZ, "idle", Split(0.0, 0.0), None)
     best = Decision(HZ, "oracle", Split(20_017.0, 977.0), points.point(rows[20, 1000]))
-    contest = Contest(_curves(), LINK, rules_of(LINK), (HZ,), points)
-    rest = outcomes(contest, surface, [mine, idle], Hindsight({HZ: best}, {HZ: []}))
+    setup = BenchmarkSetup(_curves(), LINK, rules_of(LINK), (HZ,), points)
+    rest = outcomes(setup, surface, [mine, idle], Hindsight({HZ: best}, {HZ: []}))
     assert len(rest) == 6
     return {(o.policy, o.seed): o for o in rest}
 

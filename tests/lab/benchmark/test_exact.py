@@ -57,7 +57,7 @@ def ladder() -> Ladder:
 )
 def test_rounding_down(asked: tuple[float, float], found: tuple[str, int, float] | None) -> None:
     steps = ladder()
-    row = steps.rounds(Split(*asked))
+    row = steps.round_down(Split(*asked))
     if row is None:
         assert found is None
         return
@@ -67,19 +67,21 @@ def test_rounding_down(asked: tuple[float, float], found: tuple[str, int, float]
 
 def test_a_named_codec_or_student_is_honoured() -> None:
     steps = ladder()  # whose students are called as its codecs
-    coarse = steps.rounds(Split(1e9, 1e9, "coarse"))
+    coarse = steps.round_down(Split(1e9, 1e9, "coarse"))
     assert coarse is not None
     assert steps.points.point(coarse).codec == "coarse"
-    assert steps.rounds(Split(1e9, 1e9, "", "coarse")) == coarse
-    assert steps.rounds(Split(1e9, 1e9, "fine", "coarse")) is None
-    assert steps.rounds(Split(1600.0, 2000.0, "fine")) != steps.rounds(Split(1600.0, 2000.0))
+    assert steps.round_down(Split(1e9, 1e9, "", "coarse")) == coarse
+    assert steps.round_down(Split(1e9, 1e9, "fine", "coarse")) is None
+    assert steps.round_down(Split(1600.0, 2000.0, "fine")) != steps.round_down(
+        Split(1600.0, 2000.0)
+    )
 
 
 @given(upload=st.floats(0, 1e4), update=st.floats(0, 1e4))
 @settings(max_examples=200, deadline=None)
 def test_never_more_than_was_asked_for(upload: float, update: float) -> None:
     steps = ladder()
-    row = steps.rounds(Split(upload, update))
+    row = steps.round_down(Split(upload, update))
     if row is not None:
         point = steps.points.point(row)
         assert point.upload_bytes <= upload * (1 + 1e-8)

@@ -25,7 +25,13 @@ from endedge.allocator import (
     registry,
 )
 from endedge.allocator.fitting.synthetic import sample_surface
-from endedge.lab.benchmark.benchmark import Contest, bandwidths, executable, rules_of, sendable
+from endedge.lab.benchmark.benchmark import (
+    BenchmarkSetup,
+    bandwidths,
+    executable,
+    rules_of,
+    sendable,
+)
 from endedge.lab.config import HeldBack
 from endedge.lab.config import Link as LinkConfig
 
@@ -41,11 +47,11 @@ def measured() -> tuple[Surface, Curves]:
     return surface, fit(surface, kinds=[TRUTH.kind], replicates=20)
 
 
-def contest(measured: tuple[Surface, Curves], link: LinkConfig) -> Contest:
+def setup(measured: tuple[Surface, Curves], link: LinkConfig) -> BenchmarkSetup:
     surface, curves = measured
     points = Points.of(surface)
     rules = executable(rules_of(link, surface), points)
-    return Contest(curves, link, rules, bandwidths(surface, link), points)
+    return BenchmarkSetup(curves, link, rules, bandwidths(surface, link), points)
 
 
 @pytest.mark.parametrize("link", SCHEDULES, ids=lambda link: link.schedule)
@@ -64,7 +70,7 @@ def test_told_is_executed_for_every_policy_and_bandwidth(
 
         # One that asks before it answers, and sees what the one it imitates sees.
         register(f"asking-{name}", hindsight=name in policies._HINDSIGHT)(asks)
-    game = contest(measured, link)
+    game = setup(measured, link)
     asking = [name for name in registry() if name.startswith("asking-")]
     decisions = game.decisions(asking)
     assert len(decisions) == len(asking) * len(game.bandwidths_hz)
@@ -79,7 +85,7 @@ def test_an_operating_points_bytes_are_that_point_whoever_asks(
 ) -> None:
     monkeypatch.setattr(policies, "_BUILT_IN", dict(policies._BUILT_IN))
     monkeypatch.setattr(policies, "_HINDSIGHT", set(policies._HINDSIGHT))
-    game = contest(measured, SCHEDULES[0])
+    game = setup(measured, SCHEDULES[0])
     wide = game.bandwidths_hz[-1]
     for row in range(len(game.options)):
         wanted = game.options.point(row)
@@ -140,7 +146,7 @@ def test_a_student_and_a_codec_that_a_split_names_are_executed(
         surface.student.tolist()
     )
     rules = executable(rules_of(SCHEDULES[0], surface), points)
-    game = Contest(curves, SCHEDULES[0], rules, bandwidths(surface, SCHEDULES[0]), points)
+    game = BenchmarkSetup(curves, SCHEDULES[0], rules, bandwidths(surface, SCHEDULES[0]), points)
     wide = game.bandwidths_hz[-1]
     up, down = float(points.upload_bytes.max()), float(points.update_bytes.max())
     told = []

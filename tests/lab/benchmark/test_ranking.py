@@ -9,7 +9,7 @@ import pytest
 
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.outcomes import Benchmark, spread
-from endedge.lab.benchmark.ranking import clear, duels, standings, summary, winners
+from endedge.lab.benchmark.ranking import clear, comparisons, standings, summary, winners
 
 NAMES = ("fitted", "best-static", "equal", "oracle")
 
@@ -37,7 +37,7 @@ PAIRED = bench(
 
 
 def test_differences_are_paired_over_seeds() -> None:
-    found = {duel.rival: duel for duel in duels(PAIRED)}
+    found = {compared.rival: compared for compared in comparisons(PAIRED)}
     assert set(found) == {"best-static", "equal", "oracle"}
     assert float(found["equal"].lead.mean) == pytest.approx(0.02)
     assert (found["equal"].ahead, found["equal"].even, found["equal"].behind) == (2, 0, 0)

@@ -10,8 +10,14 @@ import pytest
 from endedge.allocator import Curves, Joint, Kind, Points, Surface, fit
 from endedge.allocator.fitting.synthetic import sample_surface
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark import robustness as studies
-from endedge.lab.benchmark.benchmark import Contest, bandwidths, executable, outcomes, rules_of
+from endedge.lab.benchmark import robustness
+from endedge.lab.benchmark.benchmark import (
+    BenchmarkSetup,
+    bandwidths,
+    executable,
+    outcomes,
+    rules_of,
+)
 from endedge.lab.benchmark.robustness import held_out, injected_errors, mean_by, scenarios
 from endedge.lab.config import Config
 
@@ -58,7 +64,7 @@ def test_held_out_cells_were_never_seen(surface: Surface, monkeypatch: pytest.Mo
         seen.append(part)
         return fit(part, kinds=[KIND], replicates=replicates)
 
-    monkeypatch.setattr(studies, "fit", watched)
+    monkeypatch.setattr(robustness, "fit", watched)
     cfg = config()
     sweep = bandwidths(surface, cfg.link)
     trials = held_out(surface, cfg.link, sweep, quiet)
@@ -90,17 +96,17 @@ def test_wrong_curves(surface: Surface, curves: Curves) -> None:
     cfg = config()
     points, sweep = Points.of(surface), bandwidths(surface, cfg.link)
     rules = executable(rules_of(cfg.link, surface), points)
-    contest = Contest(curves, cfg.link, rules, sweep, points)
-    trials = injected_errors(contest, surface, 4, quiet)
+    setup = BenchmarkSetup(curves, cfg.link, rules, sweep, points)
+    trials = injected_errors(setup, surface, 4, quiet)
     lost = mean_by(trials, lambda t: t.regret)
-    as_they_are = outcomes(contest, surface, contest.decisions(["fitted"]))
+    as_they_are = outcomes(setup, surface, setup.decisions(["fitted"]))
     mine = np.mean([o.regret for o in as_they_are if o.policy == "fitted"])
     assert lost["error", "0%", "fitted"] == pytest.approx(mine)
     assert lost["error", "20%", "fitted-bytes"] >= 0
     assert {t.arm for t in trials} == {"0%", "5%", "10%", "20%"}
     assert {t.draw for t in trials if t.arm == "20%"} == {0, 1, 2, 3}
     assert {t.draw for t in trials if t.arm == "0%"} == {0}
-    again = injected_errors(contest, surface, 4, quiet)
+    again = injected_errors(setup, surface, 4, quiet)
     assert again == trials  # seeded
 
 

@@ -8,18 +8,22 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from endedge.allocator import Joint, Kind, Surface, fit, registry
+from endedge.allocator import Budget, Joint, Kind, Points, Surface, fit, registry
 from endedge.allocator.fitting.synthetic import sample_surface
 from endedge.data.errors import BadInput
+from endedge.lab.benchmark.benchmark import BenchmarkSetup, Outcome, outcomes, rows_csv
 from endedge.lab.benchmark.headroom import Contrast
+from endedge.lab.benchmark.outcomes import Benchmark
 from endedge.lab.benchmark.score import Score, score
 from endedge.lab.benchmark.table import SHIPPED_TABLES, VERSION, Table, shipped_tables
 from endedge.lab.benchmark.telling import as_markdown, as_record, as_text
 from endedge.lab.config import Link
+from endedge.lab.report.results import Results
 from endedge.lab.sweep.replicates import Replicates
 
 TRUTH = Joint(Kind("share", "power", "hill"), 0.11, 0.08, 0.13, 3e5, 0.9, 1e5, 2.5)
@@ -202,3 +206,52 @@ def test_a_folder_is_benchmarked_without_pytorch(tmp_path: Path) -> None:
     assert "\nmine " in ran.stdout
     assert ",mine," in (tmp_path / "benchmark.csv").read_text()
     assert "period_s: 30" in (tmp_path / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("change", [{}, {"schedule": "sequential", "edge_s": 10.0}])
+def test_a_folder_knows_what_the_evaluation_frames_do_to_its_headroom(
+    found: Score, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """By another path: a cell's draws, averaged over the period by the budget's own shares, which
+    a benchmark's file does not hold and has to be taken apart for."""
+    table = replace(found.table, link=Link(bandwidths=5, **change))
+    assert table.replicates is not None
+    results, cells = Results.of(table), table.cells
+    sweep = results.benchmark.bandwidth_hz
+    setup = BenchmarkSetup(results.curves, table.link, table.rules, tuple(sweep), Points.of(cells))
+    rows = outcomes(setup, cells, setup.decisions())
+    (tmp_path / "benchmark.csv").write_text(rows_csv(Outcome, rows))
+    alone = Benchmark.read(tmp_path / "benchmark.csv")
+    assert np.isnan(alone.to_win().frame_error)
+    table.surface.write(tmp_path / "surface.csv")
+    table.replicates.write(tmp_path / "replicates.npz")
+    beside = Benchmark.read(tmp_path / "benchmark.csv")
+
+    replicates = table.replicates
+
+    def drawn(row: Outcome) -> Any:
+        budget = Budget.of(table.link.at(row.bandwidth_hz), table.rules, results.curves)
+        m0 = 1e-4 * replicates.m0
+        if row.frames == 0:
+            return m0
+        keys = zip(cells.seed, cells.frames, cells.codec, cells.budget_bytes, strict=True)
+        at = list(keys).index((row.seed, row.frames, row.codec, row.budget_bytes))
+        after = 1e-4 * replicates.map[list(replicates.cell).index(cells.cell[at])]
+        used = budget.fresh_up * row.upload_bytes + budget.fresh_down * row.update_bytes
+        return m0 + (after - m0) * (budget.fresh - used)
+
+    gaps = []
+    for hz in sweep:
+        best, fixed = (
+            np.array([drawn(r) for r in rows if (r.policy, r.bandwidth_hz) == (name, hz)])
+            for name in ("oracle", "static-other-seeds")
+        )
+        gaps.append(best - fixed)
+    for bench in (results.benchmark, beside):
+        for k, gap in enumerate(gaps):
+            wanted = gap.mean(axis=0).std(ddof=1)
+            assert bench.to_win(k).frame_error == pytest.approx(wanted, rel=1e-6, abs=1e-9)
+            assert bench.to_win(k).mean == pytest.approx(alone.to_win(k).mean)
+        over = np.mean(gaps, axis=0).mean(axis=0).std(ddof=1)
+        assert bench.to_win().frame_error == pytest.approx(over, rel=1e-6)
+        assert bench.to_win().error > alone.to_win().error > 0

@@ -14,7 +14,7 @@ from endedge.data.errors import BadInput
 from endedge.data.generated import generate
 from endedge.lab.cli.main import main
 from endedge.lab.config import load_config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 
 Export = Callable[[Path, Dataset], None]
 DEMO = ["--teacher", "endedge:demo/teacher.safetensors"]
@@ -44,13 +44,13 @@ def test_an_export_becomes_a_world(
     assert report["labels"] == {"pool": "truth", "eval": "truth"}
     assert report["left_out"] == {}
     config = load_config(mine)
-    world = World.of(config, tmp_path / "run")  # no further key
-    assert world.pool.names == frames.names
-    assert len(world.pool) == report["pictures"]["pool"]
+    inputs = Inputs.of(config, tmp_path / "run")  # no further key
+    assert inputs.pool.names == frames.names
+    assert len(inputs.pool) == report["pictures"]["pool"]
     assert config.data.image_side == 64
-    assert max(config.uplink.frames) == len(world.pool)
+    assert max(config.uplink.frames) == len(inputs.pool)
     assert min(config.uplink.frames) >= config.fewest_frames > 0  # else `run` refuses it
-    assert world.pool.labels == "truth"
+    assert inputs.pool.labels == "truth"
 
 
 def test_run_and_eval_take_the_folder(
@@ -112,9 +112,9 @@ def test_pictures_without_labels(
     assert loaded.take([0]).labels == "teacher"
     document = json.loads((mine / "annotations/instances_pool.json").read_text())
     assert {r["labels"] for r in document["images"]} == {"teacher"}
-    World.of(load_config(mine), tmp_path / "run")
+    Inputs.of(load_config(mine), tmp_path / "run")
     with pytest.raises(BadInput, match="measure agreement"):
-        World.of(load_config(mine, ["data.pool_labels=truth"]), tmp_path / "run")
+        Inputs.of(load_config(mine, ["data.pool_labels=truth"]), tmp_path / "run")
 
 
 def test_evaluation_by_the_teacher_is_said(

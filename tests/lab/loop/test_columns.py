@@ -22,7 +22,7 @@ from endedge.lab.config import Config, load_config
 from endedge.lab.loop import loop as rounds
 from endedge.lab.loop import policy_run
 from endedge.lab.loop.loop import one_round
-from endedge.lab.loop.policy_run import Player, Standing
+from endedge.lab.loop.policy_run import DeviceState, PolicyRun
 from endedge.lab.loop.summary import summarize
 from endedge.lab.store import Node
 
@@ -125,14 +125,14 @@ class Played:
     """One round: its ``rows``, where devices stand ``after`` it, and who heard what."""
 
     rows: list[dict[str, Any]]
-    after: list[Standing]
+    after: list[DeviceState]
     devices: list[Device]
     edge: Edge
 
 
 BEFORE = [
-    Standing(),
-    Standing("held-old", "held-known", certain=False, past=("held-a", "held-b")),
+    DeviceState(),
+    DeviceState("held-old", "held-known", certain=False, past=("held-a", "held-b")),
 ]
 
 
@@ -147,16 +147,16 @@ def play(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any
     ) -> Played:
         monkeypatch.setattr(policy_run, "model_hash", lambda model: model.name)
         monkeypatch.setattr(rounds, "_decide", lambda *_: (splits, ["curve one", "curve two"]))
-        player: Any = object.__new__(Player)
-        player.world = SimpleNamespace(config=config)
-        player.store = SimpleNamespace(open=lambda key: Node(key, tmp_path, {}, 0.0))
-        player.name, player.seed, player.policy = policy, 7, policy.partition("+")[0]
-        player.watches, player.redacted = policy != "equal", policy.endswith("+redacted")
-        player.loop = config.loop
-        player.devices = [Device(0), Device(1)]
-        player.edge = Edge(tmp_path, answers, list(packages))
-        rows, after = one_round(player, k, BEFORE, [])
-        return Played(rows, after, player.devices, player.edge)
+        run: Any = object.__new__(PolicyRun)
+        run.inputs = SimpleNamespace(config=config)
+        run.store = SimpleNamespace(open=lambda key: Node(key, tmp_path, {}, 0.0))
+        run.name, run.seed, run.policy = policy, 7, policy.partition("+")[0]
+        run.watches, run.redacted = policy != "equal", policy.endswith("+redacted")
+        run.loop = config.loop
+        run.devices = [Device(0), Device(1)]
+        run.edge = Edge(tmp_path, answers, list(packages))
+        rows, after = one_round(run, k, BEFORE, [])
+        return Played(rows, after, run.devices, run.edge)
 
     return run
 
@@ -272,8 +272,8 @@ def test_a_second_period_in_a_domain_is_no_return(play: Any) -> None:
 
 def test_where_devices_stand_after_it(play: Any) -> None:
     assert play().after == [
-        Standing("answer-0", "answer-0", True, ("answer-0",)),
-        Standing("answer-1", "answer-1", True, ("held-b", "answer-1")),
+        DeviceState("answer-0", "answer-0", True, ("answer-0",)),
+        DeviceState("answer-1", "answer-1", True, ("held-b", "answer-1")),
     ]
 
 
@@ -299,7 +299,7 @@ def test_a_package_that_the_device_cannot_use(play: Any) -> None:
     assert row["reason"] == "of another model"
     assert row["model_after"] == "came"
     assert row["map"] == row["map_after"] == 0.20
-    assert played.after[0] == Standing(None, None, True, ("answer-0",))
+    assert played.after[0] == DeviceState(None, None, True, ("answer-0",))
     assert played.rows[1]["applied"] == 1
 
 
@@ -315,7 +315,7 @@ def test_an_answer_that_the_edge_keeps_at_home(play: Any) -> None:
     assert (row["sent"], row["applied"], row["reason"]) == (0, 0, "no improvement")
     assert (row["upload_bytes"], row["update_bytes"]) == (3000, 1000)  # made, and not sent
     assert row["map"] == row["map_after"] == 0.20
-    assert played.after[0] == Standing(None, None, True, ("answer-0",))
+    assert played.after[0] == DeviceState(None, None, True, ("answer-0",))
     # The edge is free for the other one as soon as its upload is there, and so is the band.
     applied_s = UP_2 + LATENCY_S + EDGE_S + 2000 * DOWN_BYTE_S + LATENCY_S
     assert played.rows[1]["applied_s"] == pytest.approx(applied_s)
@@ -384,8 +384,8 @@ def replace_seed(row: dict[str, Any], seed: int) -> dict[str, Any]:
 
 
 def test_standings_forget_no_answer_that_somebody_needs() -> None:
-    standing = Standing("holds", "acknowledged", False, ("past",))
-    assert standing.keys == {"holds", "acknowledged", "past"}
-    assert replace(standing, holds=None).keys == {"acknowledged", "past"}
+    state = DeviceState("holds", "acknowledged", False, ("past",))
+    assert state.keys == {"holds", "acknowledged", "past"}
+    assert replace(state, holds=None).keys == {"acknowledged", "past"}
     noted = {"holds": "a", "acknowledged": "b", "certain": False, "past": ["c"]}
-    assert Standing.read(noted) == Standing("a", "b", False, ("c",))
+    assert DeviceState.read(noted) == DeviceState("a", "b", False, ("c",))

@@ -10,7 +10,7 @@ import pytest
 
 from endedge.lab.loop import federated
 from endedge.lab.loop.federated import federated_round
-from endedge.lab.loop.policy_run import Standing
+from endedge.lab.loop.policy_run import DeviceState
 from endedge.lab.store import Node
 
 START_S, TRAIN_S, UP_BYTE_S = 300.0, 7.0, 0.004
@@ -29,7 +29,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             self.free_s = max(self.free_s, ready_s) + UP_BYTE_S * n_bytes
             return self.free_s
 
-    def learned(player: Any, device: Any, k: int, running: str, budget: int) -> tuple[bytes, int]:
+    def learned(run: Any, device: Any, k: int, running: str, budget: int) -> tuple[bytes, int]:
         assert (running, budget) == (f"run-{device.number}", 7000)
         return (b"u" * 3000, 5) if device.number == 0 else (b"v" * 4000, 9)
 
@@ -37,14 +37,12 @@ def played(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         heard.mean.append((models, weights))
         return "mean"
 
-    def mean_for(
-        player: Any, k: int, device: Any, mean: str, standing: Standing, budget: int
-    ) -> Node:
+    def mean_for(run: Any, k: int, device: Any, mean: str, state: DeviceState, budget: int) -> Node:
         assert (mean, budget) == ("mean", 9000)
         return Node(f"mean-{device.number}", Path("nowhere"), {}, 0.0)
 
     monkeypatch.setattr(federated, "Clock", lambda *_: SimpleNamespace(up=Uplink()))
-    monkeypatch.setattr(federated, "_federated_budgets", lambda player: (7000, 9000))
+    monkeypatch.setattr(federated, "_federated_budgets", lambda run: (7000, 9000))
     monkeypatch.setattr(federated, "_learned", learned)
     monkeypatch.setattr(federated, "average", average)
     monkeypatch.setattr(federated, "_mean_for", mean_for)
@@ -56,20 +54,20 @@ def played(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return SimpleNamespace(number=number, end=SimpleNamespace(apply=apply))
 
     def delivered(
-        device: Any, k: int, row: Any, standing: Any, answer: Any, clock: Any, ready_s: float
-    ) -> Standing:
-        heard.delivered.append((device.number, standing.past, answer.key, ready_s))
-        return Standing(answer.key, answer.key, True, (answer.key,))
+        device: Any, k: int, row: Any, state: Any, answer: Any, clock: Any, ready_s: float
+    ) -> DeviceState:
+        heard.delivered.append((device.number, state.past, answer.key, ready_s))
+        return DeviceState(answer.key, answer.key, True, (answer.key,))
 
-    player: Any = SimpleNamespace(
-        world=SimpleNamespace(config=SimpleNamespace(link=SimpleNamespace(period_s=100.0))),
+    run: Any = SimpleNamespace(
+        inputs=SimpleNamespace(config=SimpleNamespace(link=SimpleNamespace(period_s=100.0))),
         loop=SimpleNamespace(edge_s=TRAIN_S),
         devices=[device(0), device(1)],
         model=lambda key: key,
         opened=lambda device, k, running: {"device": device.number},
         delivered=delivered,
     )
-    rows, after = federated_round(player, 3, [Standing("run-0"), Standing("run-1")], [])
+    rows, after = federated_round(run, 3, [DeviceState("run-0"), DeviceState("run-1")], [])
     return SimpleNamespace(rows=rows, after=after, heard=heard)
 
 
@@ -95,15 +93,15 @@ def test_the_mean_comes_back_to_each_when_the_last_upload_is_there(
         (0, ("mean-0",), "mean-0", pytest.approx(ready_s)),
         (1, ("mean-1",), "mean-1", pytest.approx(ready_s)),
     ]
-    assert [standing.holds for standing in played.after] == ["mean-0", "mean-1"]
+    assert [state.holds for state in played.after] == ["mean-0", "mean-1"]
 
 
 def test_the_air_is_shared_as_the_name_says() -> None:
     slot = SimpleNamespace(room=40.0, up=0.004, down=0.002)
     for name, up, down in (("federated", 5000, 10_000), ("federated-0.2", 2000, 16_000)):
         air = SimpleNamespace(slot=slot, update=SimpleNamespace(high=30_000))
-        player: Any = SimpleNamespace(policy=name, air=air)
-        assert federated._federated_budgets(player) == (up, down)
+        run: Any = SimpleNamespace(policy=name, air=air)
+        assert federated._federated_budgets(run) == (up, down)
 
 
 def test_a_device_trains_the_model_that_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,11 +144,11 @@ def test_a_device_trains_the_model_that_it_runs(monkeypatch: pytest.MonkeyPatch)
         edge=SimpleNamespace(replay_frames=2, memory_rounds=1),
         downlink=SimpleNamespace(mode="auto"),
     )
-    player: Any = SimpleNamespace(
-        world=SimpleNamespace(config=config, plan="plan"), seed=4, devices=[]
+    run: Any = SimpleNamespace(
+        inputs=SimpleNamespace(config=config, plan="plan"), seed=4, devices=[]
     )
     device: Any = SimpleNamespace(stacked=lambda k: Frames([10 * k, 10 * k + 1]))
-    assert federated._learned(player, device, 3, "run", 500) == (b"package", 14)
+    assert federated._learned(run, device, 3, "run", 500) == (b"package", 14)
     assert told == [
         ("seed", 4003),
         ("split", [20, 21], [10, 11]),

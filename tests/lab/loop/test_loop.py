@@ -17,11 +17,11 @@ from endedge.distill.package.format import inspect
 from endedge.edge.server.service import Job
 from endedge.lab.cli.main import main
 from endedge.lab.config import Config, load_config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.loop import loop as rounds
 from endedge.lab.loop.loop import play
 from endedge.lab.loop.policies import Air, adaptive, split_of, told, watches
-from endedge.lab.loop.policy_run import Clock, Player
+from endedge.lab.loop.policy_run import Clock, PolicyRun
 from endedge.lab.loop.sockets import adapt
 from endedge.lab.loop.summary import backward_transfer, summarize
 from endedge.lab.store import Node, Store
@@ -62,12 +62,12 @@ def tiny_loop(place: Path, **changes: Any) -> Config:
     return load_config(place / "loop.yaml")
 
 
-def player(place: Path, policy: str, **changes: Any) -> Player:
+def run(place: Path, policy: str, **changes: Any) -> PolicyRun:
     config = tiny_loop(place, **changes)
-    return Player(World.of(config, place), Store(place / "out"), policy, 0, None)
+    return PolicyRun(Inputs.of(config, place), Store(place / "out"), policy, 0, None)
 
 
-def played(who: Player) -> list[dict[str, Any]]:
+def played(who: PolicyRun) -> list[dict[str, Any]]:
     return play(who, lambda message: None)
 
 
@@ -274,7 +274,7 @@ def test_a_policy_of_the_loop_must_exist() -> None:
 
 
 def test_rounds_start_from_what_was_applied_and_a_lost_update_is_recovered(place: Path) -> None:
-    who = player(place, "equal")  # its second package is lost
+    who = run(place, "equal")  # its second package is lost
     rows = played(who)
     assert [r["round"] for r in rows] == [1, 2, 3, 4]
     assert [r["domain"] for r in rows] == ["plain", "dark", "plain", "plain"]
@@ -287,7 +287,7 @@ def test_rounds_start_from_what_was_applied_and_a_lost_update_is_recovered(place
     answers = _answers(who)
     packages = [inspect((n.folder / "update.eeu").read_bytes()) for n in answers]
     first = rows[0]["model_after"]
-    assert rows[0]["model_before"] == model_hash(who.world.student) != first
+    assert rows[0]["model_before"] == model_hash(who.inputs.student) != first
     assert first == rows[0]["edge_model"] == rows[1]["model_before"] == answers[1].record["base"]
     assert packages[1]["base"] == first[:32]  # a delta names its base
 
@@ -306,29 +306,29 @@ def test_rounds_start_from_what_was_applied_and_a_lost_update_is_recovered(place
     assert played(who) == rows  # nothing is made again
 
 
-def _answers(who: Player) -> list[Node]:
+def _answers(who: PolicyRun) -> list[Node]:
     return sorted(who.store.nodes("answer"), key=lambda node: int(node.record["round"]))
 
 
 def test_the_service_behind_sockets_gives_the_same_packages(place: Path) -> None:
-    who = player(place, "equal", days=SHORT, lost=[])
+    who = run(place, "equal", days=SHORT, lost=[])
     rows = played(who)
     for row, answer in zip(rows, _answers(who), strict=True):
         k, batch = row["round"], (answer.folder / "upload.batch").read_bytes()
         job = Job("cam-1", k, k - 1, batch, row["budget_bytes"])
         for _ in range(2):  # a job that runs again after a crash, too
-            package = adapt(who.world, place / "models", job)
+            package = adapt(who.inputs, place / "models", job)
             assert package == (answer.folder / "update.eeu").read_bytes()
     assert len(Store(place / "models" / "cam-1").nodes("answer")) == 2
     job = Job("cam-1", 1, 0, batch, row["budget_bytes"])
-    adapt(who.world, place / "models", job)  # enrolled anew: what was before is forgotten
+    adapt(who.inputs, place / "models", job)  # enrolled anew: what was before is forgotten
     assert len(Store(place / "models" / "cam-1").nodes("answer")) == 1
 
 
 def test_killed_in_any_round_it_goes_on_and_ends_the_same(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    who = player(place, "equal", days=SHORT, lost=[])
+    who = run(place, "equal", days=SHORT, lost=[])
     calm = played(who)
     shutil.rmtree(place / "out")
     real, calls = rounds.one_round, 0
@@ -353,7 +353,7 @@ def test_killed_in_any_round_it_goes_on_and_ends_the_same(
 
 def test_federated_sends_no_frame(place: Path) -> None:
     day = [{"domain": "plain", "periods": 2}]
-    one, two = played(player(place, "federated-0.4", days=[day, day]))
+    one, two = played(run(place, "federated-0.4", days=[day, day]))
     assert one["frames"] == two["frames"] == 0
     assert min(one["upload_bytes"], one["update_bytes"], two["upload_bytes"]) > 0
     assert one["model_after"] == two["model_after"] != one["model_before"]  # both hold the mean
@@ -397,8 +397,8 @@ def test_a_policy_from_a_file_plays_in_the_loop(place: Path) -> None:
 
 
 def test_redacted_frames_leave_blurred_and_are_counted(place: Path) -> None:
-    who = player(place, "equal+redacted")
-    device, model = who.devices[0], who.world.student
+    who = run(place, "equal+redacted")
+    device, model = who.devices[0], who.inputs.student
     plain = device.upload(0, model, 1e6)
     redacted = device.upload(0, model, 1e6, redacted=True)
     assert (plain.identifiable, plain.exposed) == (0, 0)

@@ -25,7 +25,7 @@ from endedge.edge.labels import Labels
 from endedge.edge.plan import Student
 from endedge.edge.server.workers import Job
 from endedge.lab.config import Config, load_config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.loop import answers, policies
 from endedge.lab.loop.adaptation import adapt
 from endedge.lab.loop.answers import Answers, round_seed
@@ -90,62 +90,62 @@ def config(place: Path) -> Config:
 
 
 @pytest.fixture
-def world(place: Path, config: Config) -> World:
-    return World.of(config, place)
+def inputs(place: Path, config: Config) -> Inputs:
+    return Inputs.of(config, place)
 
 
 @pytest.fixture
-def edge(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answers:
+def edge(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answers:
     monkeypatch.setattr(answers, "EdgeEnd", Marking)
     monkeypatch.setattr(Marking, "helps", True)
     monkeypatch.setattr(Marking, "learns", True)
     Marking.heard.clear()
-    return Answers(world, Store(tmp_path / "answers"), seed=3)
+    return Answers(inputs, Store(tmp_path / "answers"), seed=3)
 
 
-def _batch(world: World, at: range) -> bytes:
-    codec = Day(world, 0, 0).end.codec
-    frames = [world.pool.frames[i] for i in at]
+def _batch(inputs: Inputs, at: range) -> bytes:
+    codec = Day(inputs, 0, 0).end.codec
+    frames = [inputs.pool.frames[i] for i in at]
     return pack_batch([EncodedFrame(f.image_id, encode(f.read(), codec)) for f in frames])
 
 
 def _two_rounds(edge: Answers) -> tuple[Node, Node]:
-    world = edge.world
-    first = edge.answer("cam", 1, _batch(world, range(6)), 70_000, base=None)
-    second = edge.answer("cam", 2, _batch(world, range(6, 12)), 70_001, base=first, past=[first])
+    inputs = edge.inputs
+    first = edge.answer("cam", 1, _batch(inputs, range(6)), 70_000, base=None)
+    second = edge.answer("cam", 2, _batch(inputs, range(6, 12)), 70_001, base=first, past=[first])
     return first, second
 
 
 def test_a_round_goes_on_from_the_round_before(edge: Answers) -> None:
-    world = edge.world
+    inputs = edge.inputs
     first, second = _two_rounds(edge)
     one, two = Marking.heard
-    taught, held = marked(world.teacher, 1.0), marked(world.student, 2.0)
-    assert model_hash(one.teacher) == model_hash(world.teacher)
+    taught, held = marked(inputs.teacher, 1.0), marked(inputs.student, 2.0)
+    assert model_hash(one.teacher) == model_hash(inputs.teacher)
     assert model_hash(two.teacher) == model_hash(taught)
-    for call, model in ((one, world.student), (two, held)):
+    for call, model in ((one, inputs.student), (two, held)):
         assert model_hash(call.base) == model_hash(model)
         assert [model_hash(m) for m in call.starts.values()] == [model_hash(model)]
     assert (one.budget, two.budget) == (70_000, 70_001)
     assert (one.seed, two.seed) == (3001, 3002)
-    assert first.record["base"] == model_hash(world.student)
+    assert first.record["base"] == model_hash(inputs.student)
     assert second.record["base"] == first.record["model"] == model_hash(held)
     assert model_hash(edge.student_of(first)) == model_hash(held)
-    assert model_hash(edge.student_of(None)) == model_hash(world.student)
+    assert model_hash(edge.student_of(None)) == model_hash(inputs.student)
 
 
 def test_replayed_frames_carry_their_own_labels(edge: Answers) -> None:
-    world = edge.world
+    inputs = edge.inputs
     _two_rounds(edge)
     one, two = Marking.heard
     assert (len(one.known.trained), len(one.known.held_back)) == (4, 2)
     trained = two.known.trained
     fresh, replayed = trained.take(range(4)), trained.take(range(4, 7))
-    assert set(fresh.image_ids) <= {f.image_id for f in world.pool.frames[6:]}
+    assert set(fresh.image_ids) <= {f.image_id for f in inputs.pool.frames[6:]}
     assert len(set(replayed.image_ids)) == 3
-    assert set(replayed.image_ids) <= {f.image_id for f in world.pool.frames[:6]}
+    assert set(replayed.image_ids) <= {f.image_id for f in inputs.pool.frames[:6]}
     assert len(two.known.held_back) == 2  # nothing replayed is held back
-    by_id = {f.image_id: f for f in world.pool.frames}
+    by_id = {f.image_id: f for f in inputs.pool.frames}
     for image_id, boxes in zip(replayed.image_ids, replayed.boxes, strict=True):
         true = by_id[int(image_id)].boxes / 64  # frames of 64 px, as the detector sees them
         centred = np.concatenate([true[:, :2] + true[:, 2:] / 2, true[:, 2:]], axis=1)
@@ -155,9 +155,9 @@ def test_replayed_frames_carry_their_own_labels(edge: Answers) -> None:
 def test_a_teacher_that_did_not_learn_is_not_kept(edge: Answers) -> None:
     Marking.learns = False
     first, _ = _two_rounds(edge)
-    assert model_hash(Marking.heard[1].teacher) == model_hash(edge.world.teacher)
+    assert model_hash(Marking.heard[1].teacher) == model_hash(edge.inputs.teacher)
     kept = load_detector(first.folder / "teacher.safetensors")
-    assert model_hash(kept) == model_hash(edge.world.teacher)
+    assert model_hash(kept) == model_hash(edge.inputs.teacher)
     assert first.record["teacher_learned"] is False
 
 
@@ -169,7 +169,7 @@ def test_an_update_that_does_not_help_is_not_sent(edge: Answers) -> None:
 
 
 def test_too_few_frames_make_no_update(edge: Answers) -> None:
-    answer = edge.answer("cam", 1, _batch(edge.world, range(3)), 70_000, base=None)
+    answer = edge.answer("cam", 1, _batch(edge.inputs, range(3)), 70_000, base=None)
     assert (answer.record["sent"], answer.record["update_bytes"]) == (False, 0)
     assert "an update needs 4" in answer.record["reason"]
     assert not Marking.heard
@@ -181,7 +181,7 @@ def test_rounds_and_seeds_draw_apart() -> None:
 
 
 def test_labels_are_calibrated_on_the_monitor(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not on the frames that results are measured on."""
     seen: list[int] = []
@@ -191,8 +191,8 @@ def test_labels_are_calibrated_on_the_monitor(
         return SimpleNamespace(threshold=0.4)
 
     monkeypatch.setattr("endedge.edge.labels.calibrate", calibrate)
-    assert Answers(world, Store(tmp_path), 0)._threshold == 0.4
-    results, monitor = evaluation_sets(world)
+    assert Answers(inputs, Store(tmp_path), 0)._threshold == 0.4
+    results, monitor = evaluation_sets(inputs)
     assert seen == [f.image_id for f in monitor.frames]
     assert not set(seen) & {f.image_id for f in results.frames}
 
@@ -200,15 +200,15 @@ def test_labels_are_calibrated_on_the_monitor(
 # What decisions and results see -----------------------------------------------------------------
 
 
-def test_results_and_monitor_share_no_frame(world: World) -> None:
-    results, monitor = ({f.image_id for f in some.frames} for some in evaluation_sets(world))
+def test_results_and_monitor_share_no_frame(inputs: Inputs) -> None:
+    results, monitor = ({f.image_id for f in some.frames} for some in evaluation_sets(inputs))
     assert len(results) == len(monitor) == 2
     assert not results & monitor
-    assert not (results | monitor) & {f.image_id for f in world.pool.frames}
+    assert not (results | monitor) & {f.image_id for f in inputs.pool.frames}
 
 
-def test_the_loop_is_scored_through_the_domains_camera(world: World) -> None:
-    day, shown = Day(world, 0, 0), []
+def test_the_loop_is_scored_through_the_domains_camera(inputs: Inputs) -> None:
+    day, shown = Day(inputs, 0, 0), []
 
     def evaluate(model: Any, frames: Any, truth: Any) -> SimpleNamespace:
         shown.append((frames, truth))
@@ -217,11 +217,11 @@ def test_the_loop_is_scored_through_the_domains_camera(world: World) -> None:
     end: Any = SimpleNamespace(evaluate=evaluate)
     day.end = end
     domain = day.periods[0].domain
-    assert [day.score(world.student, domain, monitor=m) for m in (False, True)] == [
+    assert [day.score(inputs.student, domain, monitor=m) for m in (False, True)] == [
         pytest.approx(0.1),
         pytest.approx(0.2),
     ]
-    results, monitor = evaluation_sets(world)
+    results, monitor = evaluation_sets(inputs)
     for (frames, truth), wanted in zip(shown, (results, monitor), strict=True):
         assert {f.image_id for f in truth.frames} == {f.image_id for f in wanted.frames}
         for i, frame in enumerate(truth.frames):
@@ -229,9 +229,9 @@ def test_the_loop_is_scored_through_the_domains_camera(world: World) -> None:
             assert (frames.images[i].permute(1, 2, 0).numpy() == seen).all()
 
 
-def test_devices_and_seeds_see_other_streams(world: World) -> None:
+def test_devices_and_seeds_see_other_streams(inputs: Inputs) -> None:
     def captured(number: int, seed: int) -> tuple[int, ...]:
-        return tuple(c.frame.image_id for c in Day(world, number, seed).periods[0].captured)
+        return tuple(c.frame.image_id for c in Day(inputs, number, seed).periods[0].captured)
 
     assert len({captured(number, seed) for number in (0, 1) for seed in (0, 1)}) == 4
 
@@ -291,7 +291,7 @@ def test_labels_survive_the_disk(tmp_path: Path) -> None:
 
 
 def test_a_job_starts_from_the_round_that_its_device_runs(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not from the newest answer, and from no other device's."""
     for device_id, rounds in (("cam-1", (1, 2)), ("cam-2", (1, 2, 3))):
@@ -322,7 +322,7 @@ def test_a_job_starts_from_the_round_that_its_device_runs(
         return Node("answer-new", tmp_path, {"round": k, "sent": True}, 0.0)
 
     monkeypatch.setattr(Answers, "answer", answer)
-    batch = _batch(world, range(6))
+    batch = _batch(inputs, range(6))
     for base_round, known in ((1, 1), (0, None)):
-        assert adapt(world, tmp_path, Job("cam-1", 3, base_round, batch, 5000)) == b"package"
+        assert adapt(inputs, tmp_path, Job("cam-1", 3, base_round, batch, 5000)) == b"package"
         assert asked.pop() == ("cam-1", known, [1, 2])

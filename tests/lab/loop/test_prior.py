@@ -12,7 +12,7 @@ from endedge.edge.choosing import choose_and_train
 from endedge.edge.evidence import FIRST_ROUND, Prior
 from endedge.end.device import DeviceEnd
 from endedge.lab.config import load_config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.loop.answers import Answers
 from endedge.lab.store import Node, Store
 
@@ -29,8 +29,8 @@ def test_a_round_expects_what_the_rounds_before_gained(
             "edge.replay_frames=0",
         ],
     )
-    world = World.of(config, place / "out")
-    answers = Answers(world, Store(place / "out"), seed=0)
+    inputs = Inputs.of(config, place / "out")
+    answers = Answers(inputs, Store(place / "out"), seed=0)
     priors: list[Prior] = []
 
     def spy(*arguments: Any, **options: Any) -> Any:
@@ -38,8 +38,8 @@ def test_a_round_expects_what_the_rounds_before_gained(
         return choose_and_train(*arguments, **options)
 
     monkeypatch.setattr("endedge.edge.edge.choose_and_train", spy)
-    end = DeviceEnd(Codec.parse("jpeg-q75-64"), world.side, "cpu")
-    seen = world.captured(0)
+    end = DeviceEnd(Codec.parse("jpeg-q75-64"), inputs.side, "cpu")
+    seen = inputs.captured(0)
     past: list[Node] = []
     for number in (1, 2, 3):
         batch = end.encode(seen[:12]).batch

@@ -20,7 +20,7 @@ from endedge.edge.server.service import EdgeService, ServeConfig
 from endedge.end.client.client import Capture, Device, DeviceConfig, Outcome
 from endedge.end.device import DeviceEnd
 from endedge.lab.config import load_config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.loop.adaptation import adapt
 
 FULL, LEAST = 110_000, 64  # budgets in bytes
@@ -28,7 +28,7 @@ DAY, NIGHT = Shift("none", 3), Shift("infrared", 5)
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def inputs(tmp_path: Path) -> Inputs:
     for split, n in (("pool", 24), ("eval", 4)):
         generate(tmp_path, domain="source", split=split, n=n, seed=3, size=64)
     config = {
@@ -54,29 +54,29 @@ def world(tmp_path: Path) -> World:
         "downlink": {"budgets_bytes": [FULL], "mode": "auto"},
     }
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
-    return World.of(load_config(str(tmp_path / "c.yaml")), tmp_path)
+    return Inputs.of(load_config(str(tmp_path / "c.yaml")), tmp_path)
 
 
 @pytest.mark.slow
 def test_going_back_to_the_model_that_it_came_with_costs_64_bytes(
-    world: World, tmp_path: Path
+    inputs: Inputs, tmp_path: Path
 ) -> None:
     end = DeviceEnd(Codec.parse("jpeg-q90-64"), 64, "cpu")
     packages: list[bytes] = []
 
     def install(package: bytes, base: Path | None, target: Path) -> None:
         packages.append(package)
-        held = world.student if base is None else load_detector(base)
+        held = inputs.student if base is None else load_detector(base)
         save_detector(end.apply(package, held), target)
 
     def batch(camera: Shift, at: Sequence[int]) -> bytes:
-        frames = [world.pool.frames[i] for i in at]
+        frames = [inputs.pool.frames[i] for i in at]
         return end.encode([Captured(f, float(i), camera) for i, f in enumerate(frames)]).batch
 
     serve = ServeConfig(tmp_path / "edge", port=0, metrics_port=0, idle_timeout_s=600.0)
 
     async def play() -> None:
-        async with EdgeService(serve, lambda job: adapt(world, tmp_path / "answers", job)) as edge:
+        async with EdgeService(serve, lambda job: adapt(inputs, tmp_path / "answers", job)) as edge:
             config = DeviceConfig("cam", "127.0.0.1", edge.port, tmp_path / "cam", retry_s=0.05)
             config = replace(config, models_bytes=20_000_000, idle_timeout_s=600.0)
             async with Device(config, install) as device:
@@ -87,14 +87,14 @@ def test_going_back_to_the_model_that_it_came_with_costs_64_bytes(
 
                 def running() -> str:
                     model = device.store.model
-                    return model_hash(world.student if model is None else load_detector(model))
+                    return model_hash(inputs.student if model is None else load_detector(model))
 
                 assert (await round_of(NIGHT, range(16), FULL)).status == "applied"
                 night = running()
-                assert night != model_hash(world.student)
+                assert night != model_hash(inputs.student)
                 outcome = await round_of(DAY, range(16), LEAST)  # as it came: it always has that
                 assert outcome.status == "applied", outcome
-                assert running() == model_hash(world.student)
+                assert running() == model_hash(inputs.student)
                 assert len(packages[-1]) <= 64
                 assert inspect(packages[-1])["mode"] == "reuse"
 

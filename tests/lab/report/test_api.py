@@ -19,7 +19,7 @@ from endedge.allocator.display import data_frame
 from endedge.data.errors import BadInput
 from endedge.lab.cli.main import main
 from endedge.lab.config import load_config
-from endedge.lab.report import captions as findings
+from endedge.lab.report import captions
 from endedge.lab.report import page_figures as figures
 
 
@@ -110,7 +110,7 @@ def test_what_is_judged_is_what_is_drawn_and_the_oracle_is_on_top(
         assert (np.array(y) <= np.array(drawn["oracle"]) + 1e-4).all()
     assert "over the period" in figures.policies(results)["layout"]["yaxis"]["title"]["text"]
     # One decision: bytes, prediction and measurement are the fitted allocator's, as executed.
-    found = findings.headline(results)
+    found = captions.headline(results)
     assert found is not None
     at = list(bench.bandwidth_hz).index(found.bandwidth_hz)
     row = bench.of("fitted")

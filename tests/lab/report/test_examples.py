@@ -20,10 +20,10 @@ from endedge.data.errors import BadInput
 from endedge.end.inference import Detections
 from endedge.lab import pipeline
 from endedge.lab.config import load_config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.report.examples import gallery, read_examples
 from endedge.lab.store import Node, Store
-from endedge.lab.sweep.cell import Cell, Rounds
+from endedge.lab.sweep.cell import Cell, CellRunner
 from endedge.lab.sweep.examples import _f1, _judged, compared
 
 
@@ -69,37 +69,37 @@ def test_f1() -> None:
 
 
 @pytest.fixture
-def world(place: Path) -> World:
-    return World.of(load_config(place / "c.yaml"), place / "out")
+def inputs(place: Path) -> Inputs:
+    return Inputs.of(load_config(place / "c.yaml"), place / "out")
 
 
-def test_frames_are_chosen_by_rank_and_kept_as_seen(world: World) -> None:
-    found = compared(world, world.student, world.teacher)
+def test_frames_are_chosen_by_rank_and_kept_as_seen(inputs: Inputs) -> None:
+    found = compared(inputs, inputs.student, inputs.teacher)
     assert 1 <= len(found["frames"]) <= 4
     assert found["of"] <= 4
     for frame in found["frames"]:
         picture = Image.open(io.BytesIO(base64.b64decode(frame["jpeg"])))
         assert picture.size == (frame["width"], frame["height"]) == (64, 64)
-        truth = next(f for f in world.evaluation.frames if f.image_id == frame["image_id"])
+        truth = next(f for f in inputs.evaluation.frames if f.image_id == frame["image_id"])
         assert len(frame["objects"]) == len(truth.boxes)
         assert all(one["score"] >= found["score"] for one in frame["before"] + frame["after"])
-    same = compared(world, world.student, world.student)
+    same = compared(inputs, inputs.student, inputs.student)
     assert all(f["before"] == f["after"] for f in same["frames"])
     json.dumps(found, allow_nan=False)
 
 
 def test_only_an_update_that_was_sent_is_drawn(
-    place: Path, world: World, monkeypatch: pytest.MonkeyPatch
+    place: Path, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rounds = Rounds(world, Store(place / "out"), lambda message: None)
+    runner = CellRunner(inputs, Store(place / "out"), lambda message: None)
     cell = Cell(0, 6, "jpeg-q75-64", 50_000)
     for sent in (False, True):
         verdict = Node("verdict", place, {"sent": sent}, 0.0)
-        monkeypatch.setattr(Rounds, "verdict", lambda *_, verdict=verdict: verdict)
-        assert (rounds.examples(cell) is not None) == sent
-    monkeypatch.setattr(Rounds, "examples", lambda *_: None)
+        monkeypatch.setattr(CellRunner, "verdict", lambda *_, verdict=verdict: verdict)
+        assert (runner.examples(cell) is not None) == sent
+    monkeypatch.setattr(CellRunner, "examples", lambda *_: None)
     (place / "out" / "examples.json").write_text("of an older run")
-    pipeline._examples(world, place / "out", lambda *_: None)
+    pipeline._examples(inputs, place / "out", lambda *_: None)
     assert not (place / "out" / "examples.json").exists()
 
 

@@ -26,7 +26,7 @@ from endedge.lab.benchmark.robustness import Trial
 from endedge.lab.cli.main import main
 from endedge.lab.config import load_config
 from endedge.lab.latency_table import Row, add_rows, read_rows
-from endedge.lab.report import captions as findings
+from endedge.lab.report import captions
 from endedge.lab.report.page import _joint, write_report
 from endedge.lab.report.results import Results
 from tests.browser import Browser, chromium
@@ -96,7 +96,7 @@ def test_the_headline_says_what_the_files_say(results_folder: Path) -> None:
     sure = [hz for hz, g in gains.items() if abs(g.mean()) > 5e-5 + 2.92 * scipy.stats.sem(g)]
     middle = max(sure, key=lambda hz: abs(gains[hz].mean())) if sure else sending[len(sending) // 2]
     fitted, equal = np.array(values[middle, "fitted"]), np.array(values[middle, "equal"])
-    found = findings.headline(_read(results_folder))
+    found = captions.headline(_read(results_folder))
     assert found is not None
     assert found.bandwidth_hz == pytest.approx(middle)
     assert float(found.fitted.mean) == pytest.approx(fitted.mean())
@@ -104,7 +104,7 @@ def test_the_headline_says_what_the_files_say(results_folder: Path) -> None:
     half = scipy.stats.t.ppf(0.95, 2) * scipy.stats.sem(fitted)
     assert float(found.fitted.high) == pytest.approx(fitted.mean() + half)
     title = _Parts(_write(results_folder)).texts["h1"][0]
-    for said in (findings.quantity(middle, "Hz"), findings.percent(fitted.mean()), found.verdict):
+    for said in (captions.quantity(middle, "Hz"), captions.percent(fitted.mean()), found.verdict):
         assert said in title
 
 
@@ -123,7 +123,7 @@ def test_the_headline_says_what_the_files_say(results_folder: Path) -> None:
 def test_the_comparison_claims_no_more_than_the_seeds_allow(
     difference: tuple[float, ...], words: str
 ) -> None:
-    assert findings._compared(spread(difference), "the equal split") == words
+    assert captions._compared(spread(difference), "the equal split") == words
 
 
 @pytest.mark.parametrize(

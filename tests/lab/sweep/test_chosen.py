@@ -9,9 +9,9 @@ import pytest
 
 from endedge.data.errors import BadInput
 from endedge.lab.config import load_config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.store import Store
-from endedge.lab.sweep.cell import Cell, Rounds
+from endedge.lab.sweep.cell import Cell, CellRunner
 
 CHOSEN = ["adaptation.policy=chosen", "student={steps: 24, epochs: 100, batch: 4}"]
 
@@ -19,10 +19,10 @@ CHOSEN = ["adaptation.policy=chosen", "student={steps: 24, epochs: 100, batch: 4
 def test_a_cell_is_measured_by_what_its_frames_chose(place: Path) -> None:
     config = load_config(place / "c.yaml", [*CHOSEN, "uplink.frames=[12]"])
     told: list[str] = []
-    world = World.of(config, place / "out")
-    rounds = Rounds(world, Store(place / "out"), told.append)
+    inputs = Inputs.of(config, place / "out")
+    runner = CellRunner(inputs, Store(place / "out"), told.append)
     cell = Cell(0, 12, "jpeg-q75-64", 200_000)
-    row = rounds.measure(cell)
+    row = runner.measure(cell)
     (student,) = (place / "out/nodes").glob("student-*/record.json")
     record = json.loads(student.read_text())["record"]
     assert record["choosing_steps"] <= 24
@@ -34,7 +34,7 @@ def test_a_cell_is_measured_by_what_its_frames_chose(place: Path) -> None:
     assert said["before"] == pytest.approx(record["evidence"]["before"])
     assert row["sent"] == int(said["before"] - said["after"] > said["error"])
     told.clear()
-    assert rounds.measure(cell) == row
+    assert runner.measure(cell) == row
     assert told == []
 
 

@@ -15,37 +15,37 @@ from endedge.data.frames import Batch
 from endedge.end.device import DeviceEnd
 from endedge.end.inference import detect
 from endedge.lab.config import load_config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.store import Store
-from endedge.lab.sweep.cell import Cell, Rounds
+from endedge.lab.sweep.cell import Cell, CellRunner
 from endedge.lab.sweep.inbox import Inbox
 
 CELL = Cell(seed=0, frames=32, codec="jpeg-q75-128", budget_bytes=110_000)
 
 
-def _world(seam: Any, labels: str) -> World:
-    return World.of(load_config(seam.config, [f"edge.labels={labels}"]), seam.out)
+def _inputs(seam: Any, labels: str) -> Inputs:
+    return Inputs.of(load_config(seam.config, [f"edge.labels={labels}"]), seam.out)
 
 
-def _trained(world: World) -> Batch:
-    end = DeviceEnd(Codec.parse(CELL.codec), world.side, world.device)
-    return Inbox(world, end, CELL.seed, CELL.frames).upload.trained
+def _trained(inputs: Inputs) -> Batch:
+    end = DeviceEnd(Codec.parse(CELL.codec), inputs.side, inputs.device)
+    return Inbox(inputs, end, CELL.seed, CELL.frames).upload.trained
 
 
 def test_pseudo_labels_are_the_teachers_detections(seam: Any) -> None:
     """Those above the threshold, on the pictures as they arrived; nothing of the truth."""
-    world = _world(seam, "pseudo")
-    trained, truth = _trained(world), _trained(_world(seam, "truth"))
-    found = detect(world.teacher, trained, device="cpu")
-    assert 0 < world.threshold < 1
+    inputs = _inputs(seam, "pseudo")
+    trained, truth = _trained(inputs), _trained(_inputs(seam, "truth"))
+    found = detect(inputs.teacher, trained, device="cpu")
+    assert 0 < inputs.threshold < 1
     for i, detections in enumerate(found):
-        kept = detections.scores >= world.threshold
+        kept = detections.scores >= inputs.threshold
         assert np.array_equal(np.sort(trained.labels[i]), np.sort(detections.labels[kept]))
     assert [len(b) for b in trained.boxes] != [len(b) for b in truth.boxes]
 
 
 def test_a_budget_of_boxes_buys_truth_for_the_first_frames(seam: Any) -> None:
-    truth, pseudo, mixed = (_trained(_world(seam, s)) for s in ("truth", "pseudo", "mix-9"))
+    truth, pseudo, mixed = (_trained(_inputs(seam, s)) for s in ("truth", "pseudo", "mix-9"))
     counts = [[len(b) for b in batch.boxes] for batch in (truth, pseudo, mixed)]
     bought = 0
     while sum(counts[0][: bought + 1]) <= 9:
@@ -59,14 +59,14 @@ def test_the_row_and_the_names_of_nodes_say_whose(seam: Any, tmp_path: Path) -> 
     store = Store(shutil.copytree(seam.out, tmp_path / "out"))
     teachers = {}
     for labels in ("truth", "pseudo", "mix-9"):
-        rounds = Rounds(_world(seam, labels), store, lambda message: None)
-        teachers[labels] = rounds.teacher(CELL, rounds.upload(CELL)).key
+        runner = CellRunner(_inputs(seam, labels), store, lambda message: None)
+        teachers[labels] = runner.teacher(CELL, runner.upload(CELL)).key
         if labels == "pseudo":
-            assert rounds.measure(CELL)["labels"] == "pseudo"
+            assert runner.measure(CELL)["labels"] == "pseudo"
     assert len(set(teachers.values())) == 3
     assert (seam.out / "nodes" / teachers["truth"]).is_dir()
 
 
 def test_a_source_of_labels_that_is_none(seam: Any) -> None:
     with pytest.raises(BadInput, match=r"edge\.labels"):
-        _world(seam, "mix")
+        _inputs(seam, "mix")

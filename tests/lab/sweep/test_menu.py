@@ -24,9 +24,9 @@ from endedge.edge.adapt import held_back_loss
 from endedge.edge.edge import EdgeEnd
 from endedge.end.latency import Latency
 from endedge.lab.config import load_config, named
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.store import Store
-from endedge.lab.sweep.cell import Cell, Rounds
+from endedge.lab.sweep.cell import Cell, CellRunner
 
 SMALL, LARGE = "endedge:demo/student.safetensors", "endedge:demo/teacher.safetensors"
 MENU = f"weights.student=[{SMALL},{LARGE}]"
@@ -63,22 +63,22 @@ def _cell(budget: int) -> Cell:
     return Cell(seed=0, frames=20, codec="jpeg-q75-64", budget_bytes=budget)
 
 
-def _world(yard: Path, *changes: str) -> World:
-    return World.of(load_config(str(yard / "c.yaml"), changes), yard)
+def _inputs(yard: Path, *changes: str) -> Inputs:
+    return Inputs.of(load_config(str(yard / "c.yaml"), changes), yard)
 
 
-def _rounds(yard: Path, store: Store, *changes: str) -> Rounds:
-    return Rounds(_world(yard, *changes), store, lambda message: None)
+def _runner(yard: Path, store: Store, *changes: str) -> CellRunner:
+    return CellRunner(_inputs(yard, *changes), store, lambda message: None)
 
 
 def test_a_menu_makes_nothing_again_that_one_student_has_made(yard: Path, tmp_path: Path) -> None:
     """And the configuration of one student says what it said before there were several."""
     keys = []
     for changes in ((), (MENU,)):
-        rounds, cell = _rounds(yard, Store(tmp_path), *changes), _cell(110_000)
-        upload = rounds.upload(cell)
-        teacher = rounds.teacher(cell, upload)
-        keys.append([n.key for n in (rounds.student(cell, upload, teacher), rounds.start())])
+        runner, cell = _runner(yard, Store(tmp_path), *changes), _cell(110_000)
+        upload = runner.upload(cell)
+        teacher = runner.teacher(cell, upload)
+        keys.append([n.key for n in (runner.student(cell, upload, teacher), runner.start())])
     assert keys[0] == keys[1]
     one = load_config(str(yard / "c.yaml"))
     assert named(one)["weights"]["student"] == SMALL
@@ -90,24 +90,24 @@ def test_a_menu_makes_nothing_again_that_one_student_has_made(yard: Path, tmp_pa
 def test_the_package_with_the_smallest_loss_on_held_back_frames_travels(
     yard: Path, tmp_path: Path, policy: str
 ) -> None:
-    rounds = _rounds(yard, Store(tmp_path / "out"), MENU, f"adaptation.policy={policy}")
-    contest, winners = None, set()
+    runner = _runner(yard, Store(tmp_path / "out"), MENU, f"adaptation.policy={policy}")
+    prepared, winners = None, set()
     for budget in (5_000, 110_000):
         cell = _cell(budget)
-        row, known = rounds.measure(cell), rounds.received(cell)
-        upload = rounds.upload(cell)
-        students = rounds.students(cell, upload, rounds.teacher(cell, upload))
+        row, known = runner.measure(cell), runner.received(cell)
+        upload = runner.upload(cell)
+        students = runner.students(cell, upload, runner.teacher(cell, upload))
         models = [load_detector(node.folder / "student.safetensors") for node in students]
-        contest = contest or EdgeEnd(rounds.world.plan, 0, 20).prepare(models, models[0], known)
+        prepared = prepared or EdgeEnd(runner.inputs.plan, 0, 20).prepare(models, models[0], known)
         score = {}
-        for packed in contest.finalists(budget):
+        for packed in prepared.finalists(budget):
             score[(SMALL, LARGE)[packed.candidate]] = held_back_loss(
                 packed.decoded, known.held_back
             )
         assert len(score) == 2
         if policy == "fixed":  # by plain losses; the evidence of the other policy is another test's
             assert row["student"] == min(score, key=lambda name: score[name])
-        package = rounds.package(cell, upload, students)
+        package = runner.package(cell, upload, students)
         decoded = unpack((package.folder / "update.eeu").read_bytes())
         file = SHIPPED / ("demo/student.yaml" if row["student"] == SMALL else "demo/teacher.yaml")
         whole = build_detector(yaml.safe_load(file.read_text()))
@@ -115,10 +115,10 @@ def test_the_package_with_the_smallest_loss_on_held_back_frames_travels(
         assert row["mode"] == "full"
         assert row["keep"] == 1
         whole = students[(SMALL, LARGE).index(row["student"])]
-        verdict = rounds.verdict(cell, package, whole).record
+        verdict = runner.verdict(cell, package, whole).record
         if policy == "fixed":
             assert verdict["after"] == pytest.approx(score[row["student"]], rel=1e-5)
-            start = held_back_loss(rounds.world.student, known.held_back)
+            start = held_back_loss(runner.inputs.student, known.held_back)
             assert verdict["before"] == pytest.approx(start, rel=1e-5)
         else:
             whose = whole.record["evidence"]
@@ -132,10 +132,10 @@ def test_what_frames_choose_is_a_gain_over_what_the_device_holds(
     yard: Path, tmp_path: Path
 ) -> None:
     """Of every architecture: the same loss before, by the same frames."""
-    rounds = _rounds(yard, Store(tmp_path / "out"), MENU, "adaptation.policy=chosen")
+    runner = _runner(yard, Store(tmp_path / "out"), MENU, "adaptation.policy=chosen")
     cell = _cell(110_000)
-    upload = rounds.upload(cell)
-    small, large = rounds.students(cell, upload, rounds.teacher(cell, upload))
+    upload = runner.upload(cell)
+    small, large = runner.students(cell, upload, runner.teacher(cell, upload))
     assert small.record["evidence"]["before"] == large.record["evidence"]["before"]
     assert small.record["evidence"]["frames"] == large.record["evidence"]["frames"]
 
@@ -144,18 +144,18 @@ def test_a_device_changes_its_architecture_and_takes_deltas_of_that(
     yard: Path, tmp_path: Path
 ) -> None:
     """It holds the large one: only packages of that may build upon it."""
-    rounds = _rounds(yard, Store(tmp_path), MENU, "downlink.mode=auto")
-    world, known = rounds.world, rounds.received(_cell(30_000))
+    runner = _runner(yard, Store(tmp_path), MENU, "downlink.mode=auto")
+    inputs, known = runner.inputs, runner.received(_cell(30_000))
     held = load_detector(SHIPPED / "demo/teacher.safetensors")
-    update = EdgeEnd(world.plan, 0).update(
-        world.teacher, {**world.starts, LARGE: held}, known, 30_000, base=held
+    update = EdgeEnd(inputs.plan, 0).update(
+        inputs.teacher, {**inputs.starts, LARGE: held}, known, 30_000, base=held
     )
     about = inspect(update.packed.data)
     assert (about["mode"] == "delta") == (update.line.architecture == LARGE)
     assert model_hash(unpack(update.packed.data, base=held)) == model_hash(update.decoded)
     assert update.verdict.before == pytest.approx(held_back_loss(held, known.held_back))
-    contest = EdgeEnd(world.plan, 0).prepare(update.students, held, known)
-    kinds = [[kind.name for kind in candidate.kinds] for candidate in contest.prepared.values()]
+    prepared = EdgeEnd(inputs.plan, 0).prepare(update.students, held, known)
+    kinds = [[kind.name for kind in candidate.kinds] for candidate in prepared.prepared.values()]
     assert kinds == [["full"], ["full", "delta"]]
 
 
@@ -168,13 +168,13 @@ def test_students_that_cannot_stand_beside_each_other_are_refused(
     save_detector(build_detector(spec), place / "other.safetensors")
     one = "weights.student=[student.safetensors,other.safetensors]"
     with pytest.raises(BadInput, match=r"other\.safetensors and .*student\.safetensors .*giraffe"):
-        World.of(load_config(str(place / "c.yaml"), [one]), tmp_path)
+        Inputs.of(load_config(str(place / "c.yaml"), [one]), tmp_path)
     coarse = yaml.safe_load((SHIPPED / "demo/student.yaml").read_text())
     coarse["yaml"]["backbone"][0][3] = [coarse["yaml"]["backbone"][0][3][0], 3, 1]
     save_detector(build_detector(coarse), place / "coarse.safetensors")
     two = "weights.student=[student.safetensors,coarse.safetensors]"
     with pytest.raises(BadInput, match=r"coarse\.safetensors predicts at strides .*student\.safe"):
-        World.of(load_config(str(place / "c.yaml"), [two]), tmp_path)
+        Inputs.of(load_config(str(place / "c.yaml"), [two]), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -205,24 +205,24 @@ def test_what_is_too_slow_for_the_device_is_not_sent(
     monkeypatch.setattr(menu, "latency", told)
     changes = [MENU, "downlink.keep=[1.0,0.6]", "end.max_latency_s=0.25"]
     config = load_config(str(yard / "c.yaml"), changes)
-    world = World.of(config, tmp_path)
-    plan = world.plan
+    inputs = Inputs.of(config, tmp_path)
+    plan = inputs.plan
     assert [str(line) for line in plan.menu] == [SMALL, f"{SMALL} at 60%", LARGE, f"{LARGE} at 60%"]
     assert [str(line) for line in plan.barred] == [SMALL, LARGE]
     (line,) = [r.getMessage() for r in caplog.records]
     assert SMALL in line
     assert "0.25 s" in line
     assert "60%" not in line
-    assert World.of(config, tmp_path).plan.barred == plan.barred
+    assert Inputs.of(config, tmp_path).plan.barred == plan.barred
     assert len(timed) == 4
     strict = [*changes[:2], "end.max_latency_s=0.15"]
-    least = World.of(load_config(str(yard / "c.yaml"), strict), tmp_path)
+    least = Inputs.of(load_config(str(yard / "c.yaml"), strict), tmp_path)
     assert {line.architecture for line in least.plan.menu} == {SMALL}
     with pytest.raises(BadInput, match=r"at 60%, takes 0\.1 s"):
-        _ = World.of(
+        _ = Inputs.of(
             load_config(str(yard / "c.yaml"), [*changes[:2], "end.max_latency_s=0.01"]), tmp_path
         ).plan
-    rounds, cell = Rounds(world, Store(tmp_path), lambda message: None), _cell(110_000)
-    row = rounds.measure(cell)
+    runner, cell = CellRunner(inputs, Store(tmp_path), lambda message: None), _cell(110_000)
+    row = runner.measure(cell)
     assert row["keep"] == 0.6
     assert row["latency_s"] == seconds[2 if row["student"] == SMALL else 4]

@@ -15,10 +15,10 @@ from endedge.distill.precision import computing as really
 from endedge.lab import pipeline
 from endedge.lab.cli.main import main
 from endedge.lab.config import load_config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.store import Store
 from endedge.lab.sweep import precision
-from endedge.lab.sweep.cell import Cell, Rounds
+from endedge.lab.sweep.cell import Cell, CellRunner
 from endedge.lab.sweep.precision import fastest, settled, step_seconds, warn_if_slow
 
 CELL = Cell(0, 4, "jpeg-q75-64", 200_000)
@@ -74,12 +74,12 @@ def test_slow_is_said_in_one_line(place: Path, caplog: pytest.LogCaptureFixture)
 
 
 def test_a_step_is_measured_in_every_precision(place: Path) -> None:
-    world = World.of(load_config(place / "c.yaml", ["precision=auto"]), place / "out")
-    before = model_hash(world.student)
-    found = step_seconds(world, seconds=0.0)
+    inputs = Inputs.of(load_config(place / "c.yaml", ["precision=auto"]), place / "out")
+    before = model_hash(inputs.student)
+    found = step_seconds(inputs, seconds=0.0)
     assert list(found) == ["fp32", "bf16"]
     assert all(seconds > 0 for seconds in found.values())
-    assert model_hash(world.student) == before
+    assert model_hash(inputs.student) == before
 
 
 @pytest.mark.parametrize(("times", "batches"), [(0.5, 1), (11.0, 0)])
@@ -87,7 +87,7 @@ def test_what_is_much_slower_for_two_pictures_is_not_tried_on_a_batch(
     place: Path, monkeypatch: pytest.MonkeyPatch, times: float, batches: int
 ) -> None:
     """A clock on which a step takes a second, and in bf16 so many."""
-    world = World.of(load_config(place / "c.yaml", ["precision=auto"]), place / "out")
+    inputs = Inputs.of(load_config(place / "c.yaml", ["precision=auto"]), place / "out")
     now, asked = [0.0], []
 
     def computing(name: str, device: str) -> AbstractContextManager[None]:
@@ -97,7 +97,7 @@ def test_what_is_much_slower_for_two_pictures_is_not_tried_on_a_batch(
 
     monkeypatch.setattr(precision, "computing", computing)
     monkeypatch.setattr("time.process_time", lambda: now[0])
-    assert step_seconds(world, seconds=0.0) == {"fp32": 1.0, "bf16": times}
+    assert step_seconds(inputs, seconds=0.0) == {"fp32": 1.0, "bf16": times}
     assert asked.count("bf16") == 1 + batches
 
 
@@ -131,15 +131,15 @@ def _measured(monkeypatch: pytest.MonkeyPatch, seconds: Callable[..., dict[str, 
 def test_only_what_is_trained_is_named_by_it(place: Path) -> None:
     names = {}
     for name in ("fp32", "bf16"):
-        world = World.of(load_config(place / "c.yaml", [f"precision={name}"]), place / "out")
-        rounds = Rounds(world, Store(place / "out"), lambda message: None)
-        upload = rounds.upload(CELL)
-        names[name] = rounds.start().key, upload.key, rounds.teacher(CELL, upload).key
+        inputs = Inputs.of(load_config(place / "c.yaml", [f"precision={name}"]), place / "out")
+        runner = CellRunner(inputs, Store(place / "out"), lambda message: None)
+        upload = runner.upload(CELL)
+        names[name] = runner.start().key, upload.key, runner.teacher(CELL, upload).key
     assert names["fp32"][:2] == names["bf16"][:2]  # sent and scored in fp32 anyhow
     assert names["fp32"][2] != names["bf16"][2]
-    plain = World.of(load_config(place / "c.yaml"), place / "out")
-    rounds = Rounds(plain, Store(place / "out"), lambda message: None)
-    assert rounds.teacher(CELL, rounds.upload(CELL)).key == names["fp32"][2]
+    plain = Inputs.of(load_config(place / "c.yaml"), place / "out")
+    runner = CellRunner(plain, Store(place / "out"), lambda message: None)
+    assert runner.teacher(CELL, runner.upload(CELL)).key == names["fp32"][2]
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,6 @@ def test_a_precision_that_is_not_there(
 
 
 def test_what_nobody_has_decided_is_not_trained_in(place: Path) -> None:
-    world = World.of(load_config(place / "c.yaml", ["precision=auto"]), place / "out")
+    inputs = Inputs.of(load_config(place / "c.yaml", ["precision=auto"]), place / "out")
     with pytest.raises(BadInput, match=r"precision is auto and not decided; 'endedge measure'"):
-        _ = world.plan
+        _ = inputs.plan

@@ -13,7 +13,7 @@ import pytest
 from endedge.allocator.fitting.surface import COLUMNS
 from endedge.edge.edge import Student
 from endedge.lab.store import Node
-from endedge.lab.sweep.cell import Cell, Rounds
+from endedge.lab.sweep.cell import Cell, CellRunner
 from endedge.lab.sweep.grid import surface_csv
 
 RECORDS: dict[str, dict[str, Any]] = {
@@ -76,15 +76,15 @@ def _node(name: str, **more: Any) -> Node:
     return Node(f"{name}-key", Path("nowhere"), {**RECORDS.get(name, {}), **more}, 0.0)
 
 
-class ByHand(Rounds):
+class ByHand(CellRunner):
     """Rounds whose stages were written down; ``asked`` hears what each was given."""
 
     def __init__(self, sent: bool) -> None:
         self.sent = sent
         times = SimpleNamespace(latency_s={MENU[2]: 0.9, MENU[1]: 0.8})
         plan = SimpleNamespace(menu=MENU, labels="mix-9")
-        world: Any = SimpleNamespace(plan=plan, menu=times, precision="bf16")
-        self.world = world
+        inputs: Any = SimpleNamespace(plan=plan, menu=times, precision="bf16")
+        self.inputs = inputs
         self.asked: dict[str, tuple[str, ...]] = {}
 
     def _given(self, name: str, *nodes: Node) -> Node:
@@ -132,9 +132,9 @@ def test_of_an_update_that_is_not_sent_the_device_keeps_what_it_had() -> None:
 
 
 def test_stages_get_what_the_stages_before_made() -> None:
-    rounds = ByHand(sent=True)
-    rounds.measure(CELL)
-    assert rounds.asked == {
+    runner = ByHand(sent=True)
+    runner.measure(CELL)
+    assert runner.asked == {
         "start": (),
         "upload": (),
         "teacher": ("upload-key",),

@@ -25,10 +25,10 @@ from endedge.edge.adapt import Adapted, Upload, Verdict
 from endedge.edge.edge import EdgeEnd
 from endedge.end.metric import Score
 from endedge.lab.config import load_config
-from endedge.lab.inputs import World
+from endedge.lab.inputs import Inputs
 from endedge.lab.store import Node, Store, digest
 from endedge.lab.sweep import cell as cells
-from endedge.lab.sweep.cell import Cell, Rounds
+from endedge.lab.sweep.cell import Cell, CellRunner
 from endedge.lab.sweep.evaluating import resampled, scored
 from endedge.lab.sweep.grid import grid
 from endedge.lab.sweep.replicates import IN_NODE
@@ -86,14 +86,14 @@ class Marking(EdgeEnd):
 
 
 @pytest.fixture
-def world(place: Path) -> World:
+def inputs(place: Path) -> Inputs:
     document = yaml.safe_load((place / "c.yaml").read_text())
     document["data"]["camera"] = {"kind": "infrared", "severity": 2, "seed": 5}
     document["uplink"]["codecs"] = ["jpeg-q75-64", CELL.codec]
     document["downlink"]["keep"] = [0.5, 1]
     document["seeds"] = [0, 1]
     (place / "c.yaml").write_text(yaml.safe_dump(document))
-    return World.of(load_config(place / "c.yaml"), place)
+    return Inputs.of(load_config(place / "c.yaml"), place)
 
 
 @pytest.fixture
@@ -107,19 +107,19 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Any, ...]]]:
 
 
 def test_a_stage_is_given_what_the_one_before_made(
-    world: World, heard: list[tuple[Any, ...]], tmp_path: Path
+    inputs: Inputs, heard: list[tuple[Any, ...]], tmp_path: Path
 ) -> None:
-    rounds = Rounds(world, Store(tmp_path / "out"), lambda message: None)
-    upload = rounds.upload(CELL)
-    teacher = rounds.teacher(CELL, upload)
-    students = rounds.students(CELL, upload, teacher)
-    package = rounds.package(CELL, upload, students)
+    runner = CellRunner(inputs, Store(tmp_path / "out"), lambda message: None)
+    upload = runner.upload(CELL)
+    teacher = runner.teacher(CELL, upload)
+    students = runner.students(CELL, upload, teacher)
+    package = runner.package(CELL, upload, students)
     given = {call[0]: call[1:] for call in heard}
-    start, taught = model_hash(world.student), marked(world.teacher, 1.0)
-    distilled = marked(world.student, 2.0)
+    start, taught = model_hash(inputs.student), marked(inputs.teacher, 1.0)
+    distilled = marked(inputs.student, 2.0)
     cut = marked(distilled, 4.0)
     assert given == {
-        "teach": (1, 6, model_hash(world.teacher)),
+        "teach": (1, 6, model_hash(inputs.teacher)),
         "distil": (1, start, model_hash(taught), start),
         "prune": (1, 0.5, model_hash(distilled)),
         "prepare": (1, [model_hash(distilled), model_hash(cut)], start),  # the whole one first
@@ -139,17 +139,17 @@ def test_a_stage_is_given_what_the_one_before_made(
     }
 
 
-def test_an_upload_is_what_the_camera_saw_through_the_codec(world: World, tmp_path: Path) -> None:
-    rounds = Rounds(world, Store(tmp_path / "out"), lambda message: None)
+def test_an_upload_is_what_the_camera_saw_through_the_codec(inputs: Inputs, tmp_path: Path) -> None:
+    runner = CellRunner(inputs, Store(tmp_path / "out"), lambda message: None)
     camera, codec = Shift("infrared", 2, 5), Codec.parse(CELL.codec)
-    frames = [world.pool.frames[i] for i in nested_subset(12, 1)[:6]]
+    frames = [inputs.pool.frames[i] for i in nested_subset(12, 1)[:6]]
     blobs = {f.image_id: encode(camera.apply(f.read(), f.image_id), codec) for f in frames}
-    sent = rounds.upload(CELL).record["upload_bytes"]
+    sent = runner.upload(CELL).record["upload_bytes"]
     assert sent == batch_bytes([len(blob) for blob in blobs.values()])
-    known = rounds.received(CELL)
-    seen = stack_frames(frames, world.side, lambda frame: decode(blobs[frame.image_id]))
+    known = runner.received(CELL)
+    seen = stack_frames(frames, inputs.side, lambda frame: decode(blobs[frame.image_id]))
     held = len(known.held_back)
-    assert held == max(2, round(world.config.held_back.share * 6))
+    assert held == max(2, round(inputs.config.held_back.share * 6))
     for part, wanted in (
         (known.trained, seen.take(range(6 - held))),
         (known.held_back, seen.take(range(6 - held, 6))),
@@ -161,16 +161,16 @@ def test_an_upload_is_what_the_camera_saw_through_the_codec(world: World, tmp_pa
 
 
 def test_what_is_judged_and_scored_is_the_decoded_package(
-    world: World,
+    inputs: Inputs,
     heard: list[tuple[Any, ...]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    decoded = marked(world.student, 8.0)
+    decoded = marked(inputs.student, 8.0)
     measured: list[str] = []
     judged: list[tuple[int, str, int]] = []
 
-    def score(end: Any, around: World, model: DetectionModel, *folder: Path) -> dict[str, float]:
+    def score(end: Any, around: Inputs, model: DetectionModel, *folder: Path) -> dict[str, float]:
         measured.append(model_hash(model))
         return {"map": 0.1 * len(measured), "map50": 0.9, "seconds": 1.0}
 
@@ -181,19 +181,19 @@ def test_what_is_judged_and_scored_is_the_decoded_package(
     for name in ("scored", "resampled"):
         monkeypatch.setattr(cells, name, score)
     monkeypatch.setattr(Marking, "judge", judge)
-    monkeypatch.setattr(Rounds, "_decoded", lambda self, package: decoded)
-    rounds = Rounds(world, Store(tmp_path / "out"), lambda message: None)
-    upload = rounds.upload(CELL)
-    teacher = rounds.teacher(CELL, upload)
-    students = rounds.students(CELL, upload, teacher)
-    package, start = rounds.package(CELL, upload, students), rounds.start()
-    assert rounds.verdict(CELL, package, students[0]).record["sent"] is False
+    monkeypatch.setattr(CellRunner, "_decoded", lambda self, package: decoded)
+    runner = CellRunner(inputs, Store(tmp_path / "out"), lambda message: None)
+    upload = runner.upload(CELL)
+    teacher = runner.teacher(CELL, upload)
+    students = runner.students(CELL, upload, teacher)
+    package, start = runner.package(CELL, upload, students), runner.start()
+    assert runner.verdict(CELL, package, students[0]).record["sent"] is False
     assert judged == [(2, model_hash(decoded), 2)]
-    taught, applied = rounds.taught(teacher, start), rounds.applied(package, start)
+    taught, applied = runner.taught(teacher, start), runner.applied(package, start)
     assert measured == [
-        model_hash(world.student),
-        model_hash(world.teacher),
-        model_hash(marked(world.teacher, 1.0)),  # adapted
+        model_hash(inputs.student),
+        model_hash(inputs.teacher),
+        model_hash(marked(inputs.teacher, 1.0)),  # adapted
         model_hash(decoded),
     ]
     assert start.record["map"] == pytest.approx(0.1)
@@ -202,15 +202,15 @@ def test_what_is_judged_and_scored_is_the_decoded_package(
     assert applied.record["map"] == pytest.approx(0.4)
 
 
-def test_the_device_is_scored_through_its_camera(world: World) -> None:
-    camera, batch = Shift("infrared", 2, 5), world.evaluation_batch
-    assert batch.image_ids.tolist() == [f.image_id for f in world.evaluation.frames]
-    for image, frame in zip(batch.images, world.evaluation.frames, strict=True):
+def test_the_device_is_scored_through_its_camera(inputs: Inputs) -> None:
+    camera, batch = Shift("infrared", 2, 5), inputs.evaluation_batch
+    assert batch.image_ids.tolist() == [f.image_id for f in inputs.evaluation.frames]
+    for image, frame in zip(batch.images, inputs.evaluation.frames, strict=True):
         seen = camera.apply(frame.read(), frame.image_id)
         assert (image.permute(1, 2, 0).numpy() == seen).all()
 
 
-def test_a_score_keeps_its_two_figures_apart(world: World, tmp_path: Path) -> None:
+def test_a_score_keeps_its_two_figures_apart(inputs: Inputs, tmp_path: Path) -> None:
     """And replicates are of the same frames."""
     heard: list[Any] = []
 
@@ -224,17 +224,17 @@ def test_a_score_keeps_its_two_figures_apart(world: World, tmp_path: Path) -> No
 
     end: Any = SimpleNamespace(evaluate=evaluate, resampled=resample)
     for found in (
-        scored(end, world, world.student),
-        resampled(end, world, world.student, tmp_path),
+        scored(end, inputs, inputs.student),
+        resampled(end, inputs, inputs.student, tmp_path),
     ):
         assert (found["map"], found["map50"]) == (0.31, 0.52)
     assert np.load(tmp_path / IN_NODE).tolist() == [1100, 2200]  # in 1/100 of a point
     for frames, truth in heard:
-        assert (frames, truth) == (world.evaluation_batch, world.evaluation)
+        assert (frames, truth) == (inputs.evaluation_batch, inputs.evaluation)
 
 
-def test_the_grid_is_every_combination(world: World) -> None:
-    config = world.config
+def test_the_grid_is_every_combination(inputs: Inputs) -> None:
+    config = inputs.config
     wanted = {
         (seed, frames, codec, budget)
         for seed in (0, 1)
@@ -272,14 +272,14 @@ class Names:
         return Node(self.keys[stage], Path("nowhere"), record, 0.0)
 
 
-def _names(world: World, cell: Cell) -> dict[str, str]:
+def _names(inputs: Inputs, cell: Cell) -> dict[str, str]:
     store: Any = Names()
-    Rounds(world, store, lambda message: None).measure(cell)
+    CellRunner(inputs, store, lambda message: None).measure(cell)
     return dict(store.keys)
 
 
-def _renamed(world: World, other: World, cell: Cell = CELL) -> list[str]:
-    names, others = _names(world, CELL), _names(other, cell)
+def _renamed(inputs: Inputs, other: Inputs, cell: Cell = CELL) -> list[str]:
+    names, others = _names(inputs, CELL), _names(other, cell)
     assert list(names) == list(others)
     return sorted(stage for stage in names if names[stage] != others[stage])
 
@@ -303,36 +303,36 @@ def _renamed(world: World, other: World, cell: Cell = CELL) -> list[str]:
     ],
 )
 def test_a_changed_key_renames_what_it_changes(
-    world: World, place: Path, change: str, renamed: list[str]
+    inputs: Inputs, place: Path, change: str, renamed: list[str]
 ) -> None:
-    other = replace(world, config=load_config(place / "c.yaml", [change]))
-    assert _renamed(world, other) == sorted(renamed)
+    other = replace(inputs, config=load_config(place / "c.yaml", [change]))
+    assert _renamed(inputs, other) == sorted(renamed)
 
 
-def test_other_cells_and_other_weights_have_other_names(world: World, place: Path) -> None:
+def test_other_cells_and_other_weights_have_other_names(inputs: Inputs, place: Path) -> None:
     whole = sorted(["upload", *AFTER_UPLOAD])
-    assert _renamed(world, world, replace(CELL, seed=0)) == whole
-    assert _renamed(world, world, replace(CELL, frames=9)) == whole
-    assert _renamed(world, world, replace(CELL, codec="jpeg-q75-64")) == whole
-    assert _renamed(world, world, replace(CELL, budget_bytes=50_000)) == sorted(AFTER_STUDENT)
-    other = replace(world, student=marked(world.student, 1.0))
-    assert _renamed(world, other) == sorted(["start", "taught", *AFTER_TEACHER])
-    other = replace(world, teacher=marked(world.teacher, 1.0))
-    assert _renamed(world, other) == sorted(["start", *AFTER_UPLOAD])
-    fewer = replace(world, pool=world.pool.take(range(11)))
-    assert _renamed(world, fewer) == sorted(["start", *whole])
-    labels = replace(world, config=load_config(place / "c.yaml", ["edge.labels=pseudo"]))
-    assert _renamed(world, labels) == sorted(AFTER_UPLOAD)
-    fewer = replace(world, evaluation=world.evaluation.take(range(3)))
-    assert _renamed(world, fewer) == ["cell", "start", "taught"]  # what was trained is the same
+    assert _renamed(inputs, inputs, replace(CELL, seed=0)) == whole
+    assert _renamed(inputs, inputs, replace(CELL, frames=9)) == whole
+    assert _renamed(inputs, inputs, replace(CELL, codec="jpeg-q75-64")) == whole
+    assert _renamed(inputs, inputs, replace(CELL, budget_bytes=50_000)) == sorted(AFTER_STUDENT)
+    other = replace(inputs, student=marked(inputs.student, 1.0))
+    assert _renamed(inputs, other) == sorted(["start", "taught", *AFTER_TEACHER])
+    other = replace(inputs, teacher=marked(inputs.teacher, 1.0))
+    assert _renamed(inputs, other) == sorted(["start", *AFTER_UPLOAD])
+    fewer = replace(inputs, pool=inputs.pool.take(range(11)))
+    assert _renamed(inputs, fewer) == sorted(["start", *whole])
+    labels = replace(inputs, config=load_config(place / "c.yaml", ["edge.labels=pseudo"]))
+    assert _renamed(inputs, labels) == sorted(AFTER_UPLOAD)
+    fewer = replace(inputs, evaluation=inputs.evaluation.take(range(3)))
+    assert _renamed(inputs, fewer) == ["cell", "start", "taught"]  # what was trained is the same
 
 
-def test_a_package_is_named_by_the_model_that_the_device_holds(world: World) -> None:
+def test_a_package_is_named_by_the_model_that_the_device_holds(inputs: Inputs) -> None:
     """Also where its students are the same."""
     names = []
-    for other in (world, replace(world, student=marked(world.student, 1.0))):
+    for other in (inputs, replace(inputs, student=marked(inputs.student, 1.0))):
         store: Any = Names()
         students = [Node("student-same", Path("nowhere"), {}, 0.0)]
-        rounds = Rounds(other, store, lambda message: None)
-        names.append(rounds.package(CELL, rounds.upload(CELL), students).key)
+        runner = CellRunner(other, store, lambda message: None)
+        names.append(runner.package(CELL, runner.upload(CELL), students).key)
     assert names[0] != names[1]

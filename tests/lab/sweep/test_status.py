@@ -11,7 +11,7 @@ import pytest
 from endedge.lab.cli.main import main
 from endedge.lab.config import load_config
 from endedge.lab.store import Node, Running
-from endedge.lab.sweep.cell import Cell, Rounds
+from endedge.lab.sweep.cell import Cell, CellRunner
 from endedge.lab.sweep.status import Pace
 
 
@@ -21,20 +21,20 @@ def test_a_failed_cell_is_recorded_the_others_go_on_and_the_next_run_tries_it_ag
     out = place / "out"
     command = ["measure", str(place / "c.yaml"), "--out", str(out), "uplink.frames=[4,6,9]"]
     with monkeypatch.context() as patched:
-        package, student = Rounds.package, Rounds.student
+        package, student = CellRunner.package, CellRunner.student
 
-        def fails(self: Rounds, cell: Cell, *nodes: Any) -> Node:
+        def fails(self: CellRunner, cell: Cell, *nodes: Any) -> Node:
             if cell.frames == 4 and cell.budget_bytes == 50_000:
                 raise RuntimeError("the disk\nis full")
             return package(self, cell, *nodes)
 
-        def fails_too(self: Rounds, cell: Cell, *nodes: Any) -> Node:
+        def fails_too(self: CellRunner, cell: Cell, *nodes: Any) -> Node:
             if cell.frames == 6:
                 raise RuntimeError("no memory")
             return student(self, cell, *nodes)
 
-        patched.setattr(Rounds, "package", fails)
-        patched.setattr(Rounds, "student", fails_too)
+        patched.setattr(CellRunner, "package", fails)
+        patched.setattr(CellRunner, "student", fails_too)
         assert main(command) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("endedge measure: 3 of 6 cells failed, the others are measured")

@@ -1,97 +1,44 @@
-"""Configuration files: every field with its unit, unknown keys refused."""
+"""The sections of a configuration: every field with its unit, unknown keys refused."""
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Sequence
 from itertools import count
-from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    PlainSerializer,
     SerializeAsAny,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from endedge.allocator.problem import Link as AllocatorLink
-from endedge.configs import SHIPPED
-from endedge.data.annotations import read_text
 from endedge.data.codec import Codec
-from endedge.data.errors import BadInput
-from endedge.data.groups import LEAST_FRAMES
 from endedge.data.shift import Kind
-from endedge.data.storage import at_home
-from endedge.data.units import parse_quantity
 from endedge.distill.loss import Loss, chosen
-from endedge.distill.objectives import Responses
 from endedge.distill.recipe import Recipe
-from endedge.lab.strict_yaml import read_yaml
-
-__all__ = ["DEVICES", "LATER", "Config", "load_config", "loop_of", "named"]
-
-DEVICES = r"^(auto|cpu|cuda(:\d+)?)$"
-
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-def _quantity(unit: str, kind: type) -> BeforeValidator:
-    """Let people write ``1.1 MB`` where a plain number in ``unit`` is meant."""
-    return BeforeValidator(lambda v: kind(parse_quantity(v, unit)) if isinstance(v, str) else v)
-
-
-Bytes = Annotated[Count, _quantity("B", int)]
-Storage = Annotated[int, Field(ge=0), _quantity("B", int)]
-Params = Annotated[Count, _quantity("", int)]
-Hertz = Annotated[Positive, _quantity("Hz", float)]
-Seconds = Annotated[Positive, _quantity("s", float)]
-Precision = Literal["auto", "fp32", "tf32", "bf16"]
-LabelledBy = Literal["truth", "teacher", "mixed"]
-File = Annotated[str, AfterValidator(at_home)]  # ~ is the user's home
-# One file or several; one alone is written as before there were several.
-Students = Annotated[
-    tuple[File, ...],
-    BeforeValidator(lambda v: (v,) if isinstance(v, str) else v),
-    PlainSerializer(lambda v: v[0] if len(v) == 1 else list(v)),
-]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-# Marks a key that came when there were results already. See :func:`named`.
-LATER = "later"
+from endedge.lab.config.fields import (
+    LATER,
+    Bytes,
+    Count,
+    File,
+    Hertz,
+    LabelledBy,
+    NonNegative,
+    Params,
+    Positive,
+    Seconds,
+    Section,
+    Storage,
+    Students,
+)
 
 _BYTES_OF_A_PARAMETER = 4  # at most: as a 32-bit float, the way it is trained
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def named(section: BaseModel) -> dict[str, Any]:
-    """A section as results are named by it: a key that came :data:`LATER` counts only where it
-    says something else than its default, so older results keep their names."""
-    whole = section.model_dump(mode="json")
-    for key, field in type(section).model_fields.items():
-        value = getattr(section, key)
-        if LATER in field.metadata and value == field.get_default(call_default_factory=True):
-            del whole[key]
-        elif isinstance(value, _Section):
-            whole[key] = named(value)
-    return whole
-
-
-class Camera(_Section):
+class Camera(Section):
     """The device's camera: a domain shift of the frames (see data/shift.py)."""
 
     kind: Kind = "none"
@@ -99,7 +46,7 @@ class Camera(_Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-class Data(_Section):
+class Data(Section):
     """Frames. ``coco``: a folder with COCO annotations and images, relative to ``root`` (of a
     folder that `endedge import` made: that folder).
     ``generated``: scenes made on the spot (domain ``field``), ``pool`` and ``eval`` counts."""
@@ -120,7 +67,7 @@ class Data(_Section):
     seed: Annotated[int, Field(ge=0)] = 0  # of generated frames
 
 
-class Weights(_Section):
+class Weights(Section):
     """Detectors before adaptation: a path, a name inside ``root``, a file shipped with the
     package (``endedge:demo/student.safetensors``) or an Ultralytics name that can be downloaded.
     ``student``: one, or a list of architectures of which the best for each budget is sent; the
@@ -138,7 +85,7 @@ class Weights(_Section):
         return students
 
 
-class Training(_Section):
+class Training(Section):
     """One training (see distill/training.py). ``steps`` at most, and no more than ``epochs``
     passes over the frames: few frames are soon learned by heart. Below ``few_frames`` of them
     the rate falls with the root of their number and batch-norm statistics stay (docs/log.md)."""
@@ -172,7 +119,7 @@ class Training(_Section):
 Distillation = Annotated[SerializeAsAny[Loss], BeforeValidator(chosen)]
 
 
-class HeldBack(_Section):
+class HeldBack(Section):
     """The slice of the uploaded frames that is never trained on. It chooses how far the weights
     move from the start (``shares``) and whether an update is sent at all: not where there are
     fewer than ``least`` of them."""
@@ -191,7 +138,7 @@ class HeldBack(_Section):
         return next(n for n in count(1) if max(2, round(self.share * n)) >= self.least)
 
 
-class Adaptation(_Section):
+class Adaptation(Section):
     """How the student adapts. ``fixed``: as ``student`` says, judged by the slice of ``held_back``.
     ``chosen``: the input adapter, the layers, the rate, the statistics and the share of the way are
     chosen by the uploaded frames, all of which judge in turn (see edge/choosing.py); of ``student``
@@ -202,7 +149,7 @@ class Adaptation(_Section):
     sure: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
 
-class Uplink(_Section):
+class Uplink(Section):
     """Upload sizes (frames) of the grid, the codec's operating points (``jpeg-q75-320``)."""
 
     frames: tuple[Annotated[int, Field(ge=2)], ...]  # one to learn from, one to judge by
@@ -214,7 +161,7 @@ class Uplink(_Section):
         return tuple(str(Codec.parse(c)) for c in codecs)
 
 
-class Downlink(_Section):
+class Downlink(Section):
     """Model budgets (bytes) of the grid; ``mode``: ``full`` packages, a ``delta`` against the
     model that the device holds, or whichever is expected to detect better (``auto``). ``keep``:
     shares of the parameters at which the student competes, pruned and recovered, with itself
@@ -246,7 +193,7 @@ class Downlink(_Section):
         return self
 
 
-class Link(_Section):
+class Link(Section):
     """The shared link: one update each ``period_s``; efficiencies in bit/s/Hz; the sweep of
     bandwidths (Hz, log-spaced) over which policies are compared.
 
@@ -277,7 +224,7 @@ class Link(_Section):
         )
 
 
-class Benchmark(_Section):
+class Benchmark(Section):
     """How the decisions of policies are executed. ``measured``: the device takes the largest
     measured upload and package within them. ``exact``: they are trained, packed and evaluated as
     decided, rounded down to a ladder of sizes, each ``step`` times the one before."""
@@ -288,7 +235,7 @@ class Benchmark(_Section):
     error_draws: Count = 20  # wrong curves for each size of error
 
 
-class Edge(_Section):
+class Edge(Section):
     """How the edge answers: whose labels (``truth``, ``pseudo``, or ``mix-N`` boxes drawn of an
     upload; see edge/labels.py). Round after round, in `loop` and `serve`: ``replay_frames`` of
     earlier rounds beside each upload, ``memory_rounds`` whose frames and models are kept for
@@ -300,7 +247,7 @@ class Edge(_Section):
     least_frames: Annotated[int, Field(ge=4)] = 4  # fewer teach nothing: no update
 
 
-class End(_Section):
+class End(Section):
     """What the device can take: seconds a frame, above which a student is not sent
     (``max_latency_s``, as `endedge latency` measures it on this machine); bytes of storage for
     models, in `loop` and `serve` (``models_bytes``): the last ones stay as long as they and the one
@@ -310,7 +257,7 @@ class End(_Section):
     models_bytes: Annotated[Storage, LATER] = 0
 
 
-class Serve(_Section):
+class Serve(Section):
     """What one device may ask of `endedge serve`: bytes of a batch, of all its batches averaged
     over time (a second), of a package; frames of a batch; rounds stored and not ended; messages
     and connections a second; and how many devices there may be. ``disk_bytes`` bounds the whole
@@ -333,7 +280,7 @@ class Serve(_Section):
     job_s: Annotated[Positive, LATER] = 3600.0
 
 
-class Domain(_Section):
+class Domain(Section):
     """What a device sees for a while (see data/stream.py): the shift of its camera, and class
     weights by name (1 for those not named)."""
 
@@ -342,7 +289,7 @@ class Domain(_Section):
     class_weights: dict[str, NonNegative] = {}
 
 
-class Segment(_Section):
+class Segment(Section):
     """So many periods in one of the loop's ``domains``."""
 
     domain: str
@@ -350,7 +297,7 @@ class Segment(_Section):
     change: Literal["sudden", "gradual"] = "sudden"
 
 
-class Loop(_Section):
+class Loop(Section):
     """The closed loop (see lab/loop/loop.py). ``days``: one list of segments a device; all devices
     share ``bandwidth_hz`` (TDD: one direction at a time) and one edge that is busy ``edge_s`` with
     each update, on the virtual clock. ``lost``: rounds whose package never arrives."""
@@ -390,189 +337,3 @@ class Loop(_Section):
     def rounds(self) -> int:
         """Of the shortest day; the first period is only captured."""
         return min(sum(s.periods for s in day) for day in self.days) - 1
-
-
-class Config(_Section):
-    """One experiment."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    device: Annotated[str, Field(pattern=DEVICES)] = "auto"
-    precision: Annotated[Precision, LATER] = "fp32"  # of trainings; auto: as is fast, once a folder
-    log: Literal["none", "tensorboard", "mlflow"] = "none"  # losses of the trainings, in DIR/logs
-    engine: Literal["auto", "here", "processes", "ray", "slurm"] = "auto"  # lab/sweep/executors.py
-    workers: Count | Literal["auto"] = "auto"  # auto: one a core, or workers_per_gpu
-    workers_per_gpu: Count = 1  # small trainings leave most of a GPU idle: several share it
-    slurm: dict[str, str | int] = {}  # of submitit, e.g. {slurm_partition: gpu, timeout_min: 60}
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
-    data: Data
-    weights: Weights
-    uplink: Uplink
-    teacher: Training
-    student: Training
-    distillation: Distillation = Responses()
-    recovery: Training = Training(steps=100, epochs=10, lr=5e-5)  # of a pruned student
-    held_back: HeldBack = HeldBack()
-    adaptation: Annotated[Adaptation, LATER] = Adaptation()
-    downlink: Downlink
-    link: Link = Link()
-    benchmark: Benchmark = Benchmark()
-    scenarios: dict[str, tuple[Any, ...]] = {}  # keys of link, each with values to try instead
-    edge: Edge = Edge()
-    end: Annotated[End, LATER] = End()
-    serve: Serve = Serve()
-    loop: Loop | None = None
-
-    @model_validator(mode="after")
-    def _scenarios_of_the_link(self) -> Config:
-        for key, values in self.scenarios.items():
-            if key not in Link.model_fields:
-                known = ", ".join(Link.model_fields)
-                raise ValueError(f"scenarios.{key} is not a key of link; those are {known}")
-            for value in values:
-                try:
-                    self.link_with(key, value)
-                except ValidationError as error:
-                    wrong = error.errors()[0]["msg"]
-                    raise ValueError(f"scenarios.{key}: {value!r}: {wrong}") from None
-        return self
-
-    @model_validator(mode="after")
-    def _a_loop_stays_where_it_is(self) -> Config:
-        domains = {} if self.loop is None else self.loop.domains
-        kinds = {f"loop.domains.{name}": domain.kind for name, domain in domains.items()}
-        if self.loop is not None:
-            kinds["data.camera"] = self.data.camera.kind
-        for where, kind in kinds.items():
-            if kind == "viewpoint":
-                raise ValueError(
-                    f"{where}: viewpoint moves the boxes, which a loop takes from the files; it is "
-                    "for run, eval and serve"
-                )
-        return self
-
-    def link_with(self, key: str, value: Any) -> Link:
-        """The link with one key changed."""
-        return Link.model_validate({**self.link.model_dump(), key: value})
-
-    @model_validator(mode="after")
-    def _a_delta_is_of_one(self) -> Config:
-        if len(self.weights.student) > 1 and self.downlink.mode == "delta":
-            raise ValueError(
-                "downlink.mode: a delta carries no other architecture, and weights.student lists "
-                f"{len(self.weights.student)}; use mode full or auto"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _can_be_judged(self) -> Config:
-        fewest = min(self.uplink.frames, default=LEAST_FRAMES)
-        if self.adaptation.policy == "chosen" and fewest < LEAST_FRAMES:
-            raise ValueError(
-                f"uplink.frames: {fewest} frames cannot choose an adaptation (adaptation.policy "
-                f"is chosen) and nothing learned from them would be sent; at least {LEAST_FRAMES}"
-            )
-        return self
-
-    @property
-    def fewest_frames(self) -> int:
-        """Uploaded frames below which no update is ever sent, as the policy of adaptation has it;
-        0 where none ever is."""
-        chosen = self.adaptation.policy == "chosen"
-        return LEAST_FRAMES if chosen else self.held_back.fewest_frames
-
-    @model_validator(mode="after")
-    def _no_repeats(self) -> Config:
-        grids: dict[str, Sequence[Any]] = {
-            "seeds": self.seeds,
-            "uplink.frames": self.uplink.frames,
-            "uplink.codecs": self.uplink.codecs,
-            "downlink.budgets_bytes with 4 B x budgets_params": self.downlink.budgets,
-        }
-        for name, values in grids.items():
-            if not values or len(set(values)) != len(values):
-                raise ValueError(f"{name} must list at least one value, none of them twice")
-        return self
-
-    def to_yaml(self) -> str:
-        """The resolved configuration, as ``config.yaml`` of a results folder holds it."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-
-def loop_of(config: Config) -> Loop:
-    """The loop's section, or :class:`BadInput`."""
-    if config.loop is None:
-        raise BadInput("the configuration has no 'loop' section; see configs/demo-loop.yaml")
-    return config.loop
-
-
-def load_config(where: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file (or one shipped by name: ``demo``) and apply ``key=value`` overrides.
-
-    Raises :class:`BadInput` with the key and what would be right for anything unknown or out
-    of range.
-    """
-    text, name = _read(Path(where))
-    document = read_yaml(text, name)
-    if not isinstance(document, dict):
-        raise BadInput(f"{name} holds a {type(document).__name__}; a configuration is a mapping")
-    if (Path(where) / "annotations").is_dir() and isinstance(document.get("data", {}), dict):
-        document.setdefault("data", {}).setdefault("root", str(where))  # an imported folder
-    for override in overrides:
-        _apply(document, override)
-    try:
-        return Config.model_validate(document)
-    except ValidationError as error:
-        raise BadInput(f"{name}: {_first(error)}") from None
-
-
-def _read(path: Path) -> tuple[str, str]:
-    shipped = SHIPPED / f"{path.name.removesuffix('.yaml')}.yaml"
-    try:
-        if (path / "config.yaml").is_file():
-            path = path / "config.yaml"
-        if path.is_file():
-            if path.stat().st_size > 2**20:
-                raise BadInput(f"{path} is larger than 1 MiB; not a configuration")
-            return read_text(path), str(path)
-        if len(path.parts) == 1 and shipped.is_file():
-            return shipped.read_text(encoding="utf-8"), path.name
-    except (OSError, ValueError) as error:
-        raise BadInput(f"cannot read {path}: {error}") from None
-    raise BadInput(f"configuration not found: {path}; give a YAML file or a shipped name ('demo')")
-
-
-def _apply(document: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise BadInput(f"override {override!r} is not key=value, e.g. data.root=/my/coco")
-    *parents, last = key.split(".")
-    at = document
-    for parent in parents:
-        at = at.setdefault(parent, {})
-        if not isinstance(at, dict):
-            raise BadInput(f"override {override!r}: {parent} is not a section")
-    at[last] = read_yaml(value, f"override {override!r}: the value")
-
-
-def _first(error: ValidationError) -> str:
-    """The first complaint as one line, with a suggestion for a mistyped key."""
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = sorted(_keys(Config))
-        near = difflib.get_close_matches(key, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known[:12])}, …"
-        return f"unknown key {key!r}{hint}"
-    given = "" if problem["type"] == "missing" else f" (given: {str(problem['input'])[:60]!r})"
-    return f"{key or 'configuration'}: {problem['msg']}{given}"
-
-
-def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    found = []
-    for name, field in model.model_fields.items():
-        found.append(prefix + name)
-        optional = get_origin(field.annotation) is UnionType
-        for kind in get_args(field.annotation) if optional else (field.annotation,):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                found += _keys(kind, f"{prefix}{name}.")
-    return found
