@@ -18,16 +18,48 @@ from ultralytics.utils.metrics import bbox_iou
 from ultralytics.utils.ops import xywh2xyxy, xyxy2xywh
 from ultralytics.utils.tal import TaskAlignedAssigner, bbox2dist
 
+from endedge.distill.feed import Targets, padded
 from endedge.distill.model import DetectionModel
+from endedge.distill.predictions import Predictions
 
-__all__ = ["DenseCriterion", "anchors_of", "keep_anchors"]
+__all__ = ["DenseLoss", "anchors_of", "keep_anchors"]
 
 Shapes: TypeAlias = tuple[tuple[int, int], ...]
 
 
-class DenseCriterion:
-    """The criterion of one head of ``model``: ``criterion`` is Ultralytics' own, whose gains,
-    strides and assignment it takes."""
+_HEADS = ("one2many", "one2one")  # of an end-to-end detector, and of its criterion
+
+
+class DenseLoss:
+    """The criterion of ``model``, of both its heads where it has two."""
+
+    def __init__(self, model: DetectionModel) -> None:
+        own = model.init_criterion()
+        self._names: tuple[str, ...] = tuple(n for n in _HEADS if hasattr(own, n))
+        self._gains = (float(own.o2m), float(own.o2o)) if self._names else (1.0,)
+        self._parts = [_Head(getattr(own, n)) for n in self._names] or [_Head(own)]
+
+    def __call__(self, predictions: Predictions, targets: Targets, *, together: bool) -> Tensor:
+        """The loss of each of n pictures, (n,): as if each were alone, or ``together``: so that
+        their mean is that of the batch."""
+        boxes = targets.padded
+        if boxes is None:
+            boxes = padded(targets.rows.cpu(), len(targets.images)).to(targets.images.device)
+        heads = [predictions[name] for name in self._names] or [predictions]
+        total = torch.zeros(len(boxes), device=boxes.device)
+        for head, gain, part in zip(heads, self._gains, self._parts, strict=True):
+            losses, scores = part(head, boxes)
+            if together:
+                losses = losses * len(boxes) / scores.sum().clamp(min=1)
+            else:
+                losses = losses / scores.clamp(min=1)
+            total = total + gain * losses
+        return total
+
+
+class _Head:
+    """The criterion of one head: ``criterion`` is Ultralytics' own, whose gains, strides and
+    assignment it takes."""
 
     def __init__(self, criterion: Any) -> None:
         self._own, assigner = criterion, criterion.assigner
@@ -44,11 +76,11 @@ class DenseCriterion:
         self._gains = tuple(float(getattr(criterion.hyp, n)) for n in ("box", "cls", "dfl"))
         self._grids: dict[Shapes, tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, head: dict[str, Any], padded: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, head: Predictions, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Of each of n pictures: its loss before it is divided, and the sum of the scores that
         were assigned, by which it is (at least 1): (n,) and (n,).
 
-        ``head`` are raw predictions (see :mod:`endedge.distill.losses`); ``padded`` (n, m, 5) the
+        ``head`` are raw predictions (see :mod:`endedge.distill.losses`); ``truth`` (n, m, 5) the
         boxes of :class:`~endedge.distill.feed.Targets`."""
         own = self._own
         distances = head["boxes"].permute(0, 2, 1).contiguous()
@@ -58,7 +90,7 @@ class DenseCriterion:
             self._grids[shapes] = anchors_of(shapes, self._strides, scores)
         points, strides = self._grids[shapes]
         height, width = (n * self._strides[0] for n in shapes[0])
-        labels, x, y, w, h = padded.split(1, 2)
+        labels, x, y, w, h = truth.split(1, 2)
         boxes = xywh2xyxy(torch.cat([x * width, y * height, w * width, h * height], 2))
         real = (boxes.sum(2, keepdim=True) > 0).to(boxes.dtype)
         predicted = own.bbox_decode(points, distances)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from endedge.distill.dense import DenseCriterion
-from endedge.distill.feed import Targets, on_host, padded
+from endedge.distill.dense import DenseLoss
+from endedge.distill.feed import Targets, on_host
 from endedge.distill.model import DetectionModel
 from endedge.distill.predictions import Objective, Predictions
 
@@ -18,10 +18,10 @@ __all__ = ["labels", "labels_by_frame"]
 
 def labels(model: DetectionModel) -> Objective:
     """Ultralytics' detection loss (task-aligned assignment, CIoU, DFL) per picture."""
-    criterion = model.init_criterion()
     if not _on_host(model):
-        dense = _Dense(criterion)
+        dense = DenseLoss(model)
         return lambda predictions, targets: dense(predictions, targets, together=True).mean()
+    criterion = model.init_criterion()
 
     def loss(predictions: Predictions, targets: Targets) -> Tensor:
         batch = {
@@ -37,10 +37,10 @@ def labels(model: DetectionModel) -> Objective:
 
 def labels_by_frame(model: DetectionModel) -> Callable[[Predictions, Targets], Tensor]:
     """:func:`labels` of each of n pictures as if it were alone, (n,), by one call for all."""
-    criterion = model.init_criterion()
     if not _on_host(model):
-        dense = _Dense(criterion)
+        dense = DenseLoss(model)
         return lambda predictions, targets: dense(predictions, targets, together=False)
+    criterion = model.init_criterion()
     parts = [_ByFrame(c) for c in (getattr(criterion, n, None) for n in _HEADS) if c is not None]
     parts = parts or [_ByFrame(criterion)]
 
@@ -55,34 +55,7 @@ def labels_by_frame(model: DetectionModel) -> Callable[[Predictions, Targets], T
     return loss
 
 
-_HEADS = ("one2many", "one2one")  # of an end-to-end detector, and of its criterion
-
-
-class _Dense:
-    """The criterion of a model on an accelerator, head by head (see
-    :mod:`endedge.distill.dense`)."""
-
-    def __init__(self, criterion: Any) -> None:
-        self._several = [DenseCriterion(c) for n in _HEADS if (c := getattr(criterion, n, None))]
-        self._own = criterion
-        self._parts = self._several or [DenseCriterion(criterion)]
-
-    def __call__(self, predictions: Predictions, targets: Targets, together: bool) -> Tensor:
-        """The loss of each of n pictures, (n,): divided by what all have in common, so that its
-        mean is that of the batch, or ``together`` not: as if each were alone."""
-        boxes = targets.padded
-        if boxes is None:
-            boxes = padded(targets.rows.cpu(), len(targets.images)).to(targets.images.device)
-        gains = (float(self._own.o2m), float(self._own.o2o)) if self._several else (1.0,)
-        names = _HEADS if self._several else ("",)
-        total = torch.zeros(len(boxes), device=boxes.device)
-        for name, gain, part in zip(names, gains, self._parts, strict=True):
-            losses, scores = part(predictions[name] if name else predictions, boxes)
-            if together:  # a batch's loss times its pictures, of which the caller takes the mean
-                total = total + gain * len(boxes) * losses / scores.sum().clamp(min=1)
-            else:
-                total = total + gain * losses / scores.clamp(min=1)
-        return total
+_HEADS = ("one2many", "one2one")  # of the criterion of an end-to-end detector
 
 
 class _ByFrame:

@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from endedge.distill.dense import keep_anchors
 from endedge.distill.detection_loss import labels, labels_by_frame
-from endedge.distill.feed import Targets
+from endedge.distill.feed import Targets, on_host
 from endedge.distill.model import DetectionModel, clone
+from endedge.distill.precision import computing
 from endedge.distill.predictions import Objective, Predictions, heads
 from endedge.distill.teacher import TeacherCache
 
@@ -148,16 +150,24 @@ def divergence_nats(scores: Tensor, boxes: Tensor, own_scores: Tensor, own_boxes
 
 
 @torch.no_grad()
-def divergence(reference: DetectionModel, model: DetectionModel, frames: Tensor) -> float:
+def divergence(
+    reference: DetectionModel, model: DetectionModel, frames: Tensor, device: str = "cpu"
+) -> float:
     """How far the predictions of ``model`` are from those of ``reference``, in nats a frame:
-    :func:`divergence_nats`, mean over ``frames`` (N, 3, S, S) uint8."""
-    total = 0.0
+    :func:`divergence_nats`, mean over ``frames`` (N, 3, S, S) uint8; computed on ``device``."""
+    frames, pair = frames.to(device), [reference, model]
+    if not on_host(device):
+        pair = [clone(m).to(device) for m in pair]
+        for m in pair:
+            keep_anchors(m)
+    sums = []
     for start in range(0, len(frames), 8):
         images = frames[start : start + 8].float() / 255
-        want, got = (heads(m.eval()(images)[1])[0] for m in (reference, model))
+        with computing("fp32", device):
+            want, got = (heads(m.eval()(images)[1])[0] for m in pair)
         nats = divergence_nats(want["scores"], want["boxes"], got["scores"], got["boxes"])
-        total += float(nats.sum())
-    return total / len(frames)
+        sums.append(nats.sum())
+    return float(sum(torch.stack(sums).tolist())) / len(frames)
 
 
 def imitation(whole: DetectionModel, device: str = "cpu") -> Callable[[DetectionModel], Objective]:

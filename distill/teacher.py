@@ -9,6 +9,7 @@ from torch import Tensor
 
 from endedge.distill.dense import keep_anchors
 from endedge.distill.feed import Feed, Targets, on_host
+from endedge.distill.memory import halving
 from endedge.distill.model import DetectionModel, clone, fold_norms
 from endedge.distill.precision import autocast
 from endedge.distill.predictions import Predictions, scores_and_boxes
@@ -66,17 +67,17 @@ class TeacherCache:
     def _resident(self, feed: Feed, view: Tensor, images: Tensor) -> tuple[Tensor, ...]:
         if self._feed is not feed:
             self._feed, self._table = feed, None
-            self._table = self._all_of(feed)
+            self._table = halving(lambda at_once: self._all_of(feed, at_once), _AT_ONCE)
         if self._table is None:
             return tuple(output.float() for output in self._asked(images))
         return tuple(output.index_select(0, view).float() for output in self._table)
 
-    def _all_of(self, feed: Feed) -> tuple[Tensor, ...] | None:
+    def _all_of(self, feed: Feed, at_once: int) -> tuple[Tensor, ...] | None:
         """What the teacher says of all views of ``feed``; None where that is too much to keep."""
         n = len(feed.views)
         table: tuple[Tensor, ...] = ()
-        for begin in range(0, n, _AT_ONCE):
-            end = min(n, begin + _AT_ONCE)
+        for begin in range(0, n, at_once):
+            end = min(n, begin + at_once)
             outputs = self._asked(feed.pictures(begin, end))
             if not table:
                 each_bytes = sum(o[0].numel() * o.element_size() for o in outputs)

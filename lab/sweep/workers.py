@@ -11,27 +11,55 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any
+from multiprocessing.context import SpawnContext
+from typing import Any, TypeAlias
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from endedge.lab.config import Config
-from endedge.lab.inputs import pick_device
+from endedge.lab.devices import masks
 
-__all__ = ["compute_alone", "exit_with_parent", "how_many", "in_processes", "one_thread"]
+__all__ = [
+    "begin_worker",
+    "compute_alone",
+    "cores",
+    "how_many",
+    "in_processes",
+    "masks_of",
+    "one_thread",
+]
+
+Masks: TypeAlias = "multiprocessing.queues.SimpleQueue[str]"
 
 
 def how_many(config: Config) -> int:
-    """Processes: as the configuration says; by itself one a core, or ``workers_per_gpu``."""
+    """Processes: as the configuration says; by itself one a core, or ``workers_per_gpu`` on each
+    GPU that is seen (on a machine without any, and on a Mac's, so many in all)."""
     if config.workers != "auto":
         return config.workers
-    if pick_device(config.device) != "cpu":
-        return config.workers_per_gpu
+    if config.device in ("auto", "cpu"):
+        return cores()
+    return max(1, len(masks(config.device, 1))) * config.workers_per_gpu
+
+
+def cores() -> int:
+    """That this process may use."""
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
 
+def masks_of(config: Config, workers: int, context: SpawnContext) -> Masks:
+    """For each of ``workers`` which GPU it may see, in turns; '' on other devices. A worker takes
+    one as it begins."""
+    found = masks(config.device, 1) or [""]
+    queue = context.SimpleQueue()
+    for k in range(workers):
+        queue.put(found[k % len(found)])
+    return queue
+
+
 def in_processes(
+    config: Config,
     workers: int,
     begin: Callable[..., None],
     arguments: tuple[Any, ...],
@@ -39,16 +67,18 @@ def in_processes(
     tasks: Sequence[Any],
     on_news: Callable[..., None],
 ) -> None:
-    """Run ``work(task, news)`` for every task, in ``workers`` processes that each called
-    ``begin(*arguments)`` once; ``on_news`` is called here with each tuple put into ``news``.
+    """Run ``work(task, news)`` for every task, in ``workers`` processes that each see the device
+    of ``config`` and called ``begin(*arguments)`` once; ``on_news`` is called here with each tuple
+    put into ``news``.
 
     Raises what the first failing task raised, after the others have ended.
     """
     context = multiprocessing.get_context("spawn")
+    masks = masks_of(config, workers, context)
     failures: list[BaseException] = []
     with (
         context.Manager() as manager,
-        ProcessPoolExecutor(workers, context, _begin, (begin, arguments)) as pool,
+        ProcessPoolExecutor(workers, context, _begin, (masks, begin, arguments)) as pool,
     ):
         news = manager.Queue()
         waiting = {pool.submit(work, task, news) for task in tasks}
@@ -68,15 +98,18 @@ def in_processes(
         raise failures[0]
 
 
-def _begin(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    exit_with_parent(os.getppid())
+def _begin(masks: Masks, begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    begin_worker(os.getppid(), masks)
     compute_alone()
     begin(*arguments)
 
 
-def exit_with_parent(parent: int) -> None:
-    """For the start of a worker. Ctrl-C on a terminal reaches all processes: the parent ends this
-    one, which says nothing. A worker whose parent was killed has nobody to report to: it ends."""
+def begin_worker(parent: int, masks: Masks) -> None:
+    """For the start of a worker, before it touches a GPU: it takes its mask. Ctrl-C on a terminal
+    reaches all processes: the parent ends this one, which says nothing. A worker whose parent was
+    killed has nobody to report to: it ends."""
+    if mask := masks.get():
+        os.environ["CUDA_VISIBLE_DEVICES"] = mask
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
