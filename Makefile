@@ -1,5 +1,6 @@
 # make demo   the whole loop on generated frames, then where the report is
 # make docs   the documentation as a site in site/
+# make results  the numbers and figures of docs/results from the measured tables, in seconds
 # make test   lint, types, tests, and the wheel in a clean environment (what CI runs)
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +9,7 @@ OUT ?= runs/demo
 LANES ?= 2
 SEED ?= 1
 
-.PHONY: demo docs test lint types unit shuffled wheel fast clean
+.PHONY: demo docs results test lint types unit shuffled wheel fast clean
 
 demo: $(VENV)/.installed
 	$(BIN)/endedge run configs/demo.yaml --out $(OUT)
@@ -32,6 +33,10 @@ shuffled: $(VENV)/.developer
 docs: $(VENV)/.developer
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	$(BIN)/python -m mkdocs build --strict --site-dir site
+
+results: $(VENV)/.developer
+	$(BIN)/python -m benchmarks.surface_page demo
+	$(BIN)/python -m benchmarks.surface_page coco-infrared --name infrared
 
 fast: $(VENV)/.developer
 	$(BIN)/python -m pytest -n $(LANES) --dist loadfile -p no:randomly -m "not slow"

@@ -370,5 +370,4 @@ def _at(known: Known, accuracy: Floats) -> Split:
 def _achieved(known: Known, budget: Budget, row: int) -> float:
     """The measured objective of an executed operating point."""
     upload, update = known.points.upload_bytes[row], known.points.update_bytes[row]
-    fresh = budget.fresh - budget.fresh_up * upload - budget.fresh_down * update
-    return float(budget.stale + (known.points.map[row] - budget.stale) * fresh)
+    return float(budget.objective(known.points.map[row], upload, update))

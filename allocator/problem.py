@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from endedge.data.errors import BadInput
 
 __all__ = ["Budget", "Link", "Measured", "OperatingPoint", "Range", "Rules", "Split"]
+
+Number: TypeAlias = Any  # float or float64 array
 
 
 @dataclass(frozen=True)
@@ -213,3 +215,12 @@ class Budget:
             return split
         spare = (self.room - self.down * split.update_bytes) / self.up
         return Split(min(spare, self.upload.high), split.update_bytes)
+
+    def fresh_share(self, upload_bytes: Number, update_bytes: Number) -> Number:
+        """Share of the period in which the new model is in use (1 for a final objective)."""
+        return self.fresh - self.fresh_up * upload_bytes - self.fresh_down * update_bytes
+
+    def objective(self, map_: Number, upload_bytes: Number, update_bytes: Number) -> Number:
+        """What an update that reaches ``map_`` is worth: mAP averaged over the period (or final),
+        the ``stale`` one until it is in use. Arrays broadcast."""
+        return self.stale + (map_ - self.stale) * self.fresh_share(upload_bytes, update_bytes)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -51,6 +51,8 @@ __all__ = [
     "choose_adapter",
     "choose_and_train",
 ]
+
+OnTrial: TypeAlias = Callable[[str, int], OnStep | None]
 
 VERSION = 3  #: to be raised when what is chosen changes: results that rest on it get other names
 
@@ -170,6 +172,7 @@ def choose_and_train(
     prior: Prior = FIRST_ROUND,
     device: str = "cpu",
     on_step: OnStep | None = None,
+    on_trial: OnTrial = lambda candidate, steps: None,
 ) -> Chosen:
     """The student for ``frames``, adapted in the way that they themselves show to be best.
 
@@ -186,6 +189,8 @@ def choose_and_train(
         prior: What earlier rounds gained.
         device: Where it computes.
         on_step: Told of the steps of the winner's training.
+        on_trial: Gives, for a candidate (``front 2``: on the second fold) and its number of steps,
+            who is told of them.
 
     Raises:
         BadInput: for fewer than :data:`~endedge.data.groups.LEAST_FRAMES` frames.
@@ -197,7 +202,7 @@ def choose_and_train(
         raise BadInput("no candidates to choose an adaptation from")
     named = groups_of(groups, n, _FOLDS)
     first, _ = choose_adapter(start, frames, groups=groups, device=device)
-    search = _Search(held or start, first, frames, named, recipe, device)
+    search = _Search(held or start, first, frames, named, recipe, device, on_trial)
     tried = list(candidates)[: max(1, recipe.steps // _LEAST_STEPS)]
     turns = search.turns(recipe.steps // (len(tried) * _LEAST_STEPS))
     for fold in turns:
@@ -235,10 +240,11 @@ class _Search:
         groups: Sequence[str],
         recipe: Recipe,
         device: str,
+        on_trial: OnTrial,
     ) -> None:
         self._base, self._first, self._frames = base, first, frames
         self._groups, self._recipe = groups, recipe
-        self._device = device
+        self._device, self._on_trial = device, on_trial
         self._folds = folds_of(groups, _FOLDS, recipe.seed)
         self._gains: dict[tuple[str, float], dict[int, Floats]] = {}
         self._judges: dict[int, list[int]] = {}
@@ -294,7 +300,8 @@ class _Search:
         for candidate in candidates:
             self.steps += steps
             try:
-                end = self.trained(candidate, training, steps)
+                told = self._on_trial(f"{candidate.name} {fold + 1}", steps)
+                end = self.trained(candidate, training, steps, on_step=told)
             except Diverged:
                 for share in _SHARES:
                     self._note(fold, candidate.name, share, np.full(len(before), -np.inf))

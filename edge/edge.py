@@ -195,6 +195,7 @@ class EdgeEnd:
                 prior=self.prior,
                 device=self.plan.device,
                 on_step=self.watch("student", recipe.steps),
+                on_trial=lambda name, steps: self.watch(f"student try {name}", steps),
             )
         return distil_student(
             start,

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from endedge.data.errors import BadInput
+from endedge.allocator.csv_files import csv_text, read_rows
 from endedge.data.storage import write_atomic
 
 if TYPE_CHECKING:  # what reads the table needs no PyTorch
     from endedge.end.latency import Latency
     from endedge.end.metric import Score
 
-__all__ = ["Row", "add_rows", "read_rows"]
+__all__ = ["Row", "add_rows", "read_latencies"]
 
 _FILE = "latency.csv"
 
@@ -73,43 +71,15 @@ def add_rows(folder: Path, rows: Sequence[Row]) -> None:
     """Put ``rows`` at the end of the folder's ``latency.csv``; one of the same model, engine,
     size, threads and machine is replaced."""
     key = ("model", "runtime", "imgsz", "threads", "machine")
-    named = {tuple(str(getattr(r, k)) for k in key): r for r in [*read_rows(folder), *rows]}
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    named = {tuple(str(getattr(r, k)) for k in key): r for r in [*read_latencies(folder), *rows]}
     names = [f.name for f in fields(Row)]
-    writer.writerow(names)
-    for row in named.values():
-        writer.writerow(_shown(getattr(row, name)) for name in names)
-    write_atomic(folder / _FILE, out.getvalue().encode())
+    text = csv_text(names, ([_shown(getattr(row, n)) for n in names] for row in named.values()))
+    write_atomic(folder / _FILE, text.encode())
 
 
-def read_rows(folder: Path) -> list[Row]:
+def read_latencies(folder: Path) -> list[Row]:
     """The rows of ``folder``, none where there is no file. Raises :class:`BadInput`."""
-    path = folder / _FILE
-    if not path.is_file():
-        return []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [
-                Row(
-                    r["model"],
-                    r["runtime"],
-                    int(r["imgsz"]),
-                    int(r["threads"]),
-                    float(r["latency_s"]),
-                    float(r["low_s"]),
-                    float(r["high_s"]),
-                    float(r["network_s"]),
-                    int(r["runs"]),
-                    float(r["map"]) if r["map"] else None,
-                    float(r["map50"]) if r["map50"] else None,
-                    r["frames"],
-                    r["machine"],
-                )
-                for r in csv.DictReader(file)
-            ]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{path} is damaged ({error!r}); remove it and time again") from None
+    return read_rows(Row, folder / _FILE, "latency")
 
 
 def _shown(value: object) -> object:

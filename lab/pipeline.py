@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from endedge.allocator import Curves, Points, Split, Surface, fit
+from endedge.allocator.csv_files import dicts_csv
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
 from endedge.lab.benchmark.benchmark import Decision
@@ -26,7 +27,7 @@ from endedge.lab.report.results import Results
 from endedge.lab.store import Node, Store
 from endedge.lab.sweep.adaptive import adaptive_sweep
 from endedge.lab.sweep.cell import CellRunner
-from endedge.lab.sweep.grid import Progress, decided, grid, surface_csv, sweep
+from endedge.lab.sweep.grid import Progress, decided, grid, sweep
 from endedge.lab.sweep.replicates import Replicates
 from endedge.lab.sweep.workers import one_thread
 
@@ -63,7 +64,7 @@ def measure_stage(
         rows = sweep(config, folder, progress)
     else:
         rows = adaptive_sweep(config, folder, progress, width)
-    write_atomic(folder / "surface.csv", surface_csv(rows).encode())
+    write_atomic(folder / "surface.csv", dicts_csv(rows).encode())
     inputs = Inputs.of(config, folder)
     before = CellRunner(inputs, Store(folder), lambda message: None).start()
     _replicates(before, folder, [str(row["cell"]) for row in rows])
@@ -180,7 +181,7 @@ class _Exactly:
         if not more:
             return cells
         rows = sweep(config, folder, self.progress, more)
-        write_atomic(folder / "executed.csv", surface_csv(rows).encode())
+        write_atomic(folder / "executed.csv", dicts_csv(rows).encode())
         every = Surface.read(folder / "surface.csv").joined(Surface.from_rows(rows))
         before = CellRunner(Inputs.of(config, folder), Store(folder), lambda message: None).start()
         _replicates(before, folder, [str(name) for name in every.cell])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -15,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endedge.allocator import display as show
+from endedge.allocator.csv_files import csv_text, read_csv
 from endedge.allocator.problem import OperatingPoint
 from endedge.data.errors import BadInput
 
@@ -30,7 +29,6 @@ _TEXT = ("cell", "codec", "mode", "student")
 _REQUIRED = ("seed", "frames", "codec", "upload_bytes", "budget_bytes", "update_bytes", "map", "m0")
 _FINITE = ("seed", "frames", "upload_bytes", "budget_bytes", "update_bytes", "map", "m0")
 _SHARE = ("map", "map50", "m0", "teacher_map", "prune", "sent")  # in [0, 1]
-_MAX_FILE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,25 +95,14 @@ class Surface:
         path = Path(path)
         if not path.is_file():
             raise BadInput(f"surface not found: {path}; run 'endedge measure' first")
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise BadInput(f"{path} is larger than {_MAX_FILE_BYTES} bytes; not a surface")
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                return cls.from_rows(csv.DictReader(file), str(path))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise BadInput(f"{path} is not a CSV file: {error}") from None
+        return cls.from_rows(read_csv(path), str(path))
 
     def to_csv(self) -> str:
         """The file's text: canonical, so that equal surfaces have equal hashes. ``student`` came
         when there were surfaces already, and is left out where no cell names one."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
         named = COLUMNS if (self.student != "").any() else COLUMNS[:-1]
-        writer.writerow(named)
-        columns = [getattr(self, name) for name in named]
-        for row in zip(*columns, strict=True):
-            writer.writerow([_text(value) for value in row])
-        return out.getvalue()
+        rows = zip(*(getattr(self, name) for name in named), strict=True)
+        return csv_text(named, ([_text(value) for value in row] for row in rows))
 
     def write(self, path: str | Path) -> None:
         """Write ``surface.csv`` (columns in the order of the fields)."""

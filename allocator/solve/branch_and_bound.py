@@ -30,8 +30,7 @@ _MAX_BOXES = 400_000
 
 def worth(joint: Joint, budget: Budget, upload: Number, update: Number) -> Number:
     """Φ(U, M): the objective, mAP averaged over the period (or final), not clipped."""
-    fresh = budget.fresh - budget.fresh_up * upload - budget.fresh_down * update
-    return budget.stale + (joint.value(upload, update) - budget.stale) * fresh
+    return budget.objective(joint.value(upload, update), upload, update)
 
 
 def best_on_segment(
@@ -176,10 +175,9 @@ def _bounds(
     slope_u = _times((by_data_low, by_data_high), data_slope)
     slope_m = _times((by_model_low, by_model_high), model_slope)
     fresh = (
-        budget.fresh - budget.fresh_up * u[1] - budget.fresh_down * m[1],
-        budget.fresh - budget.fresh_up * u[0] - budget.fresh_down * m[0],
+        np.maximum(budget.fresh_share(u[1], m[1]), 0.0),
+        np.maximum(budget.fresh_share(u[0], m[0]), 0.0),
     )
-    fresh = np.maximum(fresh[0], 0.0), np.maximum(fresh[1], 0.0)
     bound = budget.stale + _times(value, fresh)[1]
     along_u = _add(_times(slope_u, fresh), _scale(value, -budget.fresh_up))
     along_m = _add(_times(slope_m, fresh), _scale(value, -budget.fresh_down))

@@ -217,8 +217,7 @@ def best_point(
     left unused they cannot.
     """
     u, m = points.upload_bytes, points.update_bytes
-    fresh = budget.fresh - budget.fresh_up * u - budget.fresh_down * m
-    value = budget.stale + (accuracy - budget.stale) * fresh
+    value = budget.objective(accuracy, u, m)
     fits = budget.up * u + budget.down * m <= budget.room * (1 + 1e-9)
     fits &= (u <= budget.upload.high * (1 + 1e-9)) & (m <= budget.update.high * (1 + 1e-9))
     if budget.reason or not fits.any():

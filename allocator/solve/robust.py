@@ -41,8 +41,7 @@ def best_quantile(curves: Fitted, budget: Budget, quantile: float) -> tuple[floa
         return 0.0, 0.0, budget.stale
 
     def value(upload: Floats, update: Floats) -> Floats:
-        fresh = budget.fresh - budget.fresh_up * upload - budget.fresh_down * update
-        drawn = budget.stale + (curves.draws(upload, update) - budget.stale) * fresh
+        drawn = budget.objective(curves.draws(upload, update), upload, update)
         return np.asarray(np.quantile(drawn, quantile, axis=0))
 
     start = best_split(curves.joint, budget)

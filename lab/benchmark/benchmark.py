@@ -9,12 +9,9 @@ policy's was, and the oracle is the best operating point that was run and fits.
 
 from __future__ import annotations
 
-import csv
-import io
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +31,7 @@ from endedge.allocator import (
     allocate,
     best_split,
 )
+from endedge.allocator.csv_files import dicts_csv
 from endedge.allocator.policies import decide, registry
 from endedge.allocator.solve.branch_and_bound import worth
 from endedge.data.errors import BadInput
@@ -55,7 +53,6 @@ __all__ = [
     "outcomes",
     "planned",
     "predicted_headroom",
-    "rows_csv",
     "rules_of",
     "sendable",
     "split_sweep",
@@ -348,8 +345,7 @@ def outcomes(
             reached = float(surface.map[row])
             here = setup.link.at(decision.bandwidth_hz)
             budget = Budget.of(here, setup.rules, setup.curves)
-            fresh = budget.fresh - budget.fresh_up * up - budget.fresh_down * down
-            average = stale + (reached - stale) * fresh
+            average = stale + (reached - stale) * budget.fresh_share(up, down)
         return Outcome(
             decision.bandwidth_hz,
             decision.policy,
@@ -382,56 +378,26 @@ def outcomes(
     return found
 
 
-def rows_csv(kind: type, rows: Sequence[Any]) -> str:
-    """Dataclasses of one ``kind`` as CSV, one row each: the text of ``benchmark.csv``."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    names = [field.name for field in fields(kind)]
-    writer.writerow(names)
-    writer.writerows([getattr(row, name) for name in names] for row in rows)
-    return out.getvalue()
-
-
 def allocation_csv(allocations: Sequence[Allocation]) -> str:
     """The text of ``allocation.csv``: the fitted allocator over the sweep of bandwidths."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
+    return dicts_csv(
         [
-            "bandwidth_hz",
-            "uplink_hz",
-            "downlink_hz",
-            "upload_bytes",
-            "update_bytes",
-            "frames",
-            "budget_bytes",
-            "predicted_map",
-            "low",
-            "high",
-            "upload_value",
-            "update_value",
-            "regime",
-            "extrapolates",
+            {
+                "bandwidth_hz": a.link.bandwidth_hz,
+                "uplink_hz": a.uplink_hz,
+                "downlink_hz": a.downlink_hz,
+                "upload_bytes": a.upload_bytes,
+                "update_bytes": a.update_bytes,
+                "frames": a.frames,
+                "budget_bytes": "" if a.update is None else a.update.budget_bytes,
+                "predicted_map": a.predicted_map,
+                "low": a.interval[0],
+                "high": a.interval[1],
+                "upload_value": a.upload_value,
+                "update_value": a.update_value,
+                "regime": a.regime,
+                "extrapolates": int(a.extrapolates),
+            }
+            for a in allocations
         ]
     )
-    for a in allocations:
-        low, high = a.interval
-        writer.writerow(
-            [
-                a.link.bandwidth_hz,
-                a.uplink_hz,
-                a.downlink_hz,
-                a.upload_bytes,
-                a.update_bytes,
-                a.frames,
-                "" if a.update is None else a.update.budget_bytes,
-                a.predicted_map,
-                low,
-                high,
-                a.upload_value,
-                a.update_value,
-                a.regime,
-                int(a.extrapolates),
-            ]
-        )
-    return out.getvalue()

@@ -5,7 +5,6 @@ mAP stays in [0, 1] here; only text for people speaks of points (hundredths).
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from scipy.special import stdtrit
 
 from endedge.allocator import Surface
 from endedge.allocator import display as show
+from endedge.allocator.csv_files import read_csv
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.benchmark import STATIC, Outcome
 from endedge.lab.benchmark.headroom import Contrast
@@ -39,7 +39,6 @@ __all__ = [
 
 Floats: TypeAlias = NDArray[np.float64]
 
-_MAX_FILE_BYTES = 64 * 2**20
 _MEASURED = (
     "map",
     "average_map",
@@ -243,13 +242,7 @@ def rows_of(path: Path, made_by: str) -> list[dict[str, str]]:
     is ``made_by`` where it is missing or broken."""
     if not path.is_file():
         raise BadInput(f"{path} not found; run 'endedge {made_by}' first")
-    if path.stat().st_size > _MAX_FILE_BYTES:
-        raise BadInput(f"{path} is larger than {_MAX_FILE_BYTES} bytes; not a results file")
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path} is not a CSV file: {error}") from None
+    rows = read_csv(path)
     if not rows:
         raise BadInput(f"{path} has no rows; run 'endedge {made_by}' again")
     return rows

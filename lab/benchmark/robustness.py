@@ -3,15 +3,15 @@ links. Every study is measured rounds, and one CSV file of the results folder.""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from endedge.allocator import Curves, Points, Surface, checkerboard, fit
+from endedge.allocator.csv_files import read_rows
 from endedge.allocator.fitting.synthetic import perturbed
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.benchmark import (
@@ -137,19 +137,7 @@ def scenarios(
 def read_trials(folder: Path) -> tuple[Trial, ...]:
     """The trials of all studies that ``folder`` holds. Raises :class:`BadInput` for a file that
     is not one."""
-    read: dict[str, Callable[[str], Any]] = {"float": float, "int": int, "str": str}
-    types = {field.name: read[str(field.type)] for field in fields(Trial)}
-    trials = []
-    for path in (folder / name for name in FILES):
-        if not path.is_file():
-            continue
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    trials.append(Trial(**{name: to(row[name]) for name, to in types.items()}))
-        except (KeyError, TypeError, ValueError, csv.Error) as error:
-            raise BadInput(f"{path} is no study ({error}); run 'endedge bench' again") from None
-    return tuple(trials)
+    return tuple(t for name in FILES for t in read_rows(Trial, folder / name, "bench"))
 
 
 def mean_by(trials: Sequence[Trial], value: Callable[[Trial], float]) -> Means:

@@ -142,7 +142,7 @@ def score(table: Table, policies: Sequence[str] = (), bandwidths_hz: Sequence[fl
                 fresh, reached = 0.0, stale
                 if row is not None:
                     up, down = float(cells.upload_bytes[row]), float(cells.update_bytes[row])
-                    fresh = budget.fresh - budget.fresh_up * up - budget.fresh_down * down
+                    fresh = budget.fresh_share(up, down)
                     reached = float(cells.map[row])
                 worth.setdefault(name, []).append([stale + (reached - stale) * fresh])
                 if reps is not None and m0_draws is not None:

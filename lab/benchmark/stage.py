@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from endedge.allocator import Curves, Points, Split, Surface
+from endedge.allocator.csv_files import rows_csv
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
 from endedge.lab.benchmark.benchmark import (
@@ -20,7 +21,6 @@ from endedge.lab.benchmark.benchmark import (
     captured,
     executable,
     outcomes,
-    rows_csv,
     rules_of,
     sendable,
     split_sweep,

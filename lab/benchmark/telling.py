@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from endedge.lab.benchmark.benchmark import ORACLE, STATIC, UNLUCKY
+from endedge.lab.benchmark.contrasts import compared
 from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.benchmark.score import Score
 
@@ -77,6 +78,12 @@ def as_text(score: Score, names: Sequence[str] = (), every: bool = False) -> str
     shown = [n for n in score.ranking() if not names or n in (*names, *_YARDSTICKS, "equal")]
     lines.append(plain_table(_HEAD, [_row(score, name) for name in shown]))
     lines.append(_NOTE)
+    lines += [
+        f"{c.one} over {c.other}: {c.contrast.text}, {c.contrast.verdict}; p = {c.p:.3f}, "
+        f"{c.corrected:.3f} corrected for the comparisons named in advance (Holm)"
+        for c in compared(score)
+        if not math.isnan(c.p)
+    ]
     if every:
         for name in [n for n in shown if n not in _YARDSTICKS]:
             rows = [
@@ -103,7 +110,7 @@ _NOTE = (
 def _row(score: Score, name: str) -> tuple[str, ...]:
     mean, worst = score.regret(name)
     share, low, high = score.caught(name)
-    caught = ("–", "") if math.isnan(share) else (f"{share:.0%}", _interval(low, high))
+    caught = ("–", "") if math.isnan(share) else (_percent(share), _interval(low, high))
     against = ("", "") if name == "equal" else _against(score.contrast(name, "equal"))
     return (name, f"{100 * mean:.2f}", f"{100 * worst:.2f}", *caught, *against)
 
@@ -112,8 +119,13 @@ def _against(contrast: Contrast) -> tuple[str, str]:
     return contrast.text, contrast.verdict
 
 
+def _percent(share: float) -> str:
+    """Without a minus before a zero."""
+    return f"{round(share, 2) + 0.0:.0%}"
+
+
 def _interval(low: float, high: float) -> str:
-    return "" if math.isnan(low) else f"[{low:.0%}, {high:.0%}]"
+    return "" if math.isnan(low) else f"[{_percent(low)}, {_percent(high)}]"
 
 
 def as_markdown(score: Score, names: Sequence[str]) -> str:
@@ -152,6 +164,17 @@ def as_record(score: Score) -> dict[str, Any]:
         "headroom": _numbers(score.headroom()),
         "headroom_by_other_seeds": _numbers(score.honest_headroom()),
         "headroom_of_the_curves_unrounded": score.unrounded,
+        "comparisons": [
+            {
+                "policy": c.one,
+                "over": c.other,
+                **_numbers(c.contrast),
+                "verdict": c.contrast.verdict,
+                "p": _finite(c.p),
+                "p_holm": _finite(c.corrected),
+            }
+            for c in compared(score)
+        ],
         "policies": {
             name: {
                 "mean_regret": score.regret(name)[0],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from dataclasses import dataclass
@@ -49,12 +48,12 @@ def one_held(name: str, base: str | None) -> Any:
 
 def _best_measured(folder: Path) -> tuple[Path, Path]:
     """The package that reached the highest mAP in a folder of results, and what it was sent to."""
+    from endedge.allocator.csv_files import read_csv
     from endedge.lab.config import load_config
     from endedge.lab.inputs import find_weights
     from endedge.lab.store import Store
 
-    with (folder / "surface.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("sent") == "1"]
+    rows = [row for row in read_csv(folder / "surface.csv") if row.get("sent") == "1"]
     if not rows:
         raise BadInput(f"{folder}: no update was worth sending there, so its device runs the start")
     best = max(rows, key=lambda row: (float(row["map"]), -int(row["update_bytes"])))

@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from endedge.data.errors import BadInput, Unfinished
 from endedge.data.storage import at_home
@@ -23,6 +23,9 @@ from endedge.lab.cli import package as tools
 from endedge.lab.cli.arguments import Action, build_parser
 from endedge.lab.cli.logs import log_to_stderr
 from endedge.link.messages import printable
+
+if TYPE_CHECKING:
+    from endedge.lab.config import Config
 
 __all__ = ["main"]
 
@@ -85,8 +88,6 @@ def _run(a: argparse.Namespace) -> None:
     config = _config(a)
     with _progress() as progress:
         report = pipeline.run(config, Path(a.out), progress)
-    if config.data.eval_labels != "truth":
-        print("evaluated on the teacher's labels: agreement with it, not accuracy")
     print(_headline(Path(a.out)))
     print(f"report: {report}")
 
@@ -94,9 +95,10 @@ def _run(a: argparse.Namespace) -> None:
 def _measure(a: argparse.Namespace) -> None:
     from endedge.lab import pipeline
 
+    config = _config(a)
     with _progress() as progress:
-        surface = pipeline.measure_stage(_config(a), Path(a.out), progress, a.adaptive)
-    print(f"surface: {surface}")
+        surface = pipeline.measure_stage(config, Path(a.out), progress, a.adaptive)
+    print(f"{_judged_by(config)}surface: {surface}")
 
 
 def _status(a: argparse.Namespace) -> None:
@@ -401,8 +403,16 @@ def _config(a: argparse.Namespace) -> Any:
 
 def _headline(folder: Path) -> str:
     from endedge.lab.benchmark.ranking import summary
+    from endedge.lab.config.reading import config_of
 
-    return summary(folder / "benchmark.csv")
+    return _judged_by(config_of(folder)) + summary(folder / "benchmark.csv")
+
+
+def _judged_by(config: Config) -> str:
+    """A line to print first where mAP is not accuracy."""
+    if config.data.eval_labels == "truth":
+        return ""
+    return "evaluated on the teacher's labels: agreement with it, not accuracy\n"
 
 
 def _progress() -> Any:

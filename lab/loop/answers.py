@@ -202,8 +202,17 @@ class Answers:
         """What a device that runs ``base`` has beside it."""
         if not self.inputs.config.end.models_bytes:
             return []
-        others = [node for node in (None, *kept) if node != base]
-        return [Kept(self.student_of(node), self.architecture_of(node)) for node in others]
+        runs = self._model_of(base)  # maybe one that it went back to, kept under another round
+        others = {self._model_of(node): node for node in (None, *kept)}
+        return [
+            Kept(self.student_of(node), self.architecture_of(node))
+            for model, node in others.items()
+            if model != runs
+        ]
+
+    def _model_of(self, answer: Node | None) -> str:
+        """The hash of the model that a device holds after ``answer``."""
+        return model_hash(self.inputs.student) if answer is None else str(answer.record["model"])
 
     @cached_property
     def _threshold(self) -> float:

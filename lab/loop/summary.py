@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from endedge.allocator.csv_files import dicts_csv
 from endedge.allocator.policies import from_file
 from endedge.data.storage import write_atomic
 from endedge.lab.benchmark.outcomes import spread
@@ -58,8 +57,8 @@ def loop_stage(
     rows = run(config, folder, progress, Path(prior) if prior else None, files)
     summary = summarize(rows)
     write_atomic(folder / "config.yaml", config.to_yaml().encode())
-    write_atomic(folder / "rounds.csv", _csv(rows).encode())
-    write_atomic(folder / "summary.csv", _csv(summary).encode())
+    write_atomic(folder / "rounds.csv", dicts_csv(rows).encode())
+    write_atomic(folder / "summary.csv", dicts_csv(summary).encode())
     write_atomic(folder / "loop.svg", drawn(lambda: picture(rows, summary, config), "svg"))
     return _table(summary) + f"\npicture: {folder / 'loop.svg'}"
 
@@ -223,14 +222,6 @@ def _against_bytes(axes: Axes, summary: Sequence[Row]) -> None:
 
 
 # Text -----------------------------------------------------------------------------------------
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
 
 
 def _table(summary: Sequence[Row]) -> str:

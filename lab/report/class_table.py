@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from endedge.allocator.csv_files import read_rows, rows_csv
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
 
 __all__ = ["ClassRow", "class_rows", "read_classes", "write_classes"]
 
 _FILE = "classes.csv"
-_MAX_FILE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -60,33 +57,13 @@ def write_classes(folder: Path, rows: Sequence[ClassRow]) -> None:
     if not rows:
         (folder / _FILE).unlink(missing_ok=True)
         return
-    out = io.StringIO()
-    writer = csv.DictWriter(out, [f.name for f in fields(ClassRow)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    write_atomic(folder / _FILE, out.getvalue().encode())
+    write_atomic(folder / _FILE, rows_csv(ClassRow, rows).encode())
 
 
 def read_classes(folder: Path) -> list[ClassRow]:
     """The rows of ``classes.csv``; none where there is no such file. Raises :class:`BadInput` for
     a broken one."""
-    path = folder / _FILE
-    if not path.is_file():
-        return []
-    kinds = {"int": int, "float": float, "str": str}
-    try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise ValueError(f"larger than {_MAX_FILE_BYTES} bytes")
-        with path.open(newline="", encoding="utf-8") as file:
-            found = [
-                ClassRow(**{f.name: kinds[str(f.type)](row[f.name]) for f in fields(ClassRow)})
-                for row in csv.DictReader(file)
-            ]
-        for row in found:
-            if not all(math.isfinite(ap) and 0 <= ap <= 1 for ap in (row.ap_before, row.ap_after)):
-                raise ValueError("an AP outside [0, 1]")
-        return found
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise BadInput(
-            f"{path} is damaged ({error}); remove it and run 'endedge measure' again"
-        ) from None
+    rows = read_rows(ClassRow, folder / _FILE, "measure")
+    if not all(0 <= ap <= 1 for row in rows for ap in (row.ap_before, row.ap_after)):
+        raise BadInput(f"{folder / _FILE} is damaged: an AP outside [0, 1]")
+    return rows

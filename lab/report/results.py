@@ -41,7 +41,7 @@ from endedge.lab.benchmark.robustness import Trial, read_trials
 from endedge.lab.benchmark.table import Table
 from endedge.lab.config import Config, config_of
 from endedge.lab.config import Link as Channel
-from endedge.lab.latency_table import Row, read_rows
+from endedge.lab.latency_table import Row, read_latencies
 from endedge.lab.report.class_table import ClassRow, read_classes
 from endedge.lab.report.examples import read_examples
 
@@ -180,7 +180,7 @@ class Results:
         steps = tuple(sorted(_steps(folder / "allocation.csv"), key=lambda s: s.bandwidth_hz))
         bench = Benchmark.read(folder / "benchmark.csv")
         examples = read_examples(folder / "examples.json")
-        trials, timed = read_trials(folder), tuple(read_rows(folder))
+        trials, timed = read_trials(folder), tuple(read_latencies(folder))
         classes = tuple(read_classes(folder))
         return cls(config, surface, curves, steps, bench, examples, trials, timed, classes)
 
@@ -260,10 +260,9 @@ class Results:
             if up == 0:
                 found.append((budget.stale,) * 3)
                 continue
-            fresh = budget.fresh - budget.fresh_up * up - budget.fresh_down * down
             low, high = self.curves.interval(up, down)
             ends = (float(self.curves.predict(up, down)), float(low[0]), float(high[0]))
-            found.append(tuple(budget.stale + (end - budget.stale) * fresh for end in ends))
+            found.append(tuple(budget.objective(end, up, down) for end in ends))
         mean, low, high = np.array(found).T
         return mean, low, high
 

@@ -7,12 +7,12 @@ out of a page. A value that rounds to zero has no sign.
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from endedge.allocator.csv_files import csv_text
 
 __all__ = ["Column", "Table", "decimal", "latex_text"]
 
@@ -83,23 +83,24 @@ class Table:
 
     def csv(self) -> str:
         """All digits, a header with units."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([name for column in self.columns for name in _names(column)])
-        for row in self.rows:
-            writer.writerow(
-                [
-                    _plain(value)
-                    for column, cell in zip(self.columns, row, strict=True)
-                    for value in (cell if isinstance(column.names, tuple) else [cell])
-                ]
-            )
-        return out.getvalue()
+        names = [name for column in self.columns for name in _names(column)]
+        return csv_text(names, ([*self._plain(row)] for row in self.rows))
+
+    def _plain(self, row: Sequence[Any]) -> Iterator[str]:
+        for column, cell in zip(self.columns, row, strict=True):
+            yield from map(_plain, cell if isinstance(column.names, tuple) else [cell])
 
     @property
     def link(self) -> str:
         """The CSV as an address that needs no network."""
         return f"data:text/csv;base64,{base64.b64encode(self.csv().encode()).decode()}"
+
+    def markdown(self) -> str:
+        """For a page of documentation; the note stands below."""
+        heads = [column.title for column in self.columns]
+        lines = [heads, ["---"] * len(heads), *self.cells]
+        text = "\n".join(f"| {' | '.join(c.replace('|', '/') for c in row)} |" for row in lines)
+        return f"{text}\n\n{self.note}\n" if self.note else f"{text}\n"
 
     def latex(self) -> str:
         """A ``booktabs`` table; the note is a comment above it."""

@@ -235,9 +235,9 @@ class CellRunner:
         def make(folder: Path) -> dict[str, Any]:
             began = time.perf_counter()
             taught = load_detector(teacher.folder / "teacher.safetensors")
-            adapted = self._edge(cell).distil(
-                inputs.starts[name], taught, self.received(cell), inputs.student
-            )
+            adapted = self._edge(
+                cell, "" if len(inputs.starts) == 1 else f" {Path(name).stem}"
+            ).distil(inputs.starts[name], taught, self.received(cell), inputs.student)
             save_detector(adapted.model, folder / "student.safetensors")
             return {
                 "share": adapted.share,
@@ -384,9 +384,11 @@ class CellRunner:
             {} if labels == "truth" else {"labels": labels}
         )
 
-    def _edge(self, cell: Cell) -> EdgeEnd:
+    def _edge(self, cell: Cell, which: str = "") -> EdgeEnd:
+        """The edge of ``cell``, which says and logs of its stages ``which`` model they train."""
+
         def watch(stage: str, total: int) -> OnStep:
-            return self._steps(stage, cell, total)
+            return self._steps(f"{stage}{which}", cell, total)
 
         return EdgeEnd(self.inputs.plan, cell.seed, cell.frames, watch)
 
@@ -412,7 +414,7 @@ class CellRunner:
     def _steps(self, stage: str, cell: Cell, total: int) -> OnStep:
         what, log = f"{stage} on {cell.frames} frames", None
         if (kind := self.inputs.config.log) != "none":
-            name = f"{stage}-{cell.frames}-{cell.codec}-seed{cell.seed}"
+            name = f"{stage.replace(' ', '-')}-{cell.frames}-{cell.codec}-seed{cell.seed}"
             log = loss_log(kind, self.store.folder / "logs", name, total)
 
         def on_step(step: int, loss: float) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +19,7 @@ from endedge.lab.sweep.executors import Job, engine_of
 from endedge.lab.sweep.precision import Paces, settled, warn_if_slow
 from endedge.lab.sweep.scheduler import Result, Scheduler, Task, drive
 
-__all__ = ["Survey", "decided", "failure_file", "grid", "length", "surface_csv", "sweep"]
+__all__ = ["Survey", "decided", "failure_file", "grid", "length", "sweep"]
 
 Progress = Callable[[int, int, str], None]
 
@@ -162,12 +160,3 @@ def length(config: Config, cell: Cell) -> float:
         + config.student.recipe(cell.frames, cell.seed).steps
     )
     return steps + 1e-3 * cell.frames
-
-
-def surface_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The text of ``surface.csv``: one row a cell, in the order of the grid."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()

@@ -10,7 +10,7 @@ from endedge.end.inference import Detections
 from endedge.end.latency import Latency
 from endedge.end.metric import Score
 from endedge.lab.drawn import _record
-from endedge.lab.latency_table import Row, add_rows, read_rows
+from endedge.lab.latency_table import Row, add_rows, read_latencies
 
 TIMED = Latency("openvino", 0.02, 0.01, 0.04, 0.015, 77, 3)
 
@@ -23,7 +23,7 @@ def test_a_row_is_of_the_timing_and_the_score_that_it_is_given(tmp_path: Path) -
     unlabelled = Row.of("other.pt", 320, TIMED, None, "noise")
     assert (unlabelled.map, unlabelled.map50) == (None, None)
     add_rows(tmp_path, [row, unlabelled])
-    assert read_rows(tmp_path) == [row, unlabelled]
+    assert read_latencies(tmp_path) == [row, unlabelled]
 
 
 def test_what_is_predicted_keeps_its_names() -> None:

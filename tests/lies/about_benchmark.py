@@ -11,7 +11,7 @@ LIES = [
     Lie(
         "the final accuracy is judged",
         "lab/benchmark/benchmark.py",
-        "average = stale + (reached - stale) * fresh",
+        "average = stale + (reached - stale) * budget.fresh_share(up, down)",
         "average = reached",
         "the time with the stale model does not count",
         ("tests/lab/benchmark/test_benchmark.py", "tests/lab/benchmark/test_executor.py"),
@@ -155,8 +155,8 @@ LIES = [
     Lie(
         "packages take no time",
         "lab/benchmark/benchmark.py",
-        "fresh = budget.fresh - budget.fresh_up * up - budget.fresh_down * down\n            average",
-        "fresh = budget.fresh - budget.fresh_up * up\n            average",
+        "average = stale + (reached - stale) * budget.fresh_share(up, down)",
+        "average = stale + (reached - stale) * budget.fresh_share(up, 0.0)",
         "the downlink costs no freshness",
         COLUMNS,
     ),

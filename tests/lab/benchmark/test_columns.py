@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from endedge.allocator import Budget, Known, Points, Range, Split, Surface, policies, register
+from endedge.allocator.csv_files import rows_csv
 from endedge.lab.benchmark.benchmark import (
     BenchmarkSetup,
     Decision,
     Hindsight,
     Outcome,
     outcomes,
-    rows_csv,
     rules_of,
 )
 from endedge.lab.benchmark.outcomes import Benchmark

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from endedge.allocator import Budget, Joint, Kind, Points, Surface, fit, registry
+from endedge.allocator.csv_files import rows_csv
 from endedge.allocator.fitting.synthetic import sample_surface
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark.benchmark import BenchmarkSetup, Outcome, outcomes, rows_csv
+from endedge.lab.benchmark.benchmark import BenchmarkSetup, Outcome, outcomes
 from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.benchmark.outcomes import Benchmark
 from endedge.lab.benchmark.score import Score, score

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from endedge.data.coco import Dataset, load_coco
 from endedge.data.errors import BadInput
 from endedge.data.generated import generate
 from endedge.lab.cli.main import main
-from endedge.lab.config import load_config
+from endedge.lab.config import Config, load_config
 from endedge.lab.inputs import Inputs
 
 Export = Callable[[Path, Dataset], None]
@@ -130,6 +131,32 @@ def test_evaluation_by_the_teacher_is_said(
     scored = ["eval", demo, "--annotations", annotations, "--images", images, "--imgsz", "128"]
     assert main([*scored, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["labels"] == "teacher"
+
+
+@pytest.mark.parametrize("labels", ["teacher", "truth"])
+def test_run_measure_and_bench_say_first_whose_labels_judged(
+    labels: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an experiment that was measured already: nothing is trained here."""
+    out, asked = tmp_path / "out", ["demo", f"data.eval_labels={labels}"]
+
+    def measured(config: Config, folder: Path, *rest: Any) -> Path:
+        folder.mkdir(exist_ok=True)
+        (folder / "config.yaml").write_text(config.to_yaml())
+        return folder / "surface.csv"
+
+    monkeypatch.setattr("endedge.lab.pipeline.run", measured)
+    monkeypatch.setattr("endedge.lab.pipeline.measure_stage", measured)
+    monkeypatch.setattr("endedge.lab.benchmark.stage.bench_folder", lambda *a: None)
+    monkeypatch.setattr("endedge.lab.benchmark.ranking.summary", lambda path: "headroom: …")
+    said = "evaluated on the teacher's labels: agreement with it, not accuracy"
+    for words in (["measure", *asked], ["run", *asked]):
+        assert main([*words, "--out", str(out)]) == 0
+        first = capsys.readouterr().out.splitlines()[0]
+        assert (first == said) == (labels == "teacher"), words
+    assert main(["bench", str(out)]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert (first == said) == (labels == "teacher")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A domain that returns, over real sockets: the device goes back to a model that it has."""
+"""A domain that returns, over real sockets: the device goes back to the model it keeps."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ DAY, NIGHT = Shift("none", 3), Shift("infrared", 5)
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> Inputs:
-    for split, n in (("pool", 24), ("eval", 4)):
-        generate(tmp_path, domain="source", split=split, n=n, seed=3, size=64)
+    for split, n in (("pool", 32), ("eval", 4)):
+        generate(tmp_path, domain="source", split=split, n=n, seed=3, size=128)
     config = {
         "name": "yard",
         "data": {
             "root": str(tmp_path),
-            "image_side": 64,
+            "image_side": 128,
             "pool_annotations": "source-pool.json",
             "pool_images": "source-pool",
             "eval_annotations": "source-eval.json",
@@ -45,7 +45,7 @@ def inputs(tmp_path: Path) -> Inputs:
             "teacher": "endedge:demo/teacher.safetensors",
             "student": "endedge:demo/student.safetensors",
         },
-        "uplink": {"frames": [16], "codecs": ["jpeg-q90-64"]},
+        "uplink": {"frames": [16], "codecs": ["jpeg-q90-128"]},
         "teacher": {"steps": 1, "batch": 4},
         "student": {"steps": 12, "batch": 4},
         "adaptation": {"policy": "chosen"},  # what is dark for bright is seen with one curve
@@ -58,10 +58,10 @@ def inputs(tmp_path: Path) -> Inputs:
 
 
 @pytest.mark.slow
-def test_going_back_to_the_model_that_it_came_with_costs_64_bytes(
+def test_a_domain_that_returns_costs_64_bytes_and_a_lost_model_one_round(
     inputs: Inputs, tmp_path: Path
 ) -> None:
-    end = DeviceEnd(Codec.parse("jpeg-q90-64"), 64, "cpu")
+    end = DeviceEnd(Codec.parse("jpeg-q90-128"), 128, "cpu")
     packages: list[bytes] = []
 
     def install(package: bytes, base: Path | None, target: Path) -> None:
@@ -96,6 +96,24 @@ def test_going_back_to_the_model_that_it_came_with_costs_64_bytes(
                 assert outcome.status == "applied", outcome
                 assert running() == model_hash(inputs.student)
                 assert len(packages[-1]) <= 64
+                outcome = await round_of(NIGHT, range(12, 28), LEAST)
+                assert outcome.status == "applied", outcome
+                assert running() == night
+                assert len(packages[-1]) <= 64
                 assert inspect(packages[-1])["mode"] == "reuse"
+
+                outcome = await round_of(DAY, range(12, 28), LEAST)
+                assert running() == model_hash(inputs.student)
+                for path in device.store.kept.values():
+                    path.unlink()  # the night's model
+                outcome = await round_of(NIGHT, range(16, 32), LEAST)
+                assert outcome.status == "missed"
+                assert "goes back to the model" in outcome.reason
+                assert "\n" not in outcome.reason
+                assert running() == model_hash(inputs.student)
+                outcome = await round_of(NIGHT, range(16, 32), FULL)
+                assert outcome.status == "applied", outcome
+                assert inspect(packages[-1])["mode"] == "full"
+                assert running() not in (night, model_hash(inputs.student))
 
     asyncio.run(asyncio.wait_for(play(), 3000))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from endedge.allocator import Joint, Kind, fit
+from endedge.allocator.csv_files import rows_csv
 from endedge.allocator.fitting.synthetic import sample_surface
 from endedge.lab.benchmark.benchmark import (
     Outcome,
@@ -17,7 +18,6 @@ from endedge.lab.benchmark.benchmark import (
     bandwidths,
     benchmark,
     planned,
-    rows_csv,
     split_sweep,
 )
 from endedge.lab.config import Config

@@ -18,14 +18,14 @@ import scipy.stats
 from endedge.allocator import Curves, Joint, Kind, Link, Range, Rules, allocate
 from endedge.allocator.accuracy.joint import COMPOSITIONS
 from endedge.allocator.accuracy.shapes import DATA_SHAPES, MODEL_SHAPES
+from endedge.allocator.csv_files import rows_csv
 from endedge.allocator.fitting.synthetic import curves_of, random_joint
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark.benchmark import rows_csv
 from endedge.lab.benchmark.outcomes import spread
 from endedge.lab.benchmark.robustness import Trial
 from endedge.lab.cli.main import main
 from endedge.lab.config import load_config
-from endedge.lab.latency_table import Row, add_rows, read_rows
+from endedge.lab.latency_table import Row, add_rows, read_latencies
 from endedge.lab.report import captions
 from endedge.lab.report.page import _joint, write_report
 from endedge.lab.report.results import Results
@@ -181,7 +181,7 @@ def test_studies_are_shown_where_there_are_some(results_folder: Path, tmp_path: 
     assert page.count("<td>40.00</td>") >= 3
     assert "&lt;30&gt;" in page
     (folder / "errors.csv").write_text("study\n1\n")
-    with pytest.raises(BadInput, match=r"errors\.csv is no study"):
+    with pytest.raises(BadInput, match=r"errors\.csv is damaged"):
         _read(folder)
 
 
@@ -475,7 +475,7 @@ def test_engines_and_whose_labels(results_folder: Path, tmp_path: Path) -> None:
         for engine, s in (("torch", 0.04), ("openvino", 0.01))
     ]
     add_rows(folder, rows)
-    assert read_rows(folder) == rows
+    assert read_latencies(folder) == rows
     page = _write(folder)
     assert "openvino is the fastest engine: 100.0 frames/s" in page
     assert "<td>25.0</td>" in page

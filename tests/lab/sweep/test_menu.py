@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -226,3 +227,31 @@ def test_what_is_too_slow_for_the_device_is_not_sent(
     row = runner.measure(cell)
     assert row["keep"] == 0.6
     assert row["latency_s"] == seconds[2 if row["student"] == SMALL else 4]
+
+
+def test_every_training_is_told_under_a_name_of_its_own(
+    yard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Progress and loss curves: of each architecture, and of what only tried an adaptation."""
+    logs: dict[str, list[int]] = {}
+
+    def log(kind: str, folder: Path, name: str, total: int) -> Callable[[int, float], None]:
+        assert name not in logs  # or one curve is written over another
+        logs[name] = [total]
+        return lambda step, loss: logs[name].append(step)
+
+    monkeypatch.setattr("endedge.lab.sweep.cell.loss_log", log)
+    said: list[str] = []
+    inputs = _inputs(yard, MENU, "adaptation.policy=chosen", "log=tensorboard")
+    runner, cell = CellRunner(inputs, Store(tmp_path), said.append), _cell(110_000)
+    upload = runner.upload(cell)
+    runner.students(cell, upload, runner.teacher(cell, upload))
+    for small_or_large in ("student", "teacher"):  # files of the demo
+        for tried in ("adapter", "front", "all"):
+            assert any(
+                n.startswith(f"student-try-{tried}-") and f"-{small_or_large}-" in n for n in logs
+            )
+    assert all(steps[1:] == list(range(1, steps[0] + 1)) for steps in logs.values())
+    for name, (total, *_) in logs.items():
+        what = name.removesuffix("-20-jpeg-q75-64-seed0").replace("-", " ")
+        assert any(s.startswith(f"{what} on 20 frames: step {total}/{total}") for s in said), what

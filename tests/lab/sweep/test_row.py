@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from endedge.allocator.csv_files import dicts_csv
 from endedge.allocator.fitting.surface import COLUMNS
 from endedge.edge.edge import Student
 from endedge.lab.store import Node
 from endedge.lab.sweep.cell import Cell, CellRunner
-from endedge.lab.sweep.grid import surface_csv
 
 RECORDS: dict[str, dict[str, Any]] = {
     "start": {"map": 0.11, "map50": 0.12, "teacher_map": 0.13, "seconds": 1.0},
@@ -149,6 +149,6 @@ def test_stages_get_what_the_stages_before_made() -> None:
 
 
 def test_the_file_has_these_columns_and_figures() -> None:
-    (row,) = csv.DictReader(io.StringIO(surface_csv([ByHand(True).measure(CELL)])))
+    (row,) = csv.DictReader(io.StringIO(dicts_csv([ByHand(True).measure(CELL)])))
     assert {name: row[name] for name in WANTED} == {k: str(v) for k, v in WANTED.items()}
     assert set(COLUMNS) <= set(row)

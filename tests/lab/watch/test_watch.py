@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,12 +17,15 @@ import pytest
 
 from endedge.data.errors import BadInput
 from endedge.edge.server.monitor import DeviceRow, metrics_text
+from endedge.edge.server.service import EdgeService
+from endedge.end.client.client import Device
 from endedge.lab.cli.main import main
 from endedge.lab.store import Running
 from endedge.lab.watch.edge import EdgeView, read_metrics
 from endedge.lab.watch.server import serving, view_of
 from endedge.lab.watch.sweep import SweepView
 from tests.browser import browsing
+from tests.edge.server.rounds import adapt, device_config, finish, install, serve_config
 
 ROW = DeviceRow("cam-1", True, 1000, 2000, 3, 48, 900, 1, 12.5, 2, 1, 0.25, "applied")
 
@@ -115,6 +119,48 @@ def test_a_server_as_its_metrics_say_it() -> None:
     assert "map" not in two
     json.dumps(found, allow_nan=False)
     assert read_metrics('endedge_jobs{device="x"} NaN\nnonsense') == ({}, {})
+
+
+def test_a_running_server_and_its_page(tmp_path: Path) -> None:
+    """A real server and a real device on sockets: two rounds, seen by the page as they are done."""
+
+    async def served() -> list[dict[str, Any]]:
+        looks = []
+        config = serve_config(tmp_path, metrics_port=0)
+        async with EdgeService(config, adapt) as edge:
+            url = f"http://127.0.0.1:{edge.metrics_port}"
+            view = await asyncio.to_thread(EdgeView, url)
+            looks.append(await asyncio.to_thread(view.look))
+            page = ExitStack()  # the page looks before it opens, and the server has to answer
+            _, port = await asyncio.to_thread(page.enter_context, serving(view))
+            device = Device(device_config(tmp_path, edge.port), install, lambda model: 0.25)
+            with page:
+                async with device:
+                    for last in (1, 2):
+                        await finish(device, last)
+                        looks.append(await asyncio.to_thread(view.look))
+                    shown: dict[str, Any] = {"devices": []}
+                    while [d["applied_round"] for d in shown["devices"]] != [2]:
+                        _, body, _ = await asyncio.to_thread(_get, port, "/state.json")
+                        shown = json.loads(body)
+                        await asyncio.sleep(0.1)
+                looks.append(shown)
+        with pytest.raises(BadInput, match="does not answer"):  # the server has gone
+            view.look()
+        return looks
+
+    before, one, two, page = asyncio.run(served())
+    assert before["devices"] == []
+    for rounds, look in ((1, one), (2, two)):
+        (device,) = look["devices"]
+        assert (device["device"], device["connected"]) == ("cam", 1)
+        assert (device["applied_round"], device["missed"], device["jobs"]) == (rounds, 0, 0)
+        assert (device["frames"], device["map"]) == (5 * rounds, 0.25)
+        assert device["received_bytes"] > 60_000 * rounds  # what was uploaded, and words
+        assert device["sent_bytes"] > 40_000 * rounds
+        assert look["events"]["applied"] == rounds
+    assert page["kind"] == "edge"
+    assert page["devices"][0]["map"] == 0.25
 
 
 def test_what_cannot_be_watched_is_named(tmp_path: Path) -> None:
