@@ -42,7 +42,8 @@ _log = logging.getLogger("endedge")
 def settled(config: Config, folder: Path, measure: Callable[[], Paces]) -> Config:
     """``config`` with a device (:func:`~endedge.lab.devices.placed`) and a precision: where that
     is ``auto``, the one in ``config.yaml`` of ``folder``, or the :func:`fastest` by ``measure()``,
-    which is then written there. Of several commands on one folder one decides. Raises :class:`BadInput` where that file cannot be read."""
+    which is then written there. Of several commands on one folder one decides. Raises
+    :class:`BadInput` where that file cannot be read."""
     config = placed(config, folder)
     if config.precision != "auto":
         return config

@@ -89,6 +89,9 @@ def simulated() -> Iterator[Seen]:
         torch._C._set_only_lift_cpu_tensors(lifted)
 
 
+_held: list[torch.library.Library] = []
+
+
 def register() -> None:
     """Make the device known, before any gradient is computed in this process: PyTorch counts the
     devices then, once."""
@@ -108,6 +111,31 @@ def register() -> None:
     )
     backend_registration._setup_privateuseone_for_python_backend(DEVICE, backend_module=module)
     optimizer._foreach_supported_types.append(_Tensor)
+    _held.extend(_autocast())
+
+
+def _autocast() -> list[torch.library.Library]:
+    """What autocast does on other devices: products and convolutions in half precision. The
+    libraries returned must live for as long as this is to hold."""
+    key = "AutocastPrivateUse1"
+    others, ours = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+    others.fallback(torch.library.fallthrough_kernel, key)
+    without = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+
+    def halved(x: Any) -> Any:
+        half = torch.get_autocast_dtype(DEVICE)
+        lies_there = isinstance(x, torch.Tensor) and x.device.type == DEVICE
+        return x.to(half) if lies_there and x.dtype == torch.float32 else x
+
+    for name in ("conv2d", "linear", "matmul", "mm", "bmm", "addmm"):
+        packet = getattr(torch.ops.aten, name)
+
+        def kernel(*args: Any, packet: Any = packet, **kwargs: Any) -> Any:
+            with torch._C._ExcludeDispatchKeyGuard(without):
+                return packet(*tree_map(halved, args), **tree_map(halved, kwargs))
+
+        ours.impl(name, kernel, key)
+    return [others, ours]
 
 
 class _Tensor(torch.Tensor):

@@ -67,8 +67,8 @@ def test_what_is_no_device(said: str) -> None:
         parse_device(said)
     with pytest.raises(BadInput, match="device"):
         pick_device(said)
-    with pytest.raises(BadInput):
-        _config(f"device={said}")
+    with pytest.raises(ValueError, match="there are auto"):
+        Config.model_validate({**_config().model_dump(), "device": said})
 
 
 # What there is --------------------------------------------------------------------------------
