@@ -24,7 +24,7 @@ types: $(VENV)/.developer
 	$(BIN)/mypy
 
 unit: $(VENV)/.developer
-	$(BIN)/python -m pytest -n $(LANES) --dist loadfile -p no:randomly
+	$(BIN)/python -m pytest -n $(LANES) --dist loadfile -p no:randomly --durations=30
 
 # The same in an order drawn from SEED, which is printed: no test may need another before it.
 shuffled: $(VENV)/.developer

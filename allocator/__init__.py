@@ -5,6 +5,7 @@ from endedge.allocator.fitting.curves import Candidate, Curves
 from endedge.allocator.fitting.fit import fit
 from endedge.allocator.fitting.grid import checkerboard
 from endedge.allocator.fitting.surface import Points, Surface
+from endedge.allocator.online.adaptive import adaptive
 from endedge.allocator.policies import Known, Observed, Policy, decide, register, registry
 from endedge.allocator.problem import Budget, Link, OperatingPoint, Range, Rules, Split
 from endedge.allocator.published import ams_rate, bandit, exhaustive
@@ -38,6 +39,7 @@ __all__ = [
     "Span",
     "Split",
     "Surface",
+    "adaptive",
     "allocate",
     "allocate_fleet",
     "allocate_menus",

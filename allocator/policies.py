@@ -37,6 +37,7 @@ from endedge.data.errors import BadInput
 
 __all__ = [
     "NOT_FITTED",
+    "NOT_KNOWN",
     "Known",
     "Observed",
     "Policy",
@@ -47,13 +48,16 @@ __all__ = [
     "hindsight",
     "register",
     "registry",
+    "watches",
 ]
 
 Floats = NDArray[np.float64]
 
 _ENTRY_POINTS = "endedge.policies"
-_STATIC = r"static-0\.\d+"
+_STATIC = r"static-(0\.\d+)(?:@(0\.\d+))?"
+_BLIND = "equal|data-only|model-only|no-update|random|full-model-first"
 NO_UPDATE = Split(0.0, 0.0)
+NOT_KNOWN = -1  #: the place of a period whose frames have not come
 
 
 class TooEarly(BadInput):
@@ -73,13 +77,19 @@ NOT_FITTED = cast(Curves, _NotFitted())
 @dataclass(frozen=True)
 class Observed:
     """An earlier period: its number, the bytes that were sent each way (0: nothing), and the
-    device's mAP ``before`` and ``after`` it, on frames kept for decisions."""
+    device's mAP ``before`` and ``after`` it, on frames kept for decisions. ``refused``: the edge
+    held the update back. ``learned_in``, ``judged_in``: the places, as the edge recognised them, of
+    the frames that went up and of those that the device saw in that period; :data:`NOT_KNOWN`
+    until (or unless) such frames came."""
 
     period: int
     upload_bytes: float
     update_bytes: float
     before: float
     after: float
+    refused: bool = False
+    learned_in: int = 0
+    judged_in: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,9 @@ class Known:
     of it; ``round_down``: how the benchmark rounds a split down to a row of ``points`` (None: no
     update), by default :meth:`Points.fitting`. ``history``: the periods before, oldest first;
     empty where there is only one. ``limits``: the budget, where it does not follow from the link
-    alone (several devices share the air, say).
+    alone (several devices share the air, say). ``place``: the last one that the edge recognised by
+    the frames that came; ``periods``: how many a package may travel; ``recalls``: whether the
+    device keeps models that the edge may name.
 
     Before the first fit of a loop ``curves`` raise :class:`TooEarly` for whatever is asked.
     """
@@ -106,6 +118,9 @@ class Known:
     round_down: Callable[[Split], int | None] | None = None
     history: tuple[Observed, ...] = ()
     limits: Budget | None = None
+    place: int = 0
+    periods: int = 1
+    recalls: bool = False
 
     def executes(self, split: Split) -> int | None:
         """The row of ``points`` that a split comes down to when it is executed; None: no update."""
@@ -174,13 +189,14 @@ def registry() -> Mapping[str, Policy]:
 
 
 def find(name: str) -> Policy:
-    """The policy called ``name``; ``static-0.8`` gives 80 % to the uplink, and so for any share.
+    """The policy called ``name``; ``static-0.8`` gives 80 % to the uplink, and so for any share;
+    ``static-0.8@0.5`` does so with half of the room, and leaves the rest idle.
 
     Raises :class:`BadInput` for one there is not.
     """
-    if re.fullmatch(_STATIC, name):
-        share = float(name.removeprefix("static-"))
-        return lambda known: known.budget.with_share(share)
+    if static := re.fullmatch(_STATIC, name):
+        share, air = float(static[1]), float(static[2] or 1.0)
+        return lambda known: known.budget.within(air).with_share(share)
     policies = _BUILT_IN if name in _BUILT_IN else registry()  # which asks all installed packages
     if name not in policies:
         raise BadInput(f"no policy {name!r}; there are {', '.join(sorted(policies))}, static-0.8")
@@ -190,6 +206,11 @@ def find(name: str) -> Policy:
 def hindsight(name: str) -> bool:
     """Whether a policy has to know how every answer ends."""
     return name in _HINDSIGHT
+
+
+def watches(name: str) -> bool:
+    """Whether a policy looks at anything that happens: its history, curves, the places met."""
+    return not re.fullmatch(f"{_BLIND}|{_STATIC}", name)
 
 
 def from_file(file: Path) -> list[str]:
@@ -223,7 +244,7 @@ def decide(name: str, known: Known) -> Split:
         split = policy(known)
     except SystemExit as error:
         raise BadInput(f"policy {name!r} ends the program: sys.exit({error})") from None
-    if not isinstance(split, Split) or not known.budget.allows(split):
+    if not isinstance(split, Split) or not known.budget.allows(split, known.periods):
         raise BadInput(f"policy {name!r} answered {split}, which the link cannot carry")
     return split
 

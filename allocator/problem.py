@@ -7,7 +7,7 @@ the band (pipelined), in seconds when they take turns (sequential).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 from endedge.data.errors import BadInput
@@ -189,14 +189,21 @@ class Budget:
         """Room that these bytes take."""
         return self.up * upload_bytes + self.down * update_bytes
 
-    def allows(self, split: Split) -> bool:
-        """Whether a split is two sizes >= 0 that stay within the room (to 1e-9 of it)."""
+    def allows(self, split: Split, periods: int = 1) -> bool:
+        """Whether a split is two sizes >= 0 that stay within the room (to 1e-9 of it) of so many
+        ``periods``."""
         upload, update = split.upload_bytes, split.update_bytes
         if upload == update == 0:
             return True
-        return bool(
-            min(upload, update) >= 0 and self.cost(upload, update) <= self.room * (1 + 1e-9)
-        )
+        room = periods * self.room * (1 + 1e-9)
+        return bool(min(upload, update) >= 0 and self.cost(upload, update) <= room)
+
+    def within(self, share: float) -> Budget:
+        """The same with only ``share`` of the room; nothing is sent where it is too little."""
+        room = share * self.room
+        need = self.cost(self.upload.low, self.update.low)
+        short = f"the least upload and package need {need:.4g}, there are {room:.4g}"
+        return replace(self, room=room, reason=self.reason or (short if need > room else ""))
 
     def with_upload(self, upload_bytes: float) -> Split:
         """This upload (clipped to what is possible), and all the model bytes left beside it."""

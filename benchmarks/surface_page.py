@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from endedge.allocator import Prices, worthwhile
+from endedge.allocator import Points, Prices, fit, worthwhile
 from endedge.lab.benchmark.contrasts import compared
 from endedge.lab.benchmark.returns import returns
 from endedge.lab.benchmark.score import Score, score
@@ -30,6 +31,7 @@ from endedge.lab.report.tabular import decimal
 
 BEGIN, END = "<!-- numbers: python -m benchmarks.surface_page -->", "<!-- end of numbers -->"
 FIGURES = ("curves", "share", "policies", "regret")
+_DEALS = 5  # of accuracies among the cells, as a control
 PRICE_PER_MB, VALUE_PER_POINT = 0.005, 0.1  # an example: 5 a gigabyte, 0.1 a point and hour
 
 
@@ -72,6 +74,7 @@ def _numbers(table: Table, results: Results, played: Score, name: str) -> Iterat
     yield f"![Share of each direction]({name}/share.svg)\n"
     yield f"## Curves\n\n{tables.families(results).markdown()}"
     yield f"## Policies\n\n{as_markdown(played, played.policies)}\n"
+    yield f"{permuted(played)}\n"
     yield f"![Policies]({name}/policies.svg)\n\n![Regret]({name}/regret.svg)\n"
     yield f"## What it returns\n\n{economics(table, results)}"
 
@@ -150,6 +153,28 @@ def shares(results: Results) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in lines) + "\n"
 
 
+def permuted(played: Score) -> str:
+    """A control: ``fitted`` with curves that were fitted to accuracies dealt out anew among the
+    cells, so that they say nothing of bytes. Where it does as well, no result shows that the curves
+    help."""
+    table, regrets = played.table, []
+    for deal in range(_DEALS):
+        rng, wrong = np.random.default_rng(deal), {}
+        for seed, curves in table.curves.items():
+            known = table.surface.select(table.surface.seed != seed)
+            dealt = replace(known, map=rng.permutation(known.map))
+            wrong[seed] = fit(dealt, kinds=[curves.joint.kind], replicates=2)
+        again = score(replace(table, curves=wrong), ["fitted"], played.bandwidth_hz)
+        regrets.append(again.regret("fitted")[0])
+    right = played.regret("fitted")[0]
+    return (
+        f"Control: regret of `fitted` {100 * right:.2f} points; with curves fitted to accuracies "
+        f"that were dealt out anew among the cells {100 * min(regrets):.2f} to "
+        f"{100 * max(regrets):.2f} ({_DEALS} deals)."
+        + (" So nothing here shows that the curves help." if min(regrets) <= right + 1e-4 else "")
+    )
+
+
 def economics(table: Table, results: Results) -> str:
     """Cost and return at three bandwidths, at example prices."""
     curves, rules = results.curves, table.rules
@@ -165,7 +190,7 @@ def economics(table: Table, results: Results) -> str:
             rules,
             price_per_mb=PRICE_PER_MB,
             value_per_point=VALUE_PER_POINT,
-            cells=table.cells,
+            points=Points.of(table.cells),
         )
         periods = found.pilot_periods
         lines.append(

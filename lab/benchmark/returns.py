@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from endedge.allocator import (
     Allocation,
     Budget,
@@ -16,7 +14,6 @@ from endedge.allocator import (
     Points,
     Prices,
     Rules,
-    Surface,
     ledger,
     worthwhile,
 )
@@ -106,7 +103,7 @@ def returns(
     *,
     price_per_mb: float,
     value_per_point: float,
-    cells: Surface | None = None,
+    points: Points | None = None,
 ) -> Return:
     """Of the split ``found``.
 
@@ -116,7 +113,7 @@ def returns(
         rules: Of its period.
         price_per_mb: Of a megabyte (1e6 bytes), whichever way; >= 0.
         value_per_point: Of one mAP point (0.01) held for an hour, in the same currency; >= 0.
-        cells: Measured rounds, whose spread over seeds says how long a pilot has to be.
+        points: What was measured; its spread over seeds says how long a pilot has to be.
 
     Raises:
         BadInput: for a price or a value that is negative or not finite.
@@ -139,21 +136,15 @@ def returns(
         hertz = worthwhile(curves, found.link, prices, rules)[0] if price_per_mb else math.inf
     point_hours = value_per_point * 100.0 * period_s / 3600.0
     even = books.cost / point_hours if point_hours > 0 else math.inf
-    spread, rounds = _spread(found, cells)
+    spread, rounds = _spread(found, points)
     return Return(books, found.average_map - stale, hertz, even, spread, rounds)
 
 
-def _spread(found: Allocation, cells: Surface | None) -> tuple[float, int]:
-    """Standard deviation over seeds of the gain of the measured round that the split comes down
-    to, and how many seeds there are."""
-    if cells is None:
+def _spread(found: Allocation, points: Points | None) -> tuple[float, int]:
+    """Standard deviation over seeds of the measured round that the split comes down to, and how
+    many there are. What the device had before is the same for all of them."""
+    row = None if points is None else points.fitting(found.upload_bytes, found.update_bytes)
+    if points is None or row is None:
         return math.nan, 0
-    points = Points.of(cells)
-    row = points.fitting(found.upload_bytes, found.update_bytes)
-    if row is None:
-        return math.nan, 0
-    point = points.point(row)
-    same = (cells.frames == point.frames) & (cells.codec == point.codec)
-    same &= cells.budget_bytes == point.budget_bytes
-    gains = cells.map[same] - cells.m0[same]
-    return (float(np.std(gains, ddof=1)) if len(gains) > 1 else math.nan), len(gains)
+    seeds = int(points.seeds[row])
+    return float(points.map_error[row]) * math.sqrt(seeds), seeds

@@ -8,7 +8,15 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from endedge.lab.cli import exporting, importing, plotting, predicting, timing, watching
+from endedge.lab.cli import (
+    exporting,
+    importing,
+    plotting,
+    predicting,
+    replaying,
+    timing,
+    watching,
+)
 from endedge.lab.cli.numbers import PORT, SEED, SIDE, share, whole
 
 __all__ = ["Action", "build_parser", "meant"]
@@ -155,6 +163,8 @@ def build_parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
         help="train and pack what the policies decide, instead of taking the measured round "
         "below it; resumes (as benchmark.execute=exact)",
     )
+
+    replaying.declare(verb)
 
     sub = verb(
         "report",

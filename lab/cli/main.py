@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 from endedge.data.errors import BadInput, Unfinished
 from endedge.data.storage import at_home
 from endedge.data.units import parse_quantity
-from endedge.lab.cli import exporting, importing, plotting, predicting, timing, watching
+from endedge.lab.cli import (
+    exporting,
+    importing,
+    plotting,
+    predicting,
+    replaying,
+    timing,
+    watching,
+)
 from endedge.lab.cli import package as tools
 from endedge.lab.cli.arguments import Action, build_parser
 from endedge.lab.cli.logs import log_to_stderr
@@ -369,6 +377,7 @@ _ACTIONS: dict[str, Action] = {
     "watch": watching.watch_source,
     "fit": _fit,
     "bench": _bench,
+    "replay": lambda a: replaying.replay_tables(a, _progress),
     "report": _report,
     "plot": plotting.draw_figures,
     "allocate": _allocate,

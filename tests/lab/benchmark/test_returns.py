@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from endedge.allocator import Joint, Kind, Ledger, Link, Rules, Surface, allocate, fit
+from endedge.allocator import Joint, Kind, Ledger, Link, Points, Rules, Surface, allocate, fit
 from endedge.allocator.fitting.synthetic import sample_surface
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.returns import Return, returns
@@ -39,7 +39,9 @@ def cells() -> Surface:
 def test_a_split_pays_for_its_bytes(cells: Surface) -> None:
     curves = fit(cells, kinds=[Kind("share", "power", "hill")], replicates=5)
     found = allocate(curves, Link(1e5, 1800.0), Rules())
-    got = returns(found, curves, Rules(), price_per_mb=0.01, value_per_point=0.2, cells=cells)
+    got = returns(
+        found, curves, Rules(), price_per_mb=0.01, value_per_point=0.2, points=Points.of(cells)
+    )
     megabytes = (found.upload_bytes + found.update_bytes) / 1e6
     assert got.books.cost == pytest.approx(0.01 * megabytes)
     points = 100 * (found.average_map - curves.m0)

@@ -1,0 +1,1 @@
+"""Many simulated days on measured tables: policies compared before anything is trained."""
