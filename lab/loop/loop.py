@@ -184,7 +184,7 @@ def run(
     else:
         alone = config.model_copy(update={"device": kind_of_device(inputs.device)})
         given = (alone, folder, known, files)
-        in_processes(config, workers, _begin, given, _task, tasks, hear)
+        in_processes(workers, inputs.device, _begin, given, _task, tasks, hear)
     return [row for task in tasks for row in rows[task]]
 
 

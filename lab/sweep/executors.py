@@ -12,12 +12,10 @@ from __future__ import annotations
 import importlib
 import logging
 import math
-import multiprocessing
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -33,12 +31,12 @@ from endedge.lab.store import Store
 from endedge.lab.sweep.cell import CellRunner
 from endedge.lab.sweep.scheduler import Pool, Result, Task, work
 from endedge.lab.sweep.workers import (
-    begin_worker,
     compute_alone,
     cores,
     how_many,
-    masks_of,
     one_thread,
+    spawned,
+    terminate,
 )
 
 __all__ = ["ENGINES", "Engine", "Job", "engine_of"]
@@ -102,14 +100,7 @@ def processes(job: Job) -> Iterator[Pool]:
     """Processes of this machine, dealt out among its GPUs. When one is killed the rest are
     replaced with it."""
     check_device(job.inputs.device)
-    context = multiprocessing.get_context("spawn")
-    placed = job.config.model_copy(update={"device": job.inputs.device})
-
-    def start() -> ProcessPoolExecutor:
-        masks = masks_of(placed, job.slots, context)
-        return ProcessPoolExecutor(job.slots, context, begin_worker, (os.getpid(), masks))
-
-    pool = start()
+    pool = spawned(job.slots, job.inputs.device)
 
     def submit(task: Task) -> Future[list[Result]]:
         nonlocal pool
@@ -117,14 +108,13 @@ def processes(job: Job) -> Iterator[Pool]:
             return pool.submit(_work_in, job.given, str(job.folder), task)
         except BrokenProcessPool:
             pool.shutdown()
-            pool = start()
+            pool = spawned(job.slots, job.inputs.device)
             return pool.submit(_work_in, job.given, str(job.folder), task)
 
     try:
         yield Pool(submit, job.slots)
     except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()  # what is half done is lost, nothing else
+        terminate(pool)
         raise
     finally:
         pool.shutdown(cancel_futures=True)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from multiprocessing.context import SpawnContext
 from typing import Any, TypeAlias
 
 import torch
@@ -21,13 +20,13 @@ from endedge.lab.config import Config
 from endedge.lab.devices import masks
 
 __all__ = [
-    "begin_worker",
     "compute_alone",
     "cores",
     "how_many",
     "in_processes",
-    "masks_of",
     "one_thread",
+    "spawned",
+    "terminate",
 ]
 
 Masks: TypeAlias = "multiprocessing.queues.SimpleQueue[str]"
@@ -48,38 +47,24 @@ def cores() -> int:
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
 
-def masks_of(config: Config, workers: int, context: SpawnContext) -> Masks:
-    """For each of ``workers`` which GPU it may see, in turns; '' on other devices. A worker takes
-    one as it begins."""
-    found = masks(config.device, 1) or [""]
-    queue = context.SimpleQueue()
-    for k in range(workers):
-        queue.put(found[k % len(found)])
-    return queue
-
-
 def in_processes(
-    config: Config,
     workers: int,
+    device: str,
     begin: Callable[..., None],
     arguments: tuple[Any, ...],
     work: Callable[[Any, Any], None],
     tasks: Sequence[Any],
     on_news: Callable[..., None],
 ) -> None:
-    """Run ``work(task, news)`` for every task, in ``workers`` processes that each see the device
-    of ``config`` and called ``begin(*arguments)`` once; ``on_news`` is called here with each tuple
-    put into ``news``.
+    """Run ``work(task, news)`` for every task, in ``workers`` processes that share ``device`` (see
+    :func:`spawned`) and each called ``begin(*arguments)`` once; ``on_news`` is called here with
+    each tuple put into ``news``.
 
     Raises what the first failing task raised, after the others have ended.
     """
-    context = multiprocessing.get_context("spawn")
-    masks = masks_of(config, workers, context)
     failures: list[BaseException] = []
-    with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(workers, context, _begin, (masks, begin, arguments)) as pool,
-    ):
+    manager = multiprocessing.get_context("spawn").Manager()
+    with manager, spawned(workers, device, begin, arguments) as pool:
         news = manager.Queue()
         waiting = {pool.submit(work, task, news) for task in tasks}
         try:
@@ -91,25 +76,47 @@ def in_processes(
                     while True:  # all that is there; what a finished task said is there already
                         on_news(*news.get(timeout=0.2))
         except KeyboardInterrupt:
-            for process in list(pool._processes.values()):
-                process.terminate()  # what is half done is lost, nothing else
+            terminate(pool)
             raise
     if failures:
         raise failures[0]
 
 
-def _begin(masks: Masks, begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    begin_worker(os.getppid(), masks)
-    compute_alone()
-    begin(*arguments)
+def spawned(
+    workers: int,
+    device: str = "cpu",
+    begin: Callable[..., None] | None = None,
+    arguments: tuple[Any, ...] = (),
+) -> ProcessPoolExecutor:
+    """Worker processes that compute with one thread, end with this one, and each begin with
+    ``begin(*arguments)``. Those on GPUs see one each, in turns, and call it ``cuda``."""
+    context = multiprocessing.get_context("spawn")
+    seen, dealt = masks(device, 1) or [""], context.SimpleQueue()
+    for k in range(workers):
+        dealt.put(seen[k % len(seen)])
+    return ProcessPoolExecutor(workers, context, _begin, (os.getpid(), dealt, begin, arguments))
 
 
-def begin_worker(parent: int, masks: Masks) -> None:
-    """For the start of a worker, before it touches a GPU: it takes its mask. Ctrl-C on a terminal
-    reaches all processes: the parent ends this one, which says nothing. A worker whose parent was
-    killed has nobody to report to: it ends."""
-    if mask := masks.get():
+def terminate(pool: ProcessPoolExecutor) -> None:
+    """End the workers at once: what is half done is lost, nothing else."""
+    for process in list((pool._processes or {}).values()):
+        process.terminate()
+
+
+def _begin(
+    parent: int, dealt: Masks, begin: Callable[..., None] | None, arguments: tuple[Any, ...]
+) -> None:
+    if mask := dealt.get():  # before anything here touches a GPU: later it would be ignored
         os.environ["CUDA_VISIBLE_DEVICES"] = mask
+    _exit_with_parent(parent)
+    compute_alone()
+    if begin is not None:
+        begin(*arguments)
+
+
+def _exit_with_parent(parent: int) -> None:
+    """For the start of a worker. Ctrl-C on a terminal reaches all processes: the parent ends this
+    one, which says nothing. A worker whose parent was killed has nobody to report to: it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +30,7 @@ from endedge.lab.devices import (
 from endedge.lab.store import Store
 from endedge.lab.sweep import executors
 from endedge.lab.sweep.executors import engine_of
-from endedge.lab.sweep.workers import begin_worker, how_many, masks_of
+from endedge.lab.sweep.workers import how_many, spawned
 
 DEMO = SHIPPED / "demo.yaml"
 
@@ -184,9 +182,6 @@ def test_all_gpus_are_used(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     assert masks("cuda:1", 3) == ["1"] * 3
     assert how_many(_config("device=cuda:1", "workers_per_gpu=3", "workers=auto")) == 3
     assert masks("cpu", 3) == []
-    context = multiprocessing.get_context("spawn")
-    dealt = masks_of(config, 3 * count, context)
-    assert [dealt.get() for _ in range(3 * count)] == [str(k % count) for k in range(3 * count)]
 
 
 def test_a_mask_of_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,9 +200,7 @@ def _mask_here() -> tuple[int, str]:
 
 def test_every_worker_has_its_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     _fake(monkeypatch, 2)
-    context = multiprocessing.get_context("spawn")
-    dealt = masks_of(_config("device=cuda"), 2, context)
-    with ProcessPoolExecutor(2, context, begin_worker, (os.getpid(), dealt)) as pool:
+    with spawned(2, "cuda") as pool:
         seen = dict(f.result() for f in [pool.submit(_mask_here) for _ in range(4)])
     assert sorted(seen.values()) == ["0", "1"]
 
