@@ -90,7 +90,7 @@ class _Head:
             self._grids[shapes] = anchors_of(shapes, self._strides, scores)
         points, strides = self._grids[shapes]
         height, width = (n * self._strides[0] for n in shapes[0])
-        labels, x, y, w, h = truth.split(1, 2)
+        labels, x, y, w, h = torch.split(truth, 1, 2)
         boxes = xywh2xyxy(torch.cat([x * width, y * height, w * width, h * height], 2))
         real = (boxes.sum(2, keepdim=True) > 0).to(boxes.dtype)
         predicted = own.bbox_decode(points, distances)

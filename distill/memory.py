@@ -36,6 +36,6 @@ def short_of_memory(error: BaseException) -> bool:
 
 def release() -> None:
     """Give back what this process holds of a GPU and does not use, for others that share it."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         gc.collect()
         torch.cuda.empty_cache()

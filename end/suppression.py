@@ -28,7 +28,7 @@ def suppressed_there(
     """Of predictions (n, 4 + classes, anchors): rows (n, ``most``, 6) of x1, y1, x2, y2, score,
     class, best first; how many of them there are, (n,); and whether that is surely what
     Ultralytics would have kept, (n,) bool. Nothing waits for the device."""
-    parts = [_some(part, min_score, most_iou, most) for part in raw.split(_FRAMES)]
+    parts = [_some(part, min_score, most_iou, most) for part in torch.split(raw, _FRAMES)]
     rows, counts, sure = (torch.cat(x) for x in zip(*parts, strict=True))
     return rows, counts, sure
 

@@ -193,7 +193,7 @@ def why_no_gpu() -> str:
 def _said_by_torch() -> str:
     """What PyTorch answers when it is asked for a GPU, in small letters."""
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
         return " ".join(str(error).lower().split())[:200]
     return ""

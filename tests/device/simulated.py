@@ -83,7 +83,7 @@ def simulated() -> Iterator[Seen]:
     lifted: bool = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)
     try:
-        with _Mode():
+        with _Mode():  # type: ignore[no-untyped-call]
             yield _seen
     finally:
         torch._C._set_only_lift_cpu_tensors(lifted)
@@ -118,9 +118,10 @@ def _autocast() -> list[torch.library.Library]:
     """What autocast does on other devices: products and convolutions in half precision. The
     libraries returned must live for as long as this is to hold."""
     key = "AutocastPrivateUse1"
-    others, ours = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+    library: Any = torch.library.Library
+    others, ours = library("_", "IMPL"), library("aten", "IMPL")
     others.fallback(torch.library.fallthrough_kernel, key)
-    without = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+    without = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
 
     def halved(x: Any) -> Any:
         half = torch.get_autocast_dtype(DEVICE)
@@ -139,14 +140,14 @@ def _autocast() -> list[torch.library.Library]:
 
 
 class _Tensor(torch.Tensor):
-    """Lies on ``sim:0`` for whoever asks; ``inner`` holds its numbers."""
+    """Lies on ``sim:0`` for whoever asks; ``held`` has its numbers."""
 
-    inner: torch.Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    held: torch.Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor, requires_grad: bool = False) -> _Tensor:
-        made: _Tensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: _Tensor = torch.Tensor._make_wrapper_subclass(
             cls,
             inner.size(),
             strides=inner.stride(),
@@ -156,15 +157,15 @@ class _Tensor(torch.Tensor):
             device=torch.device(DEVICE, 0),
             requires_grad=requires_grad,
         )
-        made.inner = inner
+        made.held = inner
         return made
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"_Tensor({tuple(self.shape)}, {self.dtype})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if id(self) not in memo:
-            twin = _Tensor(self.inner.clone(), self.requires_grad)
+            twin = _Tensor(self.held.clone(), self.requires_grad)
             if getattr(self, "_is_param", False):
                 twin._is_param = True
             memo[id(self)] = twin
@@ -180,13 +181,13 @@ class _Tensor(torch.Tensor):
         return self.detach().cpu().tolist()
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         return _dispatch(func, args, kwargs or {})
 
 
-class _Mode(TorchDispatchMode):
+class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
@@ -221,8 +222,8 @@ def _dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
     def bare(x: Any) -> Any:
         if isinstance(x, _Tensor):
-            outer[id(x.inner)] = x
-            return x.inner
+            outer[id(x.held)] = x
+            return x.held
         return x
 
     def dressed(x: Any) -> Any:

@@ -153,9 +153,9 @@ def test_an_evaluation_waits_once_a_batch(sim: Any, frames: Batch) -> None:
 
 
 def test_what_is_seen_on_the_way_waits_once(sim: Any, frames: Batch) -> None:
-    wanted = observe(STUDENT, frames, range(len(frames)))  # type: ignore[arg-type]
+    wanted = observe(STUDENT, frames, range(len(frames)))
     sim.forget()
-    found = observe(STUDENT, frames, range(len(frames)), device="sim")  # type: ignore[arg-type]
+    found = observe(STUDENT, frames, range(len(frames)), device="sim")
     assert np.allclose(found.features, wanted.features, atol=1e-5)
     assert sim.waits[_only(sim.waits, "selection.py", "from the device")] == 1
 
@@ -213,7 +213,7 @@ def test_the_lint_sees_what_it_should(sim: Any, tmp_path: Path) -> None:
         (lambda: torch.tensor(3.0, device="sim"), "to the device"),
     ):
         sim.forget()
-        wait()  # type: ignore[no-untyped-call]
+        wait()
         assert any(key.startswith(kind) for key in sim.waits), kind
     sim.forget()
     with pytest.raises(RuntimeError, match="sim and host"):
