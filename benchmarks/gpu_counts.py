@@ -1,6 +1,6 @@
 """What a cell asks of a GPU, counted without one: arithmetic, kernels, waits and bytes.
 
-    python benchmarks/gpu_counts.py [--side 320] [--batch 16] [--json FILE]
+    python -m benchmarks.gpu_counts [--side 320] [--batch 16] [--json FILE]
 
 Arithmetic is counted on PyTorch's meta device, kernels and waits on the pretend accelerator of the
 tests; both follow from the networks and the code, not from weights or frames. docs/scaling.md is

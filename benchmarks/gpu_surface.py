@@ -1,7 +1,7 @@
 """The surfaces of docs/results/plan.md on a GPU, in its order, in slices of time.
 
-    python benchmarks/gpu_surface.py --hituav DIR --coco DIR --weights DIR --out runs/gpu
-    python benchmarks/gpu_surface.py --out runs/gpu-tiny --tiny      (dry run on a CPU)
+    python -m benchmarks.gpu_surface --hituav DIR --coco DIR --weights DIR --out runs/gpu
+    python -m benchmarks.gpu_surface --out runs/gpu-tiny --tiny      (dry run on a CPU)
 
 One `endedge run` for each surface of the plan (`--only 1 3`: these of it), all in fp32 as the plan
 has it. After ``--minutes`` the running one is interrupted; what is measured is kept, and the same

@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
                 if name == "--":
                     break
                 if name[:2] == "--" and not any(o.startswith(name) for o in self.options):
-                    self.error(f"unknown option {name}{meant(name, self.options)}")
+                    self.error(f"unknown option {name}{self._hint(name)}")
         return super().parse_known_args(args, namespace)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -52,6 +52,15 @@ class Parser(argparse.ArgumentParser):
             what = action.metavar if isinstance(action.metavar, str) else action.dest
             hint = meant(str(value), known) or f"; there are {', '.join(known)}"
             raise argparse.ArgumentError(None, f"unknown {what.lower()} {value!r}{hint}")
+
+    def _hint(self, name: str) -> str:
+        """What was probably meant by an unknown option: another, or a key of the configuration."""
+        if any(action.metavar == "key=value" for action in self._actions):
+            from endedge.lab.config import all_keys
+
+            if (key := name[2:].replace("-", "_")) in all_keys():
+                return f"; {key} is a key of the configuration: write {key}=…"
+        return meant(name, self.options)
 
     @property
     def options(self) -> list[str]:

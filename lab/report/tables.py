@@ -72,7 +72,7 @@ def families(results: Results) -> Table:
         rows,
         chosen=0,
         note=f"The best {min(8, len(curves.candidates))} of {len(curves.candidates)} that were "
-        "tried, by held-out error (whole operating points left out). "
+        "tried, by held-out error (whole levels left out). "
         f"Chosen: {curves.joint.kind}, {parameters}.",
     )
 

@@ -412,7 +412,7 @@ class CellRunner:
         return self._held[1]
 
     def _steps(self, stage: str, cell: Cell, total: int) -> OnStep:
-        what, log = f"{stage} on {cell.frames} frames", None
+        what, log = f"{stage} on {cell.frames} frames, seed {cell.seed}", None
         if (kind := self.inputs.config.log) != "none":
             name = f"{stage.replace(' ', '-')}-{cell.frames}-{cell.codec}-seed{cell.seed}"
             log = loss_log(kind, self.store.folder / "logs", name, total)

@@ -95,7 +95,7 @@ LIES = [
     Lie(
         "everything is hidden",
         "end/capture.py",
-        "return int((inside >= 0.5 * truth[:, 2:].prod(1)).sum())",
+        "return int((inside.max(1) >= 0.5).sum())",
         "return len(truth)",
         "boxes that were sent readable count as blurred",
         CAPTURE,
@@ -119,8 +119,8 @@ LIES = [
     Lie(
         "half covered is covered by a tenth",
         "end/capture.py",
-        "inside >= 0.5 * truth",
-        "inside >= 0.1 * truth",
+        "inside.max(1) >= 0.5",
+        "inside.max(1) >= 0.1",
         "boxes that were sent readable count as blurred",
         CAPTURE,
     ),
