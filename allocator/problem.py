@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 from endedge.data.errors import BadInput
+from endedge.data.units import hz_for_bytes
 
 __all__ = ["Budget", "Link", "Measured", "OperatingPoint", "Range", "Rules", "Split"]
 
@@ -77,6 +78,11 @@ class Link:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise BadInput(f"{name} = {value} must be finite and > 0")
+
+    def hz_for(self, upload_bytes: Number, update_bytes: Number) -> Number:
+        """Bandwidth (Hz) that carries both in a period. Arrays broadcast."""
+        up = hz_for_bytes(upload_bytes, self.up_bit_per_s_per_hz, self.period_s)
+        return up + hz_for_bytes(update_bytes, self.down_bit_per_s_per_hz, self.period_s)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """How fast and how exact is the allocator? Beside SciPy's SLSQP and brute force, and CVXPY.
 
-    python benchmarks/allocator.py [--problems 120] [--devices 100000] [--out allocator.json]
+    python -m benchmarks.allocator [--problems 120] [--devices 100000] [--out allocator.json]
 
 One device: random problems of every family, median time, and how far each method stays below
 the best value that any of them found. K devices: the same fleet for all methods that can take

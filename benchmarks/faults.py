@@ -1,6 +1,6 @@
 """Fault campaign: random faults against a running edge and its devices, then the books.
 
-    python benchmarks/faults.py [--faults 240] [--seed 1] [--seconds 900] [--hostile]
+    python -m benchmarks.faults [--faults 240] [--seed 1] [--seconds 900] [--hostile]
 
 Server and devices are processes, TLS and tokens on; every device has its own shaped link.
 Each fault has a seed of its own (printed), drawn from: a connection cut after a random byte

@@ -1,7 +1,7 @@
 """Random and mutated checkpoints for a bounded time: nothing but BadInput may come out.
 
-    python benchmarks/fuzz_checkpoints.py --kind pt --inputs 100000 --seconds 1800
-    python benchmarks/fuzz_checkpoints.py --kind safetensors --inputs 100000 --seconds 1800
+    python -m benchmarks.fuzz_checkpoints --kind pt --inputs 100000 --seconds 1800
+    python -m benchmarks.fuzz_checkpoints --kind safetensors --inputs 100000 --seconds 1800
 
 Starts from a tiny detector as Ultralytics (``.pt``) or endedge (``.safetensors``) saves it. A
 mutant has bytes of the file changed, lost or added; or, with chance ``--deep``, bytes of the

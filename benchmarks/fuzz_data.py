@@ -1,8 +1,8 @@
 """Random and mutated inputs for the readers of frames: nothing but BadInput may come out.
 
-    python benchmarks/fuzz_data.py coco --inputs 100000
-    python benchmarks/fuzz_data.py batch --inputs 100000
-    python benchmarks/fuzz_data.py picture --inputs 100000
+    python -m benchmarks.fuzz_data coco --inputs 100000
+    python -m benchmarks.fuzz_data batch --inputs 100000
+    python -m benchmarks.fuzz_data picture --inputs 100000
 
 ``coco``: COCO JSON, as text and by its fields; what is read must have boxes inside their images
 and labels of its classes. ``batch``: uploads of JPEG, WebP and AVIF frames, three quarters of the

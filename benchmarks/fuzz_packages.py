@@ -1,6 +1,6 @@
 """Random and mutated update packages for a bounded time: nothing but BadInput may come out.
 
-    python benchmarks/fuzz_packages.py --packages 1000000 --seconds 3600
+    python -m benchmarks.fuzz_packages --packages 1000000 --seconds 3600
 
 A share of the mutants gets a valid checksum, so that they reach the description and the coded
 integers; the others must fail at the checksum. Another share (``--described``) is a description

@@ -1,6 +1,6 @@
 """Company for a campaign: two hostile enrolled devices, a hundred idle sockets, and a clock.
 
-    python benchmarks/hostile.py FOLDER PORT SECONDS company|probe
+    python -m benchmarks.hostile FOLDER PORT SECONDS company|probe
 
 Runs beside ``faults.py --hostile`` and ``soak.py --hostile``, on loopback only. ``flood`` sends
 offers, duplicates and heartbeats as fast as the edge reads them; ``bomb`` uploads batches of WebP

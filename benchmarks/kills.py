@@ -1,6 +1,6 @@
 """A sweep that is killed again and again, by two commands on one folder, against a calm one.
 
-    python benchmarks/kills.py --out runs/kills [--kills 30] [--seed 0] [key=value …]
+    python -m benchmarks.kills --out runs/kills [--kills 30] [--seed 0] [key=value …]
 
 Tiny cells of the demo by default (seconds each). Two `endedge measure` commands work on one
 folder; every few seconds one of them is killed with SIGKILL, workers too, and started again.

@@ -1,6 +1,6 @@
 """Transfer times over real loopback sockets against bytes / capacity, and trace replay.
 
-    python benchmarks/link.py [--out link.json] [--longest 20]
+    python -m benchmarks.link [--out link.json] [--longest 20]
 
 Each row sends the bytes through the user-space shaper, up and down at the same time, and
 compares the seconds from the first byte written to the last byte read with the link model

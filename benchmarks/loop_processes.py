@@ -1,6 +1,6 @@
 """The closed loop over real sockets against the simulated one: hashes and mAP, round by round.
 
-    python benchmarks/loop_processes.py [--rounds 4] [--devices 3] [--steps 24] [--out FILE]
+    python -m benchmarks.loop_processes [--rounds 4] [--devices 3] [--steps 24] [--out FILE]
 
 Plays the demo loop with real trainings twice from the same seeds: on the virtual clock, and as an
 edge process and one process a device, each behind a shaped link of its own (4 Mbit/s up, 2 down,

@@ -1,6 +1,6 @@
 """Make the checkpoints that ship with the demo: student and teacher, trained on source frames.
 
-    python benchmarks/make_bases.py
+    python -m benchmarks.make_bases
 
 writes configs/demo/{student,teacher}.safetensors (fp16) and configs/demo/bases.json: the
 recipe, the command, and the mAP that the files have on generated frames of both domains.
@@ -103,7 +103,7 @@ def main() -> None:
     torch.set_num_threads(1)
     recipe = replace(RECIPE, steps=arguments.steps)
     document: dict[str, Any] = {
-        "command": f"python benchmarks/make_bases.py --steps {recipe.steps} "
+        "command": f"python -m benchmarks.make_bases --steps {recipe.steps} "
         f"--frames {arguments.frames}",
         "recipe": asdict(recipe),
         "frames": {"train": arguments.frames, "eval": EVAL_FRAMES, "seed": SEED, "size_px": SIZE},

@@ -1,6 +1,6 @@
 """Checkpoints as Ultralytics' own trainer writes them, one nano model a family.
 
-    python benchmarks/make_checkpoints.py --out /tmp/checkpoints --families v5u 8 11
+    python -m benchmarks.make_checkpoints --out /tmp/checkpoints --families v5u 8 11
 
 Each model starts with 80 classes and random weights (a ``.pt`` that Ultralytics saves) and is
 fine-tuned by ``YOLO(start).train(data=…)`` on a few generated frames, which show another number

@@ -1,6 +1,6 @@
 """From the export of a label tool to the model in a runtime, format by format, timed.
 
-    python benchmarks/own_frames.py --out DIR [--formats roboflow voc] [--frames 60]
+    python -m benchmarks.own_frames --out DIR [--formats roboflow voc] [--frames 60]
 
 Frames are generated and written as each tool would export them (tests/exports.py); then the verbs
 of docs/howto/own-data.md and runtimes.md, as a user types them: import, run without a further

@@ -1,7 +1,7 @@
 """mAP against bytes: update packages beside other schemes, every model decoded from its bytes.
 
-    python benchmarks/packaging.py --weights yolov8n.pt --coco coco/ --out packaging/
-    python benchmarks/packaging.py --out packaging/ --report docs/results/packaging
+    python -m benchmarks.packaging --weights yolov8n.pt --coco coco/ --out packaging/
+    python -m benchmarks.packaging --out packaging/ --report docs/results/packaging
 
 ``--coco`` holds annotations/instances_eval.json, images/eval, and images/pool with
 annotations/instances_pool.json, whose first frames calibrate. Each point is one file of

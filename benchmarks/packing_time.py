@@ -1,6 +1,6 @@
 """CPU seconds of packaging: prepared once, each budget, decoding; beside another installation.
 
-    python benchmarks/packing_time.py --weights yolov8n.pt --coco coco/ [--before OTHER/bin/python]
+    python -m benchmarks.packing_time --weights yolov8n.pt --coco coco/ [--before OTHER/bin/python]
 
 ``--coco`` holds images/pool with annotations/instances_pool.json; 32 of its frames calibrate, the
 next 32 judge (nats a frame from the whole model's predictions). ``--before`` is the Python of an

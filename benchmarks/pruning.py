@@ -1,7 +1,7 @@
 """mAP against parameters kept: a detector pruned, repaired and distilled from itself.
 
-    python benchmarks/pruning.py --weights yolov8n.pt --coco coco/ --out pruning/
-    python benchmarks/pruning.py --out pruning/ --report docs/results/pruning
+    python -m benchmarks.pruning --weights yolov8n.pt --coco coco/ --out pruning/
+    python -m benchmarks.pruning --out pruning/ --report docs/results/pruning
 
 ``--coco`` holds annotations/instances_eval.json, images/eval, and images/pool with
 annotations/instances_pool.json: its frames, without their labels, say what to cut and teach the

@@ -1,6 +1,6 @@
 """Are fitted curves right, and does it matter? Surfaces drawn from every kind, fitted blind.
 
-    python benchmarks/recovery.py [--surfaces 60] [--seed 0] [--out recovery.json]
+    python -m benchmarks.recovery [--surfaces 60] [--seed 0] [--out recovery.json]
 
 For each surface: was its composition chosen; how often does the 90 % interval hold the true
 mean accuracy (at every grid point); what does the fitted allocator lose against the true

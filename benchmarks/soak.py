@@ -1,6 +1,6 @@
 """Soak: many devices on one edge for a while; memory and descriptors of the server over time.
 
-    python benchmarks/soak.py [--devices 20] [--minutes 10] [--hostile] [--out soak.json]
+    python -m benchmarks.soak [--devices 20] [--minutes 10] [--hostile] [--out soak.json]
 
 The server is a process of its own, TLS and tokens on. The devices run in this process, each
 through a shaped link of its own; a connection is cut at random every ``--cut-every`` seconds.

@@ -23,11 +23,11 @@ from endedge.lab.benchmark.score import Score, score
 from endedge.lab.benchmark.table import Table
 from endedge.lab.benchmark.telling import as_markdown, verdict
 from endedge.lab.report import tables
-from endedge.lab.report.captions import quantity
 from endedge.lab.report.paper_figures import Choice, plot
 from endedge.lab.report.plotting import Look
 from endedge.lab.report.results import Results
 from endedge.lab.report.tabular import decimal
+from endedge.lab.report.wording import quantity
 
 BEGIN, END = "<!-- numbers: python -m benchmarks.surface_page -->", "<!-- end of numbers -->"
 FIGURES = ("curves", "share", "policies", "regret")

@@ -1,7 +1,7 @@
 """What a transport adds on a thin link: bytes on the wire for one batch, by library.
 
     pip install pyzmq websockets grpcio
-    python benchmarks/transport.py
+    python -m benchmarks.transport
 
 Each row opens a fresh connection with the library's own security, sends 50 kB up in 16 KiB
 messages, gets one short answer, and closes; the bytes are counted between the two ends, in

@@ -1,7 +1,7 @@
 """What uploaded bytes buy: codec, selection and labels, by accuracy after adaptation.
 
-    python benchmarks/uplink.py coco-infrared data.root=DIR weights.root=DIR --minutes M
-    python benchmarks/uplink.py demo --uploads 20000 80000 240000
+    python -m benchmarks.uplink coco-infrared data.root=DIR weights.root=DIR --minutes M
+    python -m benchmarks.uplink demo --uploads 20000 80000 240000
 
 Frames, camera, detectors and the student's training are those of the configuration. Every cell
 uploads a real batch, decodes it, adapts the student on the decoded frames and measures COCO

@@ -37,7 +37,7 @@ def pruned_and_recovered(
     is thrown away. ``model`` is
     untouched.
     """
-    small = prune(model, kept, calibration, seed=recipe.seed)
+    small = prune(model, kept, calibration, seed=recipe.seed, device=device)
     held = max(1, len(frames) // _HELD_BACK)
     if recipe.steps == 0 or len(frames) <= held:
         return small
@@ -49,4 +49,4 @@ def pruned_and_recovered(
     except Diverged:
         return small
     judges = frames.images[-held:]
-    return min(small, trained, key=lambda m: divergence(model, m, judges))
+    return min(small, trained, key=lambda m: divergence(model, m, judges, device))

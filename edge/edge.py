@@ -275,6 +275,7 @@ class EdgeEnd:
             unseen=known.held_back.images,
             seed=self.seed,
             mode="auto" if several else mode,
+            device=self.plan.device,
             architectures=[line.architecture for line in self.plan.menu],
             barred=[i for i, line in enumerate(self.plan.menu) if line in self.plan.barred],
         )
@@ -323,7 +324,14 @@ class EdgeEnd:
         if not certain and len(students) == 1:
             frames, mode = known.trained.images[:_CALIBRATION_FRAMES], self.plan.mode
             return pack_for(
-                students[0], budget_bytes, base, mode, certain=False, frames=frames, seed=self.seed
+                students[0],
+                budget_bytes,
+                base,
+                mode,
+                certain=False,
+                frames=frames,
+                seed=self.seed,
+                device=self.plan.device,
             )
         prepared = self.prepare(students, base if certain else None, known)
         return self.pack_from(prepared, budget_bytes, self._evidence(learned), known)

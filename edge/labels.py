@@ -24,6 +24,7 @@ from endedge.data.coco import Frame
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
 from endedge.end.inference import Detections
+from endedge.end.metric import iou
 
 __all__ = [
     "Calibration",
@@ -225,7 +226,7 @@ def _match(
     """Outcome of each box (n,): 1 right, 0 wrong, -1 on a crowd; in the order given."""
     outcome = np.zeros(len(scores), np.int64)
     same = labels[:, None] == frame.labels
-    overlap = np.where(same, _iou(boxes, frame.boxes.astype(np.float64), frame.crowd), 0.0)
+    overlap = np.where(same, iou(boxes, frame.boxes, frame.crowd), 0.0)
     reachable = overlap >= _IOU
     free = ~frame.crowd
     order = np.argsort(-scores, kind="stable")
@@ -239,15 +240,3 @@ def _match(
         elif (reachable[i] & frame.crowd).any():
             outcome[i] = _CROWD
     return outcome
-
-
-def _iou(
-    a: NDArray[np.float64], b: NDArray[np.float64], crowd: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """(n, m) IoU of x, y, width, height boxes; against a crowd, the share of ``a`` inside it."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:])
-    shared = (high - low).clip(0).prod(2)
-    area_a, area_b = a[:, 2:].prod(1)[:, None], b[:, 2:].prod(1)[None]
-    union = np.where(crowd, area_a, area_a + area_b - shared)
-    return np.asarray(shared / np.maximum(union, 1e-12))

@@ -21,6 +21,7 @@ from endedge.data.codec import (
     encode,
     pack_batch,
 )
+from endedge.end.metric import iou
 
 __all__ = ["covered", "encode_batch", "redact"]
 
@@ -81,9 +82,5 @@ def covered(truth: Boxes, blurred: Boxes) -> int:
     one of the boxes ``blurred`` (m, 4)."""
     if not len(truth) or not len(blurred):
         return 0
-    low = np.maximum(truth[:, None, :2], blurred[None, :, :2])
-    high = np.minimum(
-        truth[:, None, :2] + truth[:, None, 2:], blurred[None, :, :2] + blurred[None, :, 2:]
-    )
-    inside = (high - low).clip(0).prod(2).max(1)
-    return int((inside >= 0.5 * truth[:, 2:].prod(1)).sum())
+    inside = iou(truth, blurred, np.ones(len(blurred), bool))  # the share of each that is
+    return int((inside.max(1) >= 0.5).sum())

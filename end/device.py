@@ -39,7 +39,8 @@ _MIN_SCORE = 0.1  # of a detection that is redacted: to blur too much costs less
 @dataclass(frozen=True)
 class Sent:
     """One upload: the ``batch`` of ``frames`` frames; of the ``identifiable`` true boxes in
-    them, ``exposed`` were not blurred (0, 0 where nothing is redacted)."""
+    them, ``exposed`` have more than half of their area outside every blur (0, 0 where nothing is
+    redacted)."""
 
     batch: bytes
     frames: int

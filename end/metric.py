@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -23,7 +24,7 @@ from endedge.data.frames import Batch
 from endedge.distill.model import DetectionModel
 from endedge.end.inference import Detections, detect
 
-__all__ = ["FAST", "Score", "coco_map", "evaluate", "matched"]
+__all__ = ["FAST", "Score", "coco_map", "evaluate", "iou", "matched"]
 
 FAST = importlib.util.find_spec("hotcoco") is not None
 
@@ -148,3 +149,17 @@ def _as_coco(truth: Dataset) -> dict[str, Any]:
             {"id": i, "name": n} for i, n in zip(truth.category_ids, truth.names, strict=True)
         ],
     }
+
+
+def iou(a: NDArray[Any], b: NDArray[Any], crowd: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+    """(n, m) IoU in [0, 1] of x, y, width, height boxes ``a`` (n, 4) and ``b`` (m, 4), as COCOeval
+    has it: against a ``crowd`` (m,) of ``b`` the share of ``a`` inside it."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:])
+    shared = (high - low).clip(0).prod(2)
+    area_a, area_b = a[:, 2:].prod(1)[:, None], b[:, 2:].prod(1)[None]
+    union = area_a + area_b - shared
+    if crowd is not None:
+        union = np.where(crowd, area_a, union)
+    return np.asarray(shared / np.maximum(union, 1e-12))

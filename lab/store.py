@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import socket
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -149,7 +148,8 @@ class Store:
         with self._lock(key):
             if (found := self.find(stage, determinants)) is not None:
                 return found  # another process was faster
-            scratch = Path(tempfile.mkdtemp(dir=self._nodes, prefix=f".{key}."))
+            scratch = self._nodes / f".{key}.{os.getpid()}"  # as open to others as the umask says
+            scratch.mkdir()
             try:
                 began, cpu = time.perf_counter(), sum(os.times()[:4])  # children, too
                 record = make(scratch)

@@ -70,7 +70,9 @@ class Capacity:
             try:
                 time_ms = int(item)
             except ValueError:
-                raise BadInput(f"{where}, line {number}: not a whole number of ms") from None
+                raise BadInput(
+                    f"{where}, line {number}: {str(item)[:40]!r} is not one whole number of ms"
+                ) from None
             if not last <= time_ms <= _MAX_TRACE_MS:
                 raise BadInput(
                     f"{where}, line {number}: {time_ms} ms; times must not decrease, nor be "
@@ -135,7 +137,7 @@ def _trace_lines(path: Path) -> Iterable[str]:
     try:
         if path.stat().st_size > _MAX_TRACE_BYTES:
             raise BadInput(f"trace {path} is larger than {_MAX_TRACE_BYTES} bytes")
-        return path.read_text("ascii").split()
+        return [line for line in path.read_text("ascii").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read trace {path}: {error}") from None
 

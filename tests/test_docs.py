@@ -6,12 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-from endedge.lab.cli.arguments import build_parser
+from endedge.lab.cli.main import build_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -38,7 +37,7 @@ def _anchors(page: Path) -> set[str]:
 
 def test_every_verb_and_shipped_configuration_is_listed() -> None:
     page = (ROOT / "docs" / "cli.md").read_text()
-    parser = build_parser(defaultdict(lambda: lambda _: None))
+    parser = build_parser()
     verbs = next(a.choices for a in parser._actions if a.dest == "verb")
     assert verbs is not None
     for verb in verbs:
@@ -67,7 +66,7 @@ def test_configuration_keys_in_the_documentation_exist() -> None:
     from endedge.distill.loss import LOSSES
     from endedge.lab.config import Config, all_keys
 
-    known = set(all_keys(Config))
+    known = set(all_keys())
     losses = {f"distillation.{key}" for loss in LOSSES.values() for key in loss.model_fields}
     known |= losses | {"distillation.loss"}  # whichever is chosen has its own settings
     for page in PAGES:

@@ -11,7 +11,7 @@ al., DeepCABAC, 2020.)
 
 Everything that decides a probability is integer counting or a correctly rounded IEEE
 operation (+, -, *, /, sqrt), so encoder and decoder agree bit for bit on every machine.
-A pass codes one slice of an array, class by class (:mod:`.range_coder`).
+A pass codes one slice of an array, class by class (:mod:`.coding_loops`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endedge.data.errors import BadInput
-from endedge.distill.package.range_coder import CLASS_LOG, CLASSES, EDGE, LOG_FLOOR, Coder
+from endedge.distill.package.coding_loops import CLASS_LOG, CLASSES, EDGE, LOG_FLOOR
+from endedge.distill.package.range_coder import Coder
 
 __all__ = ["MAX_MAGNITUDE", "decode_arrays", "encode_arrays"]
 

@@ -35,7 +35,6 @@ from endedge.allocator.csv_files import dicts_csv
 from endedge.allocator.policies import decide, registry
 from endedge.allocator.solve.branch_and_bound import worth
 from endedge.data.errors import BadInput
-from endedge.data.units import hz_for_bytes
 from endedge.lab.config import Config
 from endedge.lab.config import Link as LinkConfig
 
@@ -145,13 +144,7 @@ def bandwidths(
     with ``curves``, by rule where there is something to decide. Half of the weight is then spread
     evenly and half by what the curves' best split is ahead of the one share that is best, by the
     same curves, over the whole range; no measured accuracy has a say."""
-    need = [
-        hz_for_bytes(up, link.up_bit_per_s_per_hz, link.period_s)
-        + hz_for_bytes(down, link.down_bit_per_s_per_hz, link.period_s)
-        for up, down in zip(surface.upload_bytes, surface.update_bytes, strict=True)
-    ]
-    low = link.bandwidth_low_hz or 0.8 * min(need)
-    high = link.bandwidth_high_hz or 1.25 * max(need)
+    low, high = link.sweep_hz(surface.upload_bytes, surface.update_bytes)
     if curves is None:
         return tuple(float(b) for b in np.geomspace(low, high, link.bandwidths))
     fine = np.geomspace(low, high, _FINE)

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from endedge.data.errors import BadInput
+from endedge.lab.cli.arguments import Verb, add_json, add_model
+from endedge.lab.cli.common import one_thread, show
 from endedge.lab.cli.held import declare_frames, one_held, seen
-from endedge.lab.cli.package import one_thread, show
 
-__all__ = ["declare", "export_file"]
+__all__ = ["declare"]
 
 _FORMATS = ("pt", "torchscript", "onnx", "openvino", "ncnn")
 
 
-def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
+def declare(verb: Verb) -> None:
     """The verb's arguments."""
     sub = verb(
         "export",
+        export_file,
         "export a model to an inference engine, and check it against PyTorch",
         "endedge export update.eeu --base yolov8n.pt --format onnx -o update.onnx\n"
         "  endedge export runs/cam1 --format openvino -o cam1_openvino_model --int8 --frames DIR",
     )
-    sub.add_argument("model", help=".pt, .safetensors, .eeu, or the folder of a device or a run")
-    sub.add_argument("--base", help="the base model of a delta package")
+    add_model(sub)
     sub.add_argument(
         "--format",
         required=True,
@@ -42,7 +42,7 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
         "--int8", action="store_true", help="openvino: 8-bit integers, ranges from the frames"
     )
     declare_frames(sub, "to compare on")
-    sub.add_argument("--json", action="store_true", help="print JSON")
+    add_json(sub)
 
 
 def export_file(a: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from endedge.data.errors import BadInput
-from endedge.lab.cli.numbers import SIDE
+from endedge.lab.cli.arguments import add_side
 
 __all__ = ["Seen", "declare_frames", "one_held", "seen"]
 
@@ -33,7 +33,7 @@ def one_held(name: str, base: str | None) -> Any:
     in which none was worth sending.
     """
     from endedge.distill.package.format import unpack
-    from endedge.lab.cli.package import detector, read_bytes
+    from endedge.lab.cli.common import detector, read_bytes
 
     path = Path(name)
     if (path / "surface.csv").is_file():
@@ -98,7 +98,7 @@ def seen(model: Any, a: Any) -> Seen:
     from endedge.data.coco import check_boxes, check_pictures, load_coco
     from endedge.data.frames import stack_frames, unlabelled
     from endedge.distill.package.sensitivity import synthetic_frames
-    from endedge.lab.cli.package import calibration_frames
+    from endedge.lab.cli.common import calibration_frames
     from endedge.lab.inputs import check_side
 
     check_side(model, a.imgsz, "--imgsz", a.model)
@@ -121,7 +121,7 @@ def seen(model: Any, a: Any) -> Seen:
 
 def declare_frames(sub: Any, what: str) -> None:
     """The arguments that :func:`seen` reads."""
-    sub.add_argument("--imgsz", type=SIDE, default=320, help="px, a multiple of 32 (default 320)")
+    add_side(sub)
     sub.add_argument("--annotations", metavar="JSON", help=f"labelled frames {what}: mAP, too")
     sub.add_argument("--images", metavar="DIR", help="their pictures")
     sub.add_argument("--frames", metavar="DIR", help=f"unlabelled frames {what}")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from endedge.data.errors import BadInput
+from endedge.lab.cli.arguments import Verb, add_json
 from endedge.lab.cli.numbers import SEED, SIDE, positive, whole
 
-__all__ = ["declare", "import_source"]
+__all__ = ["declare"]
 
 
-def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
+def declare(verb: Verb) -> None:
     """The verb's arguments."""
     sub = verb(
         "import",
+        import_source,
         "import your own frames and labels: COCO (CVAT, Label Studio, Roboflow), YOLO "
         "data.yaml, Pascal VOC, pictures or a video",
         "endedge import roboflow-export/ --out mine && endedge run mine --out runs/mine\n"
@@ -80,13 +81,13 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument(
         "--link", action="store_true", help="link to the pictures instead of copying them"
     )
-    sub.add_argument("--json", action="store_true", help="print JSON")
+    add_json(sub)
 
 
 def import_source(a: argparse.Namespace) -> None:
     """``endedge import``."""
     from endedge.data.importing.classes import parse_map
-    from endedge.lab.cli.package import one_thread
+    from endedge.lab.cli.common import one_thread
     from endedge.lab.cli.progress import Progress
 
     one_thread()

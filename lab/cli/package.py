@@ -6,24 +6,79 @@ Heavy imports live inside them, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from pathlib import Path
-from typing import Any
 
 from endedge.data.errors import BadInput
 from endedge.data.units import parse_quantity
+from endedge.lab.cli.arguments import Verb, add_base, add_device, add_json, add_side
+from endedge.lab.cli.common import calibration_frames, detector, one_thread, read_bytes, show
+from endedge.lab.cli.numbers import whole
 
-__all__ = [
-    "calibration_frames",
-    "detector",
-    "evaluate_file",
-    "inspect_file",
-    "one_thread",
-    "pack_file",
-    "read_bytes",
-    "show",
-]
+__all__ = ["declare"]
+
+
+def declare(verb: Verb) -> None:
+    """The verbs' arguments."""
+    sub = verb(
+        "pack",
+        pack_file,
+        "compress a checkpoint into a byte budget",
+        "endedge pack yolov8n.pt --budget 1.1MB -o update.eeu\n"
+        "  endedge pack yolov8n.pt --budget 0.7MB --frames DIR --aware 100 -o update.eeu\n"
+        "  endedge pack yolov8n.pt --params 1.5M -o update.eeu",
+    )
+    sub.add_argument("checkpoint", help=".pt or .safetensors detector")
+    sub.add_argument("--budget", help="bytes, e.g. 1100000 or 1.1MB")
+    sub.add_argument(
+        "--params", help="budget of transmitted parameters, e.g. 1.5M (in a delta: of changed ones)"
+    )
+    sub.add_argument("-o", "--output", required=True, metavar="FILE.eeu")
+    sub.add_argument("--base", help="the model that the device holds: allows a delta")
+    sub.add_argument("--frames", metavar="DIR", help="unlabelled frames to calibrate on")
+    sub.add_argument(
+        "--keep",
+        default="1",
+        metavar="SHARES",
+        help="shares of the parameters to choose from, e.g. 1,0.7: below 1 the model is pruned and "
+        "distilled from the whole one on --frames, which takes minutes (default 1)",
+    )
+    sub.add_argument(
+        "--steps", type=whole(0), default=200, help="steps of --keep's distillation (default 200)"
+    )
+    sub.add_argument(
+        "--aware",
+        type=whole(0),
+        default=0,
+        metavar="STEPS",
+        help="train the rounded weights on --frames, too: for small budgets, about 2 s a step for "
+        "YOLOv8n (default 0)",
+    )
+    add_side(sub)
+    add_json(sub)
+
+    sub = verb(
+        "inspect", inspect_file, "show what a package contains", "endedge inspect update.eeu"
+    )
+    sub.add_argument("package", help="an .eeu file")
+    add_json(sub)
+
+    sub = verb(
+        "eval",
+        evaluate_file,
+        "COCO mAP of a checkpoint or of a decoded package",
+        "endedge eval update.eeu --annotations val.json --images val/ --imgsz 320 --json",
+    )
+    sub.add_argument("model", help=".pt, .safetensors or .eeu")
+    sub.add_argument("--annotations", required=True, metavar="JSON")
+    sub.add_argument("--images", required=True, metavar="DIR")
+    add_base(sub)
+    add_side(sub)
+    sub.add_argument("--shift", default="none", help="camera shift: none, infrared, night, fog, …")
+    sub.add_argument(
+        "--severity", type=whole(1, 5), default=3, help="of --shift, 1 to 5 (default 3)"
+    )
+    add_device(sub)
+    add_json(sub)
 
 
 def pack_file(a: argparse.Namespace) -> None:
@@ -128,7 +183,8 @@ def evaluate_file(a: argparse.Namespace) -> None:
     from endedge.end.latency import latency
     from endedge.end.metric import evaluate
     from endedge.end.runtime import torch_network
-    from endedge.lab.inputs import check_side, pick_device
+    from endedge.lab.devices import pick_device
+    from endedge.lab.inputs import check_side
 
     device, camera = pick_device(a.device), Shift(a.shift, a.severity, 0)
     truth = load_coco(a.annotations, a.images)
@@ -167,55 +223,3 @@ def evaluate_file(a: argparse.Namespace) -> None:
         },
         a.json,
     )
-
-
-# Helpers ------------------------------------------------------------------------------------
-
-
-def one_thread() -> None:
-    """Unless the user says otherwise: several threads stall each other on a shared machine.
-    Before NumPy and PyTorch are loaded, which read this once."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-def detector(name: str) -> Any:
-    """A detector by its path, or one that ships with the package (``endedge:demo/…``)."""
-    from endedge.distill.model import load_detector
-    from endedge.lab.inputs import find_weights
-
-    return load_detector(find_weights(name, None))
-
-
-def read_bytes(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > 2**31:
-            raise BadInput(f"{path} is larger than 2 GiB; not an update package")
-        return path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from None
-
-
-def calibration_frames(folder: Path, side: int) -> Any:
-    import torch
-
-    from endedge.data.coco import read_image
-    from endedge.data.frames import letterbox
-
-    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    if not paths:
-        raise BadInput(f"--frames {folder} holds no .jpg or .png images")
-    pictures = [letterbox(read_image(p), side)[0].transpose(2, 0, 1) for p in paths[:64]]
-    return torch.stack([torch.from_numpy(p) for p in pictures])
-
-
-def show(values: dict[str, Any], as_json: bool) -> None:
-    """One value a line, or JSON. People read mAP in %, programs in [0, 1]."""
-    if as_json:
-        print(json.dumps(values, indent=1))
-        return
-    for key, value in values.items():
-        shown = f"{value:,}" if isinstance(value, int) else value
-        if isinstance(value, float):
-            accuracy = "map" in key.split("_") or key == "map50"
-            shown = f"{100 * value:.2f} %" if accuracy else f"{value:.4f}"
-        print(f"{key:16} {shown}")

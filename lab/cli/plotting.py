@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from endedge.data.errors import BadInput
+from endedge.lab.cli.arguments import Verb
 
-__all__ = ["declare", "draw_figures"]
+__all__ = ["declare"]
 
 _FIGURES = "surface, curves, data-curve, model-curve, share, policies, regret, parameters"
 
 
-def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
+def declare(verb: Verb) -> None:
     """The verb's arguments."""
     sub = verb(
         "plot",
+        draw_figures,
         "a publication figure or its table, of a results folder or a shipped table",
         "endedge plot runs/demo --what share -o share.pdf\n"
         "  endedge plot coco-infrared --what policies --policies fitted,equal,oracle -o p.eps\n"

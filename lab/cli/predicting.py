@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from endedge.data.errors import BadInput
+from endedge.lab.cli.arguments import Verb, add_base, add_device, add_side
+from endedge.lab.cli.common import one_thread
 from endedge.lab.cli.held import one_held
-from endedge.lab.cli.numbers import SIDE
-from endedge.lab.cli.package import one_thread
 
-__all__ = ["declare", "predict_source"]
+__all__ = ["declare"]
 
 
-def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
+def declare(verb: Verb) -> None:
     """The verb's arguments."""
     sub = verb(
         "predict",
+        predict_source,
         "draw detections on pictures or a video, and write them as JSON",
         "endedge predict update.eeu street.jpg --out seen --base yolov8n.pt\n"
         "  endedge predict yolov8n.pt day.mp4 --out seen --score 0.4",
@@ -25,15 +25,15 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("model", help=".pt, .safetensors, .eeu, or the folder of a device or a run")
     sub.add_argument("source", help="a picture, a folder of pictures, or a video")
     sub.add_argument("--out", required=True, metavar="DIR", help="a new folder")
-    sub.add_argument("--base", help="the base model of a delta package")
-    sub.add_argument("--imgsz", type=SIDE, default=320, help="px, a multiple of 32 (default 320)")
+    add_base(sub)
+    add_side(sub)
     sub.add_argument(
         "--score",
         type=float,
         default=0.25,
         help="lowest score of a box that is kept (default 0.25)",
     )
-    sub.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    add_device(sub)
 
 
 def predict_source(a: argparse.Namespace) -> None:
@@ -41,8 +41,9 @@ def predict_source(a: argparse.Namespace) -> None:
     one_thread()
     from endedge.data.importing.writing import free
     from endedge.lab.cli.progress import Progress
+    from endedge.lab.devices import pick_device
     from endedge.lab.drawn import predict
-    from endedge.lab.inputs import check_side, pick_device
+    from endedge.lab.inputs import check_side
 
     if not 0 < a.score < 1:
         raise BadInput(f"--score {a.score} is not between 0 and 1")

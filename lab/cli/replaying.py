@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from endedge.data.errors import BadInput
+from endedge.lab.cli.arguments import Verb, add_json, add_policies
+from endedge.lab.cli.common import progress_bar
 from endedge.lab.cli.numbers import whole
 
-if TYPE_CHECKING:
-    from endedge.lab.cli.progress import Progress
-
-__all__ = ["declare", "replay_tables"]
+__all__ = ["declare"]
 
 
-def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
+def declare(verb: Verb) -> None:
     """Add the verb."""
     sub = verb(
         "replay",
+        replay_tables,
         "play policies through many simulated days on a measured table, without training",
         "endedge replay demo link.schedule=sequential link.edge_s=5\n"
         "  endedge replay demo --policy mine.py --play mine,thief --days 50 --json\n"
@@ -33,13 +31,7 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
         help="shipped tables or results folders: a day moves between several (which must share "
         "operating points); of one, between places like it. key=value of the link",
     )
-    sub.add_argument(
-        "--policy",
-        action="append",
-        default=[],
-        metavar="FILE.py",
-        help="your own policies: a file that registers them (it is executed)",
-    )
+    add_policies(sub)
     sub.add_argument("--play", metavar="NAMES", help="policies (default adaptive,equal,no-update)")
     sub.add_argument("--days", type=whole(2), default=200, help="of each condition (default 200)")
     sub.add_argument("--rounds", type=whole(2), default=24, help="of a day (default 24)")
@@ -63,10 +55,11 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
         help="that a package may travel (default 1; sequential schedule)",
     )
     sub.add_argument("--recalls", action="store_true", help="the device keeps its last models")
-    sub.add_argument("--json", action="store_true", help="print JSON")
+    add_json(sub)
 
 
-def replay_tables(a: argparse.Namespace, progress: Callable[[], Progress]) -> None:
+def replay_tables(a: argparse.Namespace) -> None:
+    """``endedge replay``."""
     from endedge.allocator.policies import from_file
     from endedge.lab.benchmark.table import Table
     from endedge.lab.replays.compare import as_record, as_text, replay
@@ -87,7 +80,7 @@ def replay_tables(a: argparse.Namespace, progress: Callable[[], Progress]) -> No
     names = [*(a.play.split(",") if a.play else ("adaptive", "equal", "no-update")), *mine]
     bands = {band: band for band in BANDS}
     traces = {Path(t).name: levels_of(Path(t), ground.link.period_s) for t in a.trace}
-    with progress() as say:
+    with progress_bar() as say:
         found = replay(
             ground,
             names,

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from endedge.data.errors import BadInput
+from endedge.lab.cli.arguments import Verb, add_json, add_model
+from endedge.lab.cli.common import one_thread
 from endedge.lab.cli.held import declare_frames, one_held, seen
-from endedge.lab.cli.package import one_thread
 
-__all__ = ["declare", "time_model"]
+__all__ = ["declare"]
 
 _RUNTIMES = ("torch", "onnx", "openvino", "openvino-int8")
 
 
-def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
+def declare(verb: Verb) -> None:
     """The verb's arguments."""
     sub = verb(
         "latency",
+        time_model,
         "seconds a frame on this machine (batch 1), in PyTorch, ONNX Runtime or OpenVINO",
         "endedge latency update.eeu --runtime torch --runtime openvino\n"
         "  endedge latency yolov8n.pt --runtime openvino-int8 --annotations val.json --images val/",
     )
-    sub.add_argument("model", help=".pt, .safetensors, .eeu, or the folder of a device or a run")
-    sub.add_argument("--base", help="the base model of a delta package")
+    add_model(sub)
     sub.add_argument(
         "--runtime",
         action="append",
@@ -42,7 +42,7 @@ def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
         "--into", metavar="DIR", help="results folder: rows for its latency.csv and its report"
     )
     declare_frames(sub, "to time on")
-    sub.add_argument("--json", action="store_true", help="print JSON")
+    add_json(sub)
 
 
 def time_model(a: argparse.Namespace) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
-from collections.abc import Callable
 
+from endedge.lab.cli.arguments import Verb
 from endedge.lab.cli.numbers import PORT
 from endedge.link.connection import is_loopback
 
-__all__ = ["declare", "watch_source"]
+__all__ = ["declare"]
 
 
-def declare(verb: Callable[..., argparse.ArgumentParser]) -> None:
+def declare(verb: Verb) -> None:
     """The verb's arguments."""
     sub = verb(
         "watch",
+        watch_source,
         "a read-only page of a running sweep or edge server",
         "endedge watch runs/demo\n  endedge watch http://127.0.0.1:9100 --port 8070",
     )

@@ -93,7 +93,7 @@ def _first(error: ValidationError) -> str:
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = sorted(all_keys(Config))
+        known = sorted(all_keys())
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known[:12])}, …"
         return f"unknown key {key!r}{hint}"
@@ -101,7 +101,8 @@ def _first(error: ValidationError) -> str:
     return f"{key or 'configuration'}: {problem['msg']}{given}"
 
 
-def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+def all_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """Every key below a section, as changes name it: ``link.period_s``."""
     found = []
     for name, field in model.model_fields.items():
         found.append(prefix + name)

@@ -223,6 +223,13 @@ class Link(Section):
             bandwidth_hz, self.period_s, self.up_bit_per_s_per_hz, self.down_bit_per_s_per_hz
         )
 
+    def sweep_hz(self, upload_bytes: Any, update_bytes: Any) -> tuple[float, float]:
+        """Ends of the sweep (Hz) over rounds of so many bytes, arrays of one shape: from just too
+        little for any of them to everything, where the configuration says nothing else."""
+        need = self.at(0.0).hz_for(upload_bytes, update_bytes)
+        low, high = 0.8 * float(need.min()), 1.25 * float(need.max())
+        return self.bandwidth_low_hz or low, self.bandwidth_high_hz or high
+
 
 class Benchmark(Section):
     """How the decisions of policies are executed. ``measured``: the device takes the largest

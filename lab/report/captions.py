@@ -16,7 +16,7 @@ from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.benchmark.outcomes import HINDSIGHT, STATIC, Floats, Spread, spread
 from endedge.lab.benchmark.ranking import clear
 from endedge.lab.report.results import Results, Step
-from endedge.lab.report.tabular import decimal
+from endedge.lab.report.wording import counted, percent, points, quantity, share_of
 
 __all__ = [
     "Headline",
@@ -24,7 +24,6 @@ __all__ = [
     "classes",
     "contour",
     "costs",
-    "counted",
     "data_curve",
     "examples",
     "families",
@@ -32,51 +31,14 @@ __all__ = [
     "headroom",
     "latency",
     "model_curve",
-    "percent",
-    "points",
     "policies",
-    "quantity",
     "regret",
     "returns",
     "rounds",
     "segments",
     "share",
-    "share_of",
     "surface",
 ]
-
-_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
-
-
-def quantity(value: float, unit: str) -> str:
-    """``1234567, "B"`` → ``1.23 MB``: three digits, powers of 1000, a space that does not break."""
-    if not math.isfinite(value):
-        return "–"
-    scale, prefix = next(((s, p) for s, p in _PREFIXES if abs(value) >= s * 0.9995), (1.0, ""))
-    digits = value / scale
-    decimals = 0 if abs(digits) >= 99.95 else 1 if abs(digits) >= 9.995 else 2
-    text = f"{digits:.{decimals}f}"
-    return f"{text.rstrip('0').rstrip('.') if '.' in text else text}\u00a0{prefix}{unit}"
-
-
-def percent(accuracy: float) -> str:
-    """mAP in [0, 1] as people write it: ``24.3``."""
-    return "–" if math.isnan(accuracy) else f"{100 * accuracy:.1f}"
-
-
-def points(difference: float) -> str:
-    """A difference of mAP with its sign: ``+1.9 points``."""
-    return f"{decimal(100 * difference, 1, signed=True)}\u00a0points"
-
-
-def counted(n: int, what: str) -> str:
-    """``1 seed``, ``2 seeds``."""
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
-
-
-def share_of(part: float) -> str:
-    """``0.74`` → ``74 %``."""
-    return f"{100 * part:.0f}\u00a0%"
 
 
 @dataclass(frozen=True)

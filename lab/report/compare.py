@@ -15,12 +15,13 @@ from endedge.allocator.display import Axis, cells_along
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
 from endedge.lab.benchmark.outcomes import Spread, spread
-from endedge.lab.report.captions import counted, headline, percent, points, quantity, share_of
+from endedge.lab.report.captions import headline
 from endedge.lab.report.page import shell
-from endedge.lab.report.page_figures import Figure, laid_out, linear_axis, log_axis, numbers, shaded
+from endedge.lab.report.page_axes import Figure, laid_out, linear_axis, log_axis, numbers, shaded
 from endedge.lab.report.results import Results
 from endedge.lab.report.style import BANDWIDTH, FAMILIES, MAP, SHARE, UPDATE, UPLOAD, Style
 from endedge.lab.report.tabular import Column, Table, decimal
+from endedge.lab.report.wording import counted, percent, points, quantity, share_of
 
 __all__ = ["comparison", "write_comparison"]
 

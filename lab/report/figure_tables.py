@@ -9,29 +9,25 @@ import numpy as np
 
 from endedge.allocator.display import Axis, cells_along
 from endedge.lab.benchmark.outcomes import HINDSIGHT, Floats, spread
-from endedge.lab.report.captions import counted, percent, quantity, share_of
 from endedge.lab.report.results import Results, judged_name
 from endedge.lab.report.tabular import Column, Table, decimal
+from endedge.lab.report.wording import (
+    bandwidth,
+    byte_size,
+    counted,
+    hundredths,
+    percent,
+    quantity,
+    share_of,
+)
 
 __all__ = ["FIGURE_TABLES", "curve", "parameters", "policies", "regret", "surface"]
-
-
-def _bandwidth(hz: float) -> str:
-    return quantity(hz, "Hz")
-
-
-def _bytes(value: float) -> str:
-    return quantity(value, "B")
-
-
-def _fine(value: float) -> str:
-    return decimal(100 * value, 2)
 
 
 def _plus_minus(values: Sequence[float]) -> str:
     """``24.30 ± 0.40``: the mean and half of its interval over seeds."""
     mean, low, high = values
-    return _fine(mean) + ("" if math.isnan(low) else f" ± {_fine((high - low) / 2)}")
+    return hundredths(mean) + ("" if math.isnan(low) else f" ± {hundredths((high - low) / 2)}")
 
 
 def _interval(ends: Sequence[float]) -> str:
@@ -60,17 +56,17 @@ def surface(results: Results) -> Table:
 
     def shown(values: Sequence[float]) -> str:
         mean, error = values
-        return _fine(mean) + ("" if math.isnan(error) else f" ± {_fine(error)}")
+        return hundredths(mean) + ("" if math.isnan(error) else f" ± {hundredths(error)}")
 
     return Table(
         "surface",
         (
             Column("frames", "frames", lambda n: f"{n:,}"),
             Column("codec", "codec"),
-            Column("upload", "upload_bytes", _bytes),
-            Column("package", "update_bytes", _bytes),
+            Column("upload", "upload_bytes", byte_size),
+            Column("package", "update_bytes", byte_size),
             Column("mAP (%)", ("map", "map_standard_error"), shown),
-            Column("fit (%)", "fitted_map", _fine),
+            Column("fit (%)", "fitted_map", hundredths),
             Column("seeds", "seeds"),
         ),
         rows,
@@ -100,9 +96,9 @@ def curve(results: Results, axis: Axis) -> Table:
         f"{axis}-curve",
         (
             Column("frames", "frames", lambda n: f"{n:,}"),
-            Column(first, name, _bytes),
+            Column(first, name, byte_size),
             Column("measured (%)", ("map", "map_low", "map_high"), _plus_minus),
-            Column("fit (%)", "fitted_map", _fine),
+            Column("fit (%)", "fitted_map", hundredths),
             Column("90 % interval", ("fitted_low_map", "fitted_high_map"), _interval),
         ),
         sorted(rows, key=lambda row: row[1]),
@@ -128,11 +124,11 @@ def share(results: Results) -> Table:
     return Table(
         "share",
         (
-            Column("bandwidth", "bandwidth_hz", _bandwidth),
+            Column("bandwidth", "bandwidth_hz", bandwidth),
             Column("uplink", "uplink_share", share_of),
             Column("downlink", "downlink_share", share_of),
-            Column("frames up", "upload_bytes", _bytes),
-            Column("model down", "update_bytes", _bytes),
+            Column("frames up", "upload_bytes", byte_size),
+            Column("model down", "update_bytes", byte_size),
             Column("predicted mAP (%)", "predicted_map", percent),
             Column("regime", "regime"),
         ),
@@ -176,7 +172,7 @@ def policies(results: Results, names: Sequence[str] = ()) -> Table:
         (
             Column("policy", "policy"),
             *(
-                column(_bandwidth(hz), f"map_at_{hz:.0f}_hz")
+                column(bandwidth(hz), f"map_at_{hz:.0f}_hz")
                 for hz in (bench.bandwidth_hz[b] for b in picked)
             ),
             column("mean", "map"),
@@ -198,7 +194,7 @@ def regret(results: Results, names: Sequence[str] = ()) -> Table:
         (
             Column("policy", "policy"),
             *(
-                Column(_bandwidth(hz), f"regret_map_at_{hz:.0f}_hz", _fine)
+                Column(bandwidth(hz), f"regret_map_at_{hz:.0f}_hz", hundredths)
                 for hz in bench.bandwidth_hz
             ),
         ),
@@ -234,7 +230,7 @@ def parameters(results: Results) -> Table:
             Column("frames", "frames", lambda n: f"{n:,}"),
             Column("parameters", "parameters", lambda v: quantity(v, "")),
             Column("bits each", "bits_per_parameter", lambda v: decimal(v, 2)),
-            Column("package", "update_bytes", _bytes),
+            Column("package", "update_bytes", byte_size),
             Column("as 32-bit parameters", "parameters_32_bit", lambda v: quantity(v, "")),
             Column("mAP (%)", ("map", "map_low", "map_high"), _plus_minus),
         ),

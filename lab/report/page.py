@@ -18,10 +18,11 @@ from endedge.lab.benchmark.outcomes import spread
 from endedge.lab.report import captions, figure_tables, tables
 from endedge.lab.report import examples as seen
 from endedge.lab.report import page_figures as figures
-from endedge.lab.report.captions import counted, percent, points, quantity, share_of
 from endedge.lab.report.markup import asset, hash_of, json_for_script, render
+from endedge.lab.report.page_axes import Figure
 from endedge.lab.report.results import Results, judged_name
 from endedge.lab.report.tables import interval
+from endedge.lab.report.wording import counted, percent, points, quantity, share_of
 
 __all__ = ["page", "shell", "write_report"]
 
@@ -224,7 +225,7 @@ def _panels(results: Results) -> list[tuple[str, str, int]]:
     ]
 
 
-def _figures(results: Results) -> dict[str, figures.Figure]:
+def _figures(results: Results) -> dict[str, Figure]:
     """All figures by the id of their place."""
     return {
         "surface": figures.surface(results),
@@ -255,7 +256,7 @@ def _examples(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _contents(results: Results, drawn: Mapping[str, figures.Figure]) -> dict[str, Any]:
+def _contents(results: Results, drawn: Mapping[str, Figure]) -> dict[str, Any]:
     """What the page's script works on."""
     curves, link = results.curves, results.channel
     sweep, found = results.benchmark.bandwidth_hz, captions.headline(results)

@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import html
 import math
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from endedge.allocator.display import Axis, cells_along, rivals
-from endedge.lab.benchmark.outcomes import Floats, Spread, spread
-from endedge.lab.report.captions import counted, quantity
+from endedge.lab.benchmark.outcomes import Spread, spread
+from endedge.lab.report.page_axes import (
+    Figure,
+    laid_out,
+    linear_axis,
+    log_axis,
+    number_table,
+    numbers,
+    shaded,
+)
 from endedge.lab.report.results import Results, judged_name
 from endedge.lab.report.style import (
     BANDWIDTH,
@@ -22,7 +30,6 @@ from endedge.lab.report.style import (
     FAMILIES,
     GREY,
     KNOWN,
-    LIGHT,
     MAP,
     RED,
     UPDATE,
@@ -32,71 +39,17 @@ from endedge.lab.report.style import (
     styles,
 )
 from endedge.lab.report.tabular import decimal
+from endedge.lab.report.wording import counted, quantity
 
 __all__ = [
-    "Figure",
     "contour",
     "curve",
-    "laid_out",
-    "linear_axis",
-    "log_axis",
-    "numbers",
     "policies",
     "policy",
     "regret",
     "returns",
-    "shaded",
     "surface",
 ]
-
-Figure: TypeAlias = dict[str, Any]
-
-
-def linear_axis(title: str, **more: Any) -> dict[str, Any]:
-    return {
-        "title": {"text": title, "standoff": 8},
-        "gridcolor": LIGHT,
-        "zeroline": False,
-        "linecolor": GREY,
-        "ticks": "outside",
-        "tickcolor": GREY,
-        "automargin": True,
-        **more,
-    }
-
-
-def log_axis(title: str, **more: Any) -> dict[str, Any]:
-    return linear_axis(title, type="log", tickformat="~s", dtick="D2", **more)
-
-
-def laid_out(x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
-    legend = {
-        "orientation": "h",
-        "yref": "container",
-        "y": 0,
-        "yanchor": "bottom",
-        "x": 0,
-        "entrywidth": 0.5,
-        "entrywidthmode": "fraction",
-    }
-    return {
-        "xaxis": x,
-        "yaxis": y,
-        "margin": {"l": 50, "r": 10, "t": 12, "b": 40},
-        "height": 440,
-        "legend": legend,
-        "hovermode": "closest",
-        **more,
-    }
-
-
-def numbers(values: Any) -> list[float | None]:
-    """Six digits are more than a screen shows; NaN is null in JSON."""
-    return [float(f"{v:.6g}") if math.isfinite(v) else None for v in np.asarray(values).ravel()]
-
-
-def _table(values: Floats) -> list[list[float | None]]:
-    return [numbers(row) for row in values]
 
 
 def _labels(results: Results) -> list[str]:
@@ -140,7 +93,7 @@ def surface(results: Results) -> Figure:
         "type": "surface",
         "x": numbers(u),
         "y": numbers(m),
-        "z": _table(100 * z.T),
+        "z": number_table(100 * z.T),
         "colorscale": "Cividis",
         "opacity": 0.9,
         "name": "fit",
@@ -174,7 +127,7 @@ def contour(results: Results) -> Figure:
         "type": "contour",
         "x": numbers(u),
         "y": numbers(m),
-        "z": _table(z),
+        "z": number_table(z),
         "name": "fit",
         "colorscale": "Cividis",
         "zmin": low,
@@ -364,21 +317,6 @@ def _judged(results: Results) -> str:
     return f"{judged_name(results)} (%)" if results.benchmark.over_the_period else MAP
 
 
-def shaded(x: Floats, seen: Spread, colour: str) -> dict[str, Any]:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": [*numbers(x), *numbers(x[::-1])],
-        "y": [*numbers(seen.low), *numbers(seen.high[::-1])],
-        "fill": "toself",
-        "fillcolor": f"rgba({red},{green},{blue},0.2)",
-        "line": {"width": 0},
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
-
-
 def policy(results: Results, name: str) -> Figure:
     """One policy with its interval over seeds, the oracle behind it: a small multiple."""
     bench = results.benchmark
@@ -427,7 +365,7 @@ def regret(results: Results) -> Figure:
     mean = 100 * bench.regret[rows].mean(axis=2)
     data = {
         "type": "heatmap",
-        "z": _table(mean),
+        "z": number_table(mean),
         "colorscale": "Cividis",
         "reversescale": True,
         "x": [quantity(b, "Hz") for b in bench.bandwidth_hz],

@@ -32,6 +32,7 @@ from endedge.lab.report.style import (
 )
 from endedge.lab.report.tables import families
 from endedge.lab.report.tabular import Table, decimal
+from endedge.lab.report.wording import bandwidth
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -360,7 +361,7 @@ def _regret(results: Results, choice: Choice) -> Figure:
             text = decimal(mean[i, j], 1)
             axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
     axes.set_yticks(range(len(rows)), [bench.policies[k] for k in rows])
-    ticks = [captions.quantity(b, "Hz") for b in bench.bandwidth_hz]
+    ticks = [bandwidth(b) for b in bench.bandwidth_hz]
     axes.set_xticks(range(len(ticks)), ticks, rotation=45, ha="right")
     axes.set_xlabel("bandwidth of the link")
     axes.grid(False)

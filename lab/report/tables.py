@@ -13,9 +13,9 @@ import numpy as np
 from endedge.lab.benchmark.outcomes import HINDSIGHT, Floats, Spread, spread
 from endedge.lab.benchmark.ranking import winners
 from endedge.lab.benchmark.robustness import Means, mean_by
-from endedge.lab.report.captions import counted, points, quantity
 from endedge.lab.report.results import Results, judged_name
 from endedge.lab.report.tabular import Column, Table, decimal
+from endedge.lab.report.wording import bandwidth, byte_size, counted, hundredths, points, quantity
 
 __all__ = [
     "classes",
@@ -45,21 +45,8 @@ def _between(ends: Sequence[float], signed: bool = False, places: int = 1) -> st
     return "–" if low == "–" else f"[{low},\u00a0{high}]"
 
 
-def _bandwidth(hz: float) -> str:
-    return quantity(hz, "Hz")
-
-
-def _bytes(value: float) -> str:
-    return quantity(value, "B")
-
-
 def _percent(value: float) -> str:
     return decimal(100 * value, 1)
-
-
-def _fine(value: float) -> str:
-    """mAP or a difference of it, in hundredths of a point."""
-    return decimal(100 * value, 2)
 
 
 def families(results: Results) -> Table:
@@ -78,14 +65,14 @@ def families(results: Results) -> Table:
             Column("composition", "composition"),
             Column("data family", "data_family"),
             Column("model family", "model_family"),
-            Column("held-out error (points)", "held_out_map", _fine),
-            Column("in sample (points)", "rmse_map", _fine),
+            Column("held-out error (points)", "held_out_map", hundredths),
+            Column("in sample (points)", "rmse_map", hundredths),
             Column("AICc", "aicc", lambda v: decimal(v, 0)),
         ),
         rows,
         chosen=0,
         note=f"The best {min(8, len(curves.candidates))} of {len(curves.candidates)} that were "
-        "tried, by held-out error (whole operating points left out). "
+        "tried, by held-out error (whole levels left out). "
         f"Chosen: {curves.joint.kind}, {parameters}.",
     )
 
@@ -115,11 +102,11 @@ def regrets(results: Results) -> Table:
         "regrets",
         (
             Column("policy", "policy"),
-            Column(f"mean {judged_name(results)} (%)", "map", _fine),
-            Column("mean regret (points)", "regret_map", _fine),
+            Column(f"mean {judged_name(results)} (%)", "map", hundredths),
+            Column("mean regret (points)", "regret_map", hundredths),
             Column("interval", ("regret_low_map", "regret_high_map"), _between),
-            Column("worst", "worst_regret_map", _fine),
-            Column("at", "worst_bandwidth_hz", _bandwidth),
+            Column("worst", "worst_regret_map", hundredths),
+            Column("at", "worst_bandwidth_hz", bandwidth),
         ),
         rows,
         chosen,
@@ -149,9 +136,9 @@ def costs(results: Results) -> Table:
     return Table(
         "costs",
         (
-            Column("bandwidth", "bandwidth_hz", _bandwidth),
-            Column("up a day", "upload_bytes_per_day", _bytes),
-            Column("down a day", "update_bytes_per_day", _bytes),
+            Column("bandwidth", "bandwidth_hz", bandwidth),
+            Column("up a day", "upload_bytes_per_day", byte_size),
+            Column("down a day", "update_bytes_per_day", byte_size),
             Column("edge time an update", "edge_s", lambda v: quantity(v, "s")),
             Column("devices per edge", "devices_per_edge", lambda v: decimal(v, 1)),
             Column("gain", "gain_map", points),
@@ -189,10 +176,10 @@ def standings(results: Results) -> Table:
     return Table(
         "standings",
         (
-            Column("bandwidth", "bandwidth_hz", _bandwidth),
-            Column("to win (points)", "headroom_map", _fine),
+            Column("bandwidth", "bandwidth_hz", bandwidth),
+            Column("to win (points)", "headroom_map", hundredths),
             Column("best policy", "winner"),
-            Column("regret (points)", "regret_map", _fine),
+            Column("regret (points)", "regret_map", hundredths),
             Column("not clearly worse", "not_clearly_worse"),
             Column("fitted over best static", "fitted_over_static_map", points),
             Column(
@@ -237,8 +224,8 @@ def studies(results: Results) -> list[tuple[str, Table]]:
         columns = [
             Column("study", "study"),
             Column("case", "case"),
-            Column("oracle mAP (%)", "oracle_map", _fine),
-            *(Column(policy, f"{policy}_regret_map", _fine) for policy in shown),
+            Column("oracle mAP (%)", "oracle_map", hundredths),
+            *(Column(policy, f"{policy}_regret_map", hundredths) for policy in shown),
         ]
         rows = [
             [*arm, *row(worth, [(*arm, "oracle")]), *row(regret, [(*arm, name) for name in shown])]
@@ -307,7 +294,7 @@ def rounds(results: Results) -> Table:
         (
             Column("frames", "frames", lambda n: f"{n:,}"),
             *([Column("codec", "codec")] if codecs else []),
-            Column("upload", "upload_bytes", _bytes),
+            Column("upload", "upload_bytes", byte_size),
             Column("before (m0)", ("m0", "m0_sd"), _plus_minus),
             Column(f"student in {budget}", ("map", "map_sd"), _plus_minus),
             Column("gain", "gain_map", points),

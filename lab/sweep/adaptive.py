@@ -21,7 +21,6 @@ from scipy.special import ndtri
 
 from endedge.allocator import Curves, Link, Surface, fit
 from endedge.data.errors import BadInput
-from endedge.data.units import hz_for_bytes
 from endedge.lab.config import Config
 from endedge.lab.config import Link as LinkConfig
 from endedge.lab.inputs import Inputs
@@ -74,7 +73,7 @@ class Outlook:
         curves = fit(surface, replicates=_REPLICATES)
         up = np.array([upload_bytes[c] for c in points])
         down = np.array([float(c.budget_bytes) for c in points])
-        fits = np.array([_needs(up, down, link) <= link.bandwidth_hz for link in links])
+        fits = np.array([link.hz_for(up, down) <= link.bandwidth_hz for link in links])
         return cls(
             tuple(points), curves.draws(up, down), fits[fits.any(1)], _noise(surface, curves)
         )
@@ -242,17 +241,9 @@ def adaptive_sweep(
 
 def links_over(link: LinkConfig, upload_bytes: Mapping[Cell, float]) -> list[Link]:
     """The sweep of bandwidths: from just too little for any of the cells to everything."""
-    need = [_needs(size, cell.budget_bytes, link) for cell, size in upload_bytes.items()]
-    low = link.bandwidth_low_hz or 0.8 * min(need)
-    high = link.bandwidth_high_hz or 1.25 * max(need)
-    return [link.at(float(hz)) for hz in np.geomspace(low, high, link.bandwidths)]
-
-
-def _needs(upload_bytes: Any, update_bytes: Any, link: Link | LinkConfig) -> Any:
-    """Bandwidth in Hz that carries both."""
-    return hz_for_bytes(upload_bytes, link.up_bit_per_s_per_hz, link.period_s) + hz_for_bytes(
-        update_bytes, link.down_bit_per_s_per_hz, link.period_s
-    )
+    up = np.array(list(upload_bytes.values()))
+    down = np.array([float(cell.budget_bytes) for cell in upload_bytes])
+    return [link.at(float(hz)) for hz in np.geomspace(*link.sweep_hz(up, down), link.bandwidths)]
 
 
 def _noise(surface: Surface, curves: Curves) -> float:

@@ -50,6 +50,9 @@ VERSIONS = {
     "examples": 2,
 }
 
+# What follows from its determinants wherever it is made; named as it was on processors.
+_ANYWHERE = ("upload", "package")
+
 Say = Callable[[str], None]
 
 
@@ -369,7 +372,8 @@ class CellRunner:
     def _node(
         self, stage: str, determinants: Mapping[str, Any], make: Callable[[Path], dict[str, Any]]
     ) -> Node:
-        versioned = {"version": VERSIONS[stage], "device": self.inputs.device, **determinants}
+        kind = "cpu" if stage in _ANYWHERE else self.inputs.kind
+        versioned = {"version": VERSIONS[stage], "device": kind, **determinants}
         return self.store.node(stage, versioned, make)
 
     def _chosen(self) -> dict[str, str]:
@@ -408,7 +412,7 @@ class CellRunner:
         return self._held[1]
 
     def _steps(self, stage: str, cell: Cell, total: int) -> OnStep:
-        what, log = f"{stage} on {cell.frames} frames", None
+        what, log = f"{stage} on {cell.frames} frames, seed {cell.seed}", None
         if (kind := self.inputs.config.log) != "none":
             name = f"{stage.replace(' ', '-')}-{cell.frames}-{cell.codec}-seed{cell.seed}"
             log = loss_log(kind, self.store.folder / "logs", name, total)

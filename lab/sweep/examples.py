@@ -24,6 +24,8 @@ from PIL import Image
 from endedge.data.coco import Frame
 from endedge.distill.model import DetectionModel
 from endedge.end.inference import Detections, detect
+from endedge.end.metric import iou
+from endedge.lab.devices import usable
 from endedge.lab.inputs import Inputs
 
 __all__ = ["KINDS", "compared"]
@@ -49,7 +51,8 @@ def compared(inputs: Inputs, before: DetectionModel, after: DetectionModel) -> d
     at = [k for k in at if not inputs.evaluation.frames[k].crowd.any()][:_CANDIDATES]
     frames = inputs.evaluation_batch.take(at)
     truth = [inputs.evaluation.frames[k] for k in at]
-    seen = [detect(model, frames, device=inputs.device) for model in (before, after)]
+    device = usable(inputs.device)  # who started a sweep need not have what it ran on
+    seen = [detect(model, frames, device=device) for model in (before, after)]
     found = [[_shown(d) for d in detections] for detections in seen]
     judged = [[_judged(d, f) for d, f in zip(side, truth, strict=True)] for side in found]
     gain = np.array([_f1(a, f) - _f1(b, f) for b, a, f in zip(*judged, truth, strict=True)])
@@ -91,7 +94,7 @@ def _matched(seen: Detections, frame: Frame) -> list[int]:
     free = np.ones(len(frame.boxes), dtype=bool)
     objects = []
     for box, label in zip(seen.boxes, seen.labels, strict=True):
-        overlap = np.where(free & (frame.labels == label), _iou(box, frame.boxes), 0.0)
+        overlap = np.where(free & (frame.labels == label), iou(box[None], frame.boxes)[0], 0.0)
         best = int(overlap.argmax())
         objects.append(best if overlap[best] >= _MIN_IOU else -1)
         if objects[-1] >= 0:
@@ -102,15 +105,6 @@ def _matched(seen: Detections, frame: Frame) -> list[int]:
 def _judged(seen: Detections, frame: Frame) -> list[bool]:
     """Which detections find an object."""
     return [k >= 0 for k in _matched(seen, frame)]
-
-
-def _iou(box: Boxes, boxes: NDArray[np.floating[Any]]) -> Boxes:
-    """IoU of one box with (n, 4), all x, y, width, height."""
-    others = boxes.astype(np.float64)
-    low = np.maximum(box[:2], others[:, :2])
-    high = np.minimum(box[:2] + box[2:], others[:, :2] + others[:, 2:])
-    inside = np.clip(high - low, 0, None).prod(axis=1)
-    return np.asarray(inside / np.maximum(box[2:].prod() + others[:, 2:].prod(1) - inside, 1e-9))
 
 
 def _f1(right: Sequence[bool], frame: Frame) -> float:
@@ -146,7 +140,7 @@ def _changes(frame: Frame, before: Detections, after: Detections) -> list[_Chang
             box, label = mine.boxes[k], int(mine.labels[k])
             if at < 0:
                 same = theirs.labels == label
-                alike = len(theirs.boxes) and (_iou(box, theirs.boxes)[same] >= _MIN_IOU).any()
+                alike = (iou(box[None], theirs.boxes[same]) >= _MIN_IOU).any()
                 if not alike:
                     found.append(_Change(wrong, frame, label, float(mine.scores[k]), box, None))
             elif at not in other:

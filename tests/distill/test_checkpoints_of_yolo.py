@@ -1,6 +1,6 @@
 """Checkpoints that Ultralytics' own trainer really wrote, with another number of classes than
 the start had, through every stage. Of the families, the two smallest; the others by hand:
-``python benchmarks/make_checkpoints.py --out DIR --check``."""
+``python -m benchmarks.make_checkpoints --out DIR --check``."""
 
 from __future__ import annotations
 

@@ -208,3 +208,12 @@ def test_nothing_that_is_not_finite_is_kept(tmp_path: Path) -> None:
     record.write_text(record.read_text().replace("0.5", "NaN"))  # of an older version
     assert store.find("s", {"a": 1}) is None
     assert store.node("s", {"a": 1}, lambda folder: {"map": 0.25}).record == {"map": 0.25}
+
+
+def test_a_node_is_as_open_to_others_as_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        node = Store(tmp_path).node("stage", {"of": 1}, _make)
+    finally:
+        os.umask(before)
+    assert node.folder.stat().st_mode & 0o777 == 0o755

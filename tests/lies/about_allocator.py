@@ -60,7 +60,7 @@ LIES = [
     Lie(
         "an overdrawn split is carried",
         "allocator/policies.py",
-        "if not isinstance(split, Split) or not known.budget.allows(split):",
+        "if not isinstance(split, Split) or not known.budget.allows(split, known.periods):",
         "if not isinstance(split, Split):",
         "a policy may send more than the link carries",
         ("tests/allocator/test_policies.py",),

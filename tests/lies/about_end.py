@@ -95,7 +95,7 @@ LIES = [
     Lie(
         "everything is hidden",
         "end/capture.py",
-        "return int((inside >= 0.5 * truth[:, 2:].prod(1)).sum())",
+        "return int((inside.max(1) >= 0.5).sum())",
         "return len(truth)",
         "boxes that were sent readable count as blurred",
         CAPTURE,
@@ -119,8 +119,8 @@ LIES = [
     Lie(
         "half covered is covered by a tenth",
         "end/capture.py",
-        "inside >= 0.5 * truth",
-        "inside >= 0.1 * truth",
+        "inside.max(1) >= 0.5",
+        "inside.max(1) >= 0.1",
         "boxes that were sent readable count as blurred",
         CAPTURE,
     ),
@@ -155,6 +155,14 @@ LIES = [
         "        statistics.median(whole),",
         "what suppression costs is said to be the network's",
         ("tests/end/test_latency.py",),
+    ),
+    Lie(
+        "suppression on an accelerator is sure of everything",
+        "end/suppression.py",
+        "settled & (all_seen | (found >= most))",
+        "settled | True",
+        "boxes that were never looked at are missing, and nobody says so",
+        ("tests/device/test_suppression.py",),
     ),
     Lie(
         "an engine is compared with itself",

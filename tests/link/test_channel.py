@@ -122,7 +122,7 @@ def test_mahimahi_mean_rate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0\n0\n", "3\n2\n", "-1\n", "1.5\n", "x\n", "99999999999\n", "é"]
+    "text", ["", "1 2\n3 4\n", "0\n0\n", "3\n2\n", "-1\n", "1.5\n", "x\n", "99999999999\n", "é"]
 )
 def test_bad_traces(tmp_path: Path, text: str) -> None:
     path = tmp_path / "trace"

@@ -70,7 +70,7 @@ function showSweep(s) {
     [String(s.workers), s.workers === 1 ? "process at work" : "processes at work"], [s.done === s.cells ? "0 s" : spell(s.seconds_left), "left"]]);
   const x = [...s.history.map((h) => moment(h[0])), moment(s.time)], y = [...s.history.map((h) => h[1]), s.done];
   draw("pace", { data: [line("measured", x, y, "#0072b2", { mode: "lines+markers", line: { shape: "hv", color: "#0072b2", width: 2 } })],
-    layout: layout(axis("", { type: "date" }), axis("cells measured", { rangemode: "tozero", tickformat: "d" }), { height: 200, showlegend: false }) });
+    layout: layout(axis("", { type: "date" }), axis("cells measured", { rangemode: "tozero", tickformat: "d", minallowed: 0, ...(s.done < 5 && { dtick: 1 }) }), { height: 200, showlegend: false }) });
 
   const { uploads, budgets_bytes, cells } = s.surface;
   const means = cells.filter((c) => c.maps.length).map((c) => c.maps.reduce((a, b) => a + b) / c.maps.length);

@@ -65,6 +65,7 @@ def test_doctor_says_what_is_wrong(
         (["data", "subst"], "unknown job 'subst'; did you mean subset?"),
         (["completion", "tcsh"], "there are bash, zsh, fish"),
         (["run", "demo", "--out", "x", "uplnk.frames=[4]"], "did you mean 'uplink'?"),
+        (["run", "demo", "--out", "x", "--workers", "2"], "write workers=…"),
         (["plot", "d", "--what", "share", "-o", "f.pdf"], "give a results folder"),
     ],
 )

@@ -26,7 +26,7 @@ from endedge.lab.benchmark.robustness import Trial
 from endedge.lab.cli.main import main
 from endedge.lab.config import load_config
 from endedge.lab.latency_table import Row, add_rows, read_latencies
-from endedge.lab.report import captions
+from endedge.lab.report import captions, wording
 from endedge.lab.report.page import _joint, write_report
 from endedge.lab.report.results import Results
 from tests.browser import Browser, chromium
@@ -104,7 +104,7 @@ def test_the_headline_says_what_the_files_say(results_folder: Path) -> None:
     half = scipy.stats.t.ppf(0.95, 2) * scipy.stats.sem(fitted)
     assert float(found.fitted.high) == pytest.approx(fitted.mean() + half)
     title = _Parts(_write(results_folder)).texts["h1"][0]
-    for said in (captions.quantity(middle, "Hz"), captions.percent(fitted.mean()), found.verdict):
+    for said in (wording.quantity(middle, "Hz"), wording.percent(fitted.mean()), found.verdict):
         assert said in title
 
 

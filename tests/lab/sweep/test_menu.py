@@ -254,4 +254,5 @@ def test_every_training_is_told_under_a_name_of_its_own(
     assert all(steps[1:] == list(range(1, steps[0] + 1)) for steps in logs.values())
     for name, (total, *_) in logs.items():
         what = name.removesuffix("-20-jpeg-q75-64-seed0").replace("-", " ")
-        assert any(s.startswith(f"{what} on 20 frames: step {total}/{total}") for s in said), what
+        last = f"{what} on 20 frames, seed 0: step {total}/{total}"
+        assert any(line.startswith(last) for line in said), what
