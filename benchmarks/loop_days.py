@@ -1,8 +1,8 @@
 """Real days of the closed loop, one a seed, and chains of updates in one place.
 
-    python benchmarks/loop_days.py days --out runs/days --seeds 20
-    python benchmarks/loop_days.py chain --out runs/chain --updates 30
-    python benchmarks/loop_days.py days --out runs/tiny --seeds 1 --tiny
+    python -m benchmarks.loop_days days --out runs/days --seeds 20
+    python -m benchmarks.loop_days chain --out runs/chain --updates 30
+    python -m benchmarks.loop_days days --out runs/tiny --seeds 1 --tiny
 
 ``days``: every policy through the same day of `demo-day`, with another seed of frames and trainings
 each time; the differences from the first policy, paired by day. ``chain``: one place, one split, an
