@@ -23,7 +23,7 @@ from endedge.data.errors import BadInput
 from endedge.lab.config import Config, loop_of
 from endedge.lab.devices import check_device, kind_of_device
 from endedge.lab.inputs import Inputs
-from endedge.lab.loop.federated import federated_round
+from endedge.lab.loop.federated import check_budgets, federated_round
 from endedge.lab.loop.policies import Prior, adaptive, check_policy, told
 from endedge.lab.loop.policy_run import Clock, DeviceState, PolicyRun, Row
 from endedge.lab.store import Node, Store
@@ -138,9 +138,11 @@ def run(
     progress: Callable[[int, int, str], None],
     prior: Path | None,
     files: Sequence[Path] = (),
+    finished: Callable[[list[Row]], None] = lambda rows: None,
 ) -> list[Row]:
     """Every policy with every seed on the same streams; all rows. Run again, it resumes. Worker
-    processes run ``files``, in which policies are registered.
+    processes run ``files``, in which policies are registered. ``finished`` hears all rows so far
+    whenever a policy has been played to its end.
 
     Raises :class:`BadInput` for what cannot be played, before anything is measured.
     """
@@ -162,6 +164,9 @@ def run(
     first = PolicyRun(inputs, Store(folder), loop.policies[0], config.seeds[0], known)
     if first.air.slot.reason:
         raise BadInput(f"loop.bandwidth_hz = {loop.bandwidth_hz:g}: {first.air.slot.reason}")
+    for name in loop.policies:
+        if name.startswith("federated"):
+            check_budgets(PolicyRun(inputs, Store(folder), name, config.seeds[0], known))
     tasks = [(name, seed) for seed in config.seeds for name in loop.policies]
     rows: dict[tuple[str, int], list[Row]] = {}
     done, total = 0, len(tasks) * loop.rounds
@@ -170,6 +175,7 @@ def run(
         nonlocal done
         if made is not None and isinstance(news, tuple):
             rows[news] = made
+            finished([row for task in tasks if task in rows for row in rows[task]])
         else:
             done += 1
             progress(done, total, str(news))
