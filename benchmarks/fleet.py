@@ -142,7 +142,7 @@ def main() -> None:
         f"\nallocate, {len(shares):,} devices with the picture: "
         f"{time.process_time() - began:.2f} s of processor time"
     )
-    (a.out / "summary.md").write_text("\n".join(summary) + "\n")
+    (a.out / "summary.txt").write_text("\n".join(summary) + "\n")
     (a.out / "tables.md").write_text("\n".join(lines) + "\n")
     print("\n".join(summary))
 
