@@ -24,7 +24,7 @@ from endedge.lab.config import Config, loop_of
 from endedge.lab.devices import check_device, kind_of_device
 from endedge.lab.inputs import Inputs
 from endedge.lab.loop.deciding import decide_all, remembered
-from endedge.lab.loop.federated import federated_round
+from endedge.lab.loop.federated import check_budgets, federated_round
 from endedge.lab.loop.pipelined import pipelined_round
 from endedge.lab.loop.policies import Prior, check_policy
 from endedge.lab.loop.policy_run import Clock, DeviceState, PolicyRun, Row
@@ -69,7 +69,7 @@ def one_round(
 ) -> tuple[list[Row], list[DeviceState]]:
     """Round ``k`` of every device: its rows, and where the devices stand afterwards."""
     start_s = k * run.inputs.config.link.period_s
-    clock = Clock(run.inputs.config, start_s, run.level(k))
+    clock = Clock(run.inputs.config, start_s, level=run.level(k))
     splits, curves = decide_all(run, k, rows)
     made, after = [], list(states)
     answers: list[tuple[int, Node, float]] = []
@@ -135,9 +135,11 @@ def run(
     progress: Callable[[int, int, str], None],
     prior: Path | None,
     files: Sequence[Path] = (),
+    finished: Callable[[list[Row]], None] = lambda rows: None,
 ) -> list[Row]:
     """Every policy with every seed on the same streams; all rows. Run again, it resumes. Worker
-    processes run ``files``, in which policies are registered.
+    processes run ``files``, in which policies are registered. ``finished`` hears all rows so far
+    whenever a policy has been played to its end.
 
     Raises :class:`BadInput` for what cannot be played, before anything is measured.
     """
@@ -146,8 +148,11 @@ def run(
     loop = loop_of(config)
     for name in loop.policies:
         check_policy(name)
+    federated = any(name.startswith("federated") for name in loop.policies)
+    if federated and (loop.trace is not None or loop.away):
+        raise BadInput("federated averaging knows neither loop.trace nor loop.away; play it alone")
     if config.link.schedule == "pipelined":
-        if any(name.startswith("federated") for name in loop.policies):
+        if federated:
             raise BadInput("federated averaging is played in turns: link.schedule=sequential")
         if (need_s := loop.edge_s * len(loop.days)) > config.link.period_s:
             raise BadInput(
@@ -162,6 +167,9 @@ def run(
     first = PolicyRun(inputs, Store(folder), loop.policies[0], config.seeds[0], known)
     if reason := first.air.at(max(first.levels)).slot.reason:  # in the best of its periods
         raise BadInput(f"loop.bandwidth_hz = {loop.bandwidth_hz:g}: {reason}")
+    for name in loop.policies:
+        if name.startswith("federated"):
+            check_budgets(PolicyRun(inputs, Store(folder), name, config.seeds[0], known))
     tasks = [(name, seed) for seed in config.seeds for name in loop.policies]
     rows: dict[tuple[str, int], list[Row]] = {}
     done, total = 0, len(tasks) * loop.rounds
@@ -172,6 +180,7 @@ def run(
         nonlocal done
         if made is not None and isinstance(news, tuple):
             rows[news] = made
+            finished([row for task in tasks if task in rows for row in rows[task]])
         else:
             done += 1
             progress(done, total, str(news))

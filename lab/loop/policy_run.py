@@ -70,10 +70,14 @@ class DeviceState:
 
 
 class Clock:
-    """The band and the edge that all devices of a round share, in virtual seconds. ``level``: the
-    bandwidth of the period, over that of the configuration."""
+    """The band and the edge that all devices of a round share, in virtual seconds. What is
+    ``broadcast`` and the same for several is on the air once. ``level``: the bandwidth of the
+    period, over that of the configuration."""
 
-    def __init__(self, config: Config, start_s: float, level: float = 1.0) -> None:
+    def __init__(
+        self, config: Config, start_s: float, broadcast: bool = False, level: float = 1.0
+    ) -> None:
+        self._heard_s: dict[bytes, float] | None = {} if broadcast else None
         loop, link = loop_of(config), config.link
         hz = loop.bandwidth_hz * level
         self.up, self.down = (
@@ -86,6 +90,14 @@ class Clock:
         """When the answer to an upload is ready: the edge makes one at a time."""
         self._edge_free_s = max(arrived_s, self._edge_free_s) + self._edge_s
         return self._edge_free_s
+
+    def arrives_s(self, package: bytes, ready_s: float) -> float:
+        """When these bytes have arrived."""
+        if self._heard_s is None:
+            return self.delivered_s(len(package), ready_s)
+        if package not in self._heard_s:
+            self._heard_s[package] = self.delivered_s(len(package), ready_s)
+        return self._heard_s[package]
 
     def delivered_s(self, n_bytes: int, ready_s: float) -> float:
         """When a package has arrived: after all uploads, for there is one band."""
@@ -152,6 +164,7 @@ class PolicyRun:
         return {
             **({"code": code} if code else {}),
             **({"deciding": DECIDING} if self.watches else {}),
+            **({"broadcast": 1} if self.policy.startswith("federated") else {}),
             "version": VERSION,
             "policy": self.name,
             "seed": self.seed,
@@ -243,7 +256,7 @@ class PolicyRun:
         that it cannot use is refused and its model stays; it says so, so that the edge knows
         again what it holds. After one that is lost nobody says anything."""
         package = (answer.folder / "update.eeu").read_bytes()
-        arrived_s = clock.delivered_s(len(package), ready_s)
+        arrived_s = clock.arrives_s(package, ready_s)
         row |= {
             "update_bytes": len(package),
             "mode": answer.record["mode"],

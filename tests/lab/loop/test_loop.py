@@ -88,6 +88,7 @@ def played(who: PolicyRun) -> list[dict[str, Any]]:
         ({"redact": ["person"], "policies": ["equal+redacted"]}, "names no class"),
         ({"frames_per_period": 60}, "frames to capture"),
         ({"trace": "/nowhere/trace"}, "cannot read trace"),
+        ({"trace": "endedge:traces/walk", "policies": ["federated"]}, "play it alone"),
         ({"away": [{"device": 3, "first": 1, "last": 2}]}, "away names device 3"),
         ({"away": [{"device": 0, "first": 3, "last": 2}]}, "first 3 comes after last 2"),
     ],
