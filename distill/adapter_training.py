@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
+from torch import Tensor
 
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
 from endedge.distill.adapter import InputAdapter, adapter_of, attach, start_adapter
-from endedge.distill.losses import labels
+from endedge.distill.descent import OnStep, descend, order_of
+from endedge.distill.detection_loss import labels
+from endedge.distill.feed import Feed, Targets
 from endedge.distill.model import DetectionModel, clone, fold_norms
 from endedge.distill.precision import autocast
-from endedge.distill.training import Recipe, gather, order_of, rate_at, single
+from endedge.distill.predictions import single
+from endedge.distill.recipe import Recipe
 
 __all__ = ["learn_adapter"]
 
@@ -23,42 +25,36 @@ def learn_adapter(
     recipe: Recipe,
     *,
     device: str = "cpu",
-    on_step: Callable[[int, float], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> DetectionModel:
     """A copy of ``start`` whose input adapter (plain where it has none) fits ``frames`` better.
 
     36 numbers by AdamW on the detection loss of the labels, through the detector: ``recipe``
     gives steps, batch, rate (1e-2 is usual), average and seed. Whether the frame's levels are
-    stretched is not learned and stays. Raises :class:`BadInput` without frames, and for numbers
-    that the training made infinite.
+    stretched is not learned and stays. Raises :class:`BadInput` without frames, and
+    :class:`~endedge.distill.recipe.Diverged` for a loss that is not finite.
     """
     if len(frames) == 0:
         raise BadInput("no frames to learn an input adapter on; give at least one")
-    frames, model = frames.on(device), clone(start).to(device).eval().requires_grad_(False)
+    model = clone(start).to(device).eval().requires_grad_(False)
     adapter = adapter_of(model) or start_adapter().to(device)
     attach(model, None)
     loss_of = labels(model)
     fold_norms(model.model)
     model.to(memory_format=torch.channels_last).train()
     numbers = [adapter.curve.clone().requires_grad_(), adapter.matrix.clone().requires_grad_()]
-    optimizer = torch.optim.AdamW(numbers, lr=recipe.lr, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: rate_at(i, recipe))
-    average = [n.detach().clone() for n in numbers]
-    for step, (at, flips) in enumerate(order_of(len(frames), recipe), 1):
-        targets = gather(frames, at, flips, device)
+
+    def loss(targets: Targets) -> Tensor:
         images = adapter.with_numbers(targets.images, *numbers)
         with autocast(device):
             predictions = model(images)
-        loss = loss_of(single(predictions), targets)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(numbers, 10.0)
-        optimizer.step()
-        schedule.step()
-        decay = min(recipe.ema, step / (step + 10.0))
-        torch._foreach_lerp_(average, [n.detach() for n in numbers], 1 - decay)
-        if on_step is not None:
-            on_step(step, float(loss.detach()))
+        return loss_of(single(predictions), targets)
+
+    feed = Feed(frames, list(order_of(len(frames), recipe)), device)
+    groups = [{"params": numbers, "weight_decay": 0.0}]
+    average = descend(
+        feed, loss, groups, recipe, trained=numbers, averaged=numbers, on_step=on_step
+    )
     result = clone(start)
     curve, matrix = (n.cpu() for n in average)
     attach(result, InputAdapter(curve, matrix, per_frame=adapter.per_frame))

@@ -8,19 +8,23 @@ a = all anchor points of the picture.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from endedge.distill.model import DetectionModel, clone, fold_norms
-from endedge.distill.precision import autocast
+from endedge.distill.dense import keep_anchors
+from endedge.distill.detection_loss import labels, labels_by_frame
+from endedge.distill.feed import Targets, on_host
+from endedge.distill.model import DetectionModel, clone
+from endedge.distill.precision import computing
+from endedge.distill.predictions import Objective, Predictions, heads
+from endedge.distill.teacher import TeacherCache
 
 __all__ = [
     "FeatureL2",
     "Objective",
+    "Predictions",
     "Targets",
     "TeacherCache",
     "box_distance",
@@ -33,96 +37,8 @@ __all__ = [
     "labels_by_frame",
     "localization_kl",
     "score_bce",
-    "scores_and_boxes",
     "weighted_l2",
 ]
-
-Predictions = dict[str, Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Targets:
-    """One training batch: ``images`` (n, 3, s, s) in [0, 1]; ``rows`` (k, 6) as picture, class,
-    centre x, centre y, width, height (relative); which frame each picture is, and if flipped."""
-
-    images: Tensor
-    rows: Tensor
-    at: tuple[int, ...]
-    flips: tuple[bool, ...]
-
-
-class Objective(Protocol):
-    """Loss of one batch: a scalar tensor to minimise."""
-
-    def __call__(self, predictions: Predictions, targets: Targets) -> Tensor: ...
-
-
-def labels(model: DetectionModel) -> Objective:
-    """Ultralytics' detection loss (task-aligned assignment, CIoU, DFL) per picture."""
-    criterion = model.init_criterion()
-
-    def loss(predictions: Predictions, targets: Targets) -> Tensor:
-        batch = {
-            "batch_idx": targets.rows[:, 0],
-            "cls": targets.rows[:, 1],
-            "bboxes": targets.rows[:, 2:],
-        }
-        total: Tensor = criterion(predictions, batch)[0].sum()
-        return total / len(targets.images)
-
-    return loss
-
-
-def labels_by_frame(model: DetectionModel) -> Callable[[Predictions, Targets], Tensor]:
-    """:func:`labels` of each of n pictures as if it were alone, (n,), by one call for all."""
-    criterion = model.init_criterion()
-    parts = [_ByFrame(c) for c in (getattr(criterion, n, None) for n in _HEADS) if c is not None]
-    parts = parts or [_ByFrame(criterion)]
-
-    def loss(predictions: Predictions, targets: Targets) -> Tensor:
-        rows = targets.rows
-        criterion(predictions, {"batch_idx": rows[:, 0], "cls": rows[:, 1], "bboxes": rows[:, 2:]})
-        if len(parts) == 1:
-            return parts[0].losses
-        many, one = float(criterion.o2m), float(criterion.o2o)
-        return parts[0].losses * many + parts[1].losses * one
-
-    return loss
-
-
-_HEADS = ("one2many", "one2one")  # of the criterion of an end-to-end detector
-
-
-class _ByFrame:
-    """Listens to one of Ultralytics' criteria: the same three terms, apart by picture.
-
-    The criterion divides sums over a batch by the batch's target scores. What costs (decoding,
-    assigning boxes to anchors, the scores of all classes) is done once for all pictures; then
-    its parts are given the pictures one by one, each with its own divisor.
-    """
-
-    def __init__(self, criterion: Any) -> None:
-        self._gains = criterion.hyp
-        self._score_loss, self._box_loss = criterion.bce, criterion.bbox_loss
-        criterion.bce, criterion.bbox_loss = self._scores, self._boxes
-        self.losses = torch.zeros(0)
-
-    def _scores(self, scores: Tensor, wanted: Tensor) -> Tensor:
-        each: Tensor = self._score_loss(scores, wanted)
-        self._divisors = wanted.sum((1, 2)).clamp(min=1)
-        self.losses = self._gains.cls * each.sum((1, 2)) / self._divisors
-        return each
-
-    def _boxes(self, *given: Tensor) -> tuple[Tensor, Tensor]:
-        distances, boxes, anchors, wanted, weights, _, inside, *rest = given
-        for i, divisor in enumerate(self._divisors):
-            at = slice(i, i + 1)
-            box, spread = self._box_loss(
-                *(distances[at], boxes[at], anchors, wanted[at], weights[at], divisor),
-                *(inside[at], *rest),
-            )
-            self.losses[i] += self._gains.box * box + self._gains.dfl * spread
-        return torch.zeros(()), torch.zeros(())
 
 
 def score_bce(student: Tensor, teacher: Tensor) -> Tensor:
@@ -210,13 +126,6 @@ def distillation(
     return make
 
 
-def heads(raw: Predictions) -> list[Predictions]:
-    """The parts of ``raw`` that hold scores and boxes, the one that counts at inference first: one
-    for most detectors, one-to-many and one-to-one for end-to-end ones (YOLOv10, YOLO26), which
-    Ultralytics, and so the device here, reads through the first and non-maximum suppression."""
-    return [raw[name] for name in ("one2many", "one2one") if raw.get(name)] or [raw]
-
-
 def divergence_nats(scores: Tensor, boxes: Tensor, own_scores: Tensor, own_boxes: Tensor) -> Tensor:
     """Kullback-Leibler divergence of predictions from those of a reference, (n,) nats a frame.
 
@@ -241,16 +150,24 @@ def divergence_nats(scores: Tensor, boxes: Tensor, own_scores: Tensor, own_boxes
 
 
 @torch.no_grad()
-def divergence(reference: DetectionModel, model: DetectionModel, frames: Tensor) -> float:
+def divergence(
+    reference: DetectionModel, model: DetectionModel, frames: Tensor, device: str = "cpu"
+) -> float:
     """How far the predictions of ``model`` are from those of ``reference``, in nats a frame:
-    :func:`divergence_nats`, mean over ``frames`` (N, 3, S, S) uint8."""
-    total = 0.0
+    :func:`divergence_nats`, mean over ``frames`` (N, 3, S, S) uint8; computed on ``device``."""
+    frames, pair = frames.to(device), [reference, model]
+    if not on_host(device):
+        pair = [clone(m).to(device) for m in pair]
+        for m in pair:
+            keep_anchors(m)
+    sums = []
     for start in range(0, len(frames), 8):
         images = frames[start : start + 8].float() / 255
-        want, got = (heads(m.eval()(images)[1])[0] for m in (reference, model))
+        with computing("fp32", device):
+            want, got = (heads(m.eval()(images)[1])[0] for m in pair)
         nats = divergence_nats(want["scores"], want["boxes"], got["scores"], got["boxes"])
-        total += float(nats.sum())
-    return total / len(frames)
+        sums.append(nats.sum())
+    return float(sum(torch.stack(sums).tolist())) / len(frames)
 
 
 def imitation(whole: DetectionModel, device: str = "cpu") -> Callable[[DetectionModel], Objective]:
@@ -274,44 +191,6 @@ def imitation(whole: DetectionModel, device: str = "cpu") -> Callable[[Detection
         return loss
 
     return make
-
-
-def scores_and_boxes(raw: Predictions) -> tuple[Tensor, ...]:
-    """``(scores, boxes)`` of every head of ``raw`` in fp16, in the order of :func:`heads`."""
-    return tuple(t.half() for head in heads(raw) for t in (head["scores"], head["boxes"]))
-
-
-class TeacherCache:
-    """The teacher's outputs for (frame, flipped), computed once and kept:
-    :func:`scores_and_boxes`, or whatever ``keep`` takes from the raw predictions.
-
-    A training on few frames meets each of them many times; the teacher is the larger model,
-    so asking it once a view is most of what distillation costs.
-    """
-
-    def __init__(
-        self,
-        teacher: DetectionModel,
-        device: str = "cpu",
-        keep: Callable[[Predictions], tuple[Tensor, ...]] = scores_and_boxes,
-    ) -> None:
-        self._keep, self._device = keep, device
-        self._teacher = clone(teacher).to(device).eval()
-        fold_norms(self._teacher)
-        self._teacher.to(memory_format=torch.channels_last)
-        self._kept: dict[tuple[int, bool], list[Tensor]] = {}
-
-    @torch.no_grad()
-    def __call__(self, targets: Targets) -> tuple[Tensor, ...]:
-        keys = list(zip(targets.at, targets.flips, strict=True))
-        new = [i for i, key in enumerate(keys) if key not in self._kept]
-        if new:
-            with autocast(self._device):
-                outputs = self._keep(self._teacher(targets.images[new])[1])
-            for row, i in enumerate(new):
-                self._kept[keys[i]] = [output[row] for output in outputs]
-        views = [self._kept[key] for key in keys]
-        return tuple(torch.stack(output).float() for output in zip(*views, strict=True))
 
 
 class FeatureL2(nn.Module):

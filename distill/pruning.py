@@ -40,12 +40,13 @@ def prune(
     rounds: int = 4,
     recover: Callable[[DetectionModel], object] | None = None,
     seed: int = 0,
+    device: str = "cpu",
 ) -> DetectionModel:
     """A copy of ``model`` with at most the share ``kept`` (0..1) of its parameters.
 
-    ``frames`` (N, 3, S, S) uint8, unlabelled. The cut is spread over ``rounds``, geometrically;
-    after each, ``recover(model)`` may train in place. Raises :class:`BadInput` if so few
-    parameters cannot be reached.
+    ``frames`` (N, 3, S, S) uint8, unlabelled; networks see them on ``device``. The cut is spread
+    over ``rounds``, geometrically; after each, ``recover(model)`` may train in place. Raises
+    :class:`BadInput` if so few parameters cannot be reached.
 
     Args:
         model: to be cut.
@@ -54,6 +55,7 @@ def prune(
         rounds: in which the cut is made, >= 1.
         recover: trains the model in place after each round.
         seed: of what a cut draws at random.
+        device: ``cpu`` or ``cuda``.
     """
     if not 0 < kept <= 1:
         raise BadInput(f"kept={kept} must be a share of the parameters in (0, 1]")
@@ -63,7 +65,7 @@ def prune(
     for i in range(1, rounds + 1):
         goal = round(full * kept ** (i / rounds))
         if count_parameters(small) > goal:
-            small = _cut(small, goal, frames, fewest, seed + i)
+            small = _cut(small, goal, frames, fewest, seed + i, device)
         if recover is not None:
             recover(small)
             small.eval()
@@ -71,10 +73,15 @@ def prune(
 
 
 def _cut(
-    model: DetectionModel, goal: int, frames: Tensor, fewest: Mapping[str, int], seed: int
+    model: DetectionModel,
+    goal: int,
+    frames: Tensor,
+    fewest: Mapping[str, int],
+    seed: int,
+    device: str,
 ) -> DetectionModel:
-    measured = measure(model, frames, seed)
-    gates = gate_scores(model, frames, seed)  # name -> (frames, C)
+    measured = measure(model, frames, seed, device=device)
+    gates = gate_scores(model, frames, seed, device)  # name -> (frames, C)
     channels = trace(model, {name: (g**2).mean(axis=0) for name, g in gates.items()})
     gone = _choose(model, channels, gates, goal, fewest)
     return _without(model, channels, gone, measured)

@@ -49,7 +49,7 @@ def pruned_and_recovered(
     Raises:
         BadInput: if so few parameters cannot be reached.
     """
-    small = prune(model, kept, calibration, seed=recipe.seed)
+    small = prune(model, kept, calibration, seed=recipe.seed, device=device)
     held = max(1, len(frames) // _HELD_BACK)
     if recipe.steps == 0 or len(frames) <= held:
         return small
@@ -61,4 +61,4 @@ def pruned_and_recovered(
     except Diverged:
         return small
     judges = frames.images[-held:]
-    return min(small, trained, key=lambda m: divergence(model, m, judges))
+    return min(small, trained, key=lambda m: divergence(model, m, judges, device))

@@ -13,21 +13,21 @@ stay those of the large training set; the result is an exponential average over 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
-from endedge.distill.losses import Objective, Targets
+from endedge.distill.descent import OnStep, descend, order_of
+from endedge.distill.feed import Feed, Targets
 from endedge.distill.model import DetectionModel, clone, fold_norms
 from endedge.distill.precision import autocast
+from endedge.distill.predictions import Objective, single
 from endedge.distill.recipe import Recipe, check_loss
 
-__all__ = ["Recipe", "gather", "interpolate", "order_of", "rate_at", "single", "train"]
+__all__ = ["Recipe", "interpolate", "train"]
 
 
 def train(
@@ -37,13 +37,14 @@ def train(
     recipe: Recipe,
     *,
     device: str = "cpu",
-    on_step: Callable[[int, float], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> DetectionModel:
     """Train a copy of ``start`` on ``frames`` and return it (fp32, eval, on the CPU).
 
     ``objective(model)`` makes the loss, called with the raw predictions of each batch and
     its :class:`Targets`; ``on_step(step, loss)`` is told of progress. ``start`` is untouched.
-    On a GPU the frames stay there. The network runs in the precision that is set
+    On a GPU the frames stay there and no step waits for it, but every tenth, which reads the
+    losses of ten. The network runs in the precision that is set
     (:mod:`endedge.distill.precision`); losses and weights are fp32 always. Raises
     :class:`BadInput` without frames, and at the first loss that is not finite.
 
@@ -57,32 +58,23 @@ def train(
     """
     if len(frames) == 0:
         raise BadInput("no frames to train on; give at least one")
-    frames, model = frames.on(device), clone(start).to(device)
+    model = clone(start).to(device)
     loss_of = objective(model)
     trained = _set_trainable(model, recipe)
     fold_norms(model.model[_trained_modules(model, recipe) :])
     model.to(memory_format=torch.channels_last)
     helpers = list(loss_of.parameters()) if isinstance(loss_of, nn.Module) else []
     groups = _groups([*trained, *helpers], recipe.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=recipe.lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: rate_at(i, recipe))
-    average = [p.detach().clone() for p in trained]
-    for step, (at, flips) in enumerate(order_of(len(frames), recipe), 1):
-        targets = gather(frames, at, flips, device)
+
+    def loss(targets: Targets) -> Tensor:
         with autocast(device):
             predictions = model(targets.images)
-        loss = loss_of(single(predictions), targets)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(trained, 10.0)
-        optimizer.step()
-        rate = float(schedule.get_last_lr()[0])
-        schedule.step()
-        decay = min(recipe.ema, step / (step + 10.0))  # short at first: the start is no result
-        torch._foreach_lerp_(average, [p.detach() for p in trained], 1 - decay)
-        value = check_loss(float(loss.detach()), step, recipe, rate)
-        if on_step is not None:
-            on_step(step, value)
+        return loss_of(single(predictions), targets)
+
+    feed = Feed(frames, list(order_of(len(frames), recipe)), device)
+    average = descend(
+        feed, loss, groups, recipe, trained=trained, averaged=trained, on_step=on_step
+    )
     for parameter, mean in zip(trained, average, strict=True):
         parameter.data.copy_(mean)
     result = clone(start)
@@ -91,15 +83,6 @@ def train(
         check_loss(math.nan, recipe.steps, recipe, recipe.lr)  # by the last step of all
     result.model[: _trained_modules(model, recipe)].load_state_dict(learned)
     return result.requires_grad_(True).cpu().eval()
-
-
-def single(predictions: Any) -> Any:
-    """Nested predictions in fp32; what is fp32 already is not copied."""
-    if isinstance(predictions, torch.Tensor):
-        return predictions.float()
-    if isinstance(predictions, dict):
-        return {name: single(value) for name, value in predictions.items()}
-    return [single(value) for value in predictions]
 
 
 def interpolate(start: DetectionModel, end: DetectionModel, share: float) -> DetectionModel:
@@ -140,39 +123,3 @@ def _groups(trained: Sequence[nn.Parameter], weight_decay: float) -> list[dict[s
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-
-
-def rate_at(step: int, recipe: Recipe) -> float:
-    """Share of the rate at ``step`` (from 0): warm-up over a tenth, then cosine."""
-    warm = max(1, recipe.steps // 10)
-    if step < warm:
-        return (step + 1) / warm
-    progress = (step - warm) / max(1, recipe.steps - warm)
-    return recipe.final_lr + (1 - recipe.final_lr) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def order_of(n: int, recipe: Recipe) -> Iterator[tuple[list[int], list[bool]]]:
-    """Every frame once before any comes again; each time flipped or not by a fair coin."""
-    rng = np.random.default_rng([recipe.seed, 0xF11B])
-    queue: list[int] = []
-    for _ in range(recipe.steps):
-        while len(queue) < recipe.batch:
-            queue += [int(i) for i in rng.permutation(n)]
-        at, queue = queue[: recipe.batch], queue[recipe.batch :]
-        yield at, [bool(f) for f in rng.random(recipe.batch) < 0.5]
-
-
-def gather(frames: Batch, at: list[int], flips: list[bool], device: str) -> Targets:
-    """The frames at ``at``, mirrored where ``flips`` says so, as one batch on ``device``."""
-    images = frames.images[at].to(device).float() / 255
-    flip = torch.tensor(flips, device=device)
-    images = torch.where(flip[:, None, None, None], images.flip(3), images)
-    rows = []
-    for i, (frame, flipped) in enumerate(zip(at, flips, strict=True)):
-        boxes = frames.boxes[frame].clone()
-        if flipped and len(boxes):
-            boxes[:, 0] = 1 - boxes[:, 0]
-        index = torch.full((len(boxes), 1), float(i))
-        rows.append(torch.cat([index, frames.labels[frame].float()[:, None], boxes], 1))
-    images = images.contiguous(memory_format=torch.channels_last)
-    return Targets(images, torch.cat(rows).to(device), tuple(at), tuple(flips))

@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
+from endedge.distill.dense import keep_anchors
+from endedge.distill.feed import Feed, on_host
 from endedge.distill.loss import Loss
 from endedge.distill.losses import Objective, labels, labels_by_frame
 from endedge.distill.model import DetectionModel, clone, fold_norms
 from endedge.distill.precision import autocast
+from endedge.distill.predictions import single
 from endedge.distill.responses import Responses
-from endedge.distill.training import Recipe, gather, interpolate, single, train
+from endedge.distill.training import Recipe, interpolate, train
 
 __all__ = [
     "Adapted",
@@ -175,15 +178,17 @@ def held_back_losses(
     loss_of = labels_by_frame(model)
     fold_norms(model)
     model.to(memory_format=torch.channels_last)
-    found = np.empty(len(frames))
+    if not on_host(device):
+        keep_anchors(model)
+    order = list(range(len(frames)))
+    parts = [order[i : i + _JUDGED_AT_ONCE] for i in range(0, len(order), _JUDGED_AT_ONCE)]
+    found = []
     with torch.no_grad():
-        for begin in range(0, len(frames), _JUDGED_AT_ONCE):
-            at = list(range(begin, min(begin + _JUDGED_AT_ONCE, len(frames))))
-            targets = gather(frames, at, [False] * len(at), device)
+        for targets in Feed(frames, [(at, [False] * len(at)) for at in parts], device):
             with autocast(device):
                 raw = model(targets.images)[1]
-            found[at] = loss_of(single(raw), targets).cpu()
-    return found
+            found.append(loss_of(single(raw), targets))
+    return np.asarray(torch.cat(found).cpu().numpy(), np.float64) if found else np.empty(0)
 
 
 def _adapt(

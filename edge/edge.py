@@ -63,8 +63,6 @@ class EdgeEnd:
     watch: Callable[[str, int], OnStep | None] = lambda what, steps: None
     prior: Prior = FIRST_ROUND
 
-    # Labels --------------------------------------------------------------------------------
-
     def receive(self, batch: bytes, annotated: Mapping[int, Frame]) -> Received:
         """Decode an upload. One bad frame, or one that is not ``annotated`` (frames by image id),
         does not cost the others. Raises :class:`BadInput` for bytes that are no batch.
@@ -146,8 +144,6 @@ class EdgeEnd:
             device=self.plan.device,
             on_step=self.watch("teacher", recipe.steps),
         )
-
-    # Students ------------------------------------------------------------------------------
 
     @in_its_precision
     def distil(
@@ -242,8 +238,6 @@ class EdgeEnd:
             made.append(learned)
         return tuple(made)
 
-    # Package -------------------------------------------------------------------------------
-
     def prepare(
         self, students: Sequence[DetectionModel], base: DetectionModel | None, known: Upload
     ) -> PreparedMenu:
@@ -257,6 +251,7 @@ class EdgeEnd:
             unseen=known.held_back.images,
             seed=self.seed,
             mode="auto" if several else mode,
+            device=self.plan.device,
             architectures=[line.architecture for line in self.plan.menu],
             barred=[i for i, line in enumerate(self.plan.menu) if line in self.plan.barred],
         )
@@ -305,7 +300,14 @@ class EdgeEnd:
         if not certain and len(students) == 1:
             frames, mode = known.trained.images[:_CALIBRATION_FRAMES], self.plan.mode
             return pack_for(
-                students[0], budget_bytes, base, mode, certain=False, frames=frames, seed=self.seed
+                students[0],
+                budget_bytes,
+                base,
+                mode,
+                certain=False,
+                frames=frames,
+                seed=self.seed,
+                device=self.plan.device,
             )
         prepared = self.prepare(students, base if certain else None, known)
         return self.pack_from(prepared, budget_bytes, self._evidence(learned), known)
@@ -316,8 +318,6 @@ class EdgeEnd:
             for line, each in zip(self.plan.menu, learned, strict=True)
             if isinstance(each, Chosen)
         }
-
-    # Verdict -------------------------------------------------------------------------------
 
     @in_its_precision
     def losses(self, base: DetectionModel, known: Upload) -> NDArray[np.float64]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,14 +15,21 @@ from torch import Tensor
 from ultralytics.utils.nms import non_max_suppression
 
 from endedge.data.frames import Batch
+from endedge.distill.dense import keep_anchors
+from endedge.distill.feed import on_host
+from endedge.distill.memory import halving
 from endedge.distill.model import DetectionModel, clone
 from endedge.distill.precision import computing
+from endedge.end.suppression import suppressed_there
 
 __all__ = ["Detections", "Network", "detect", "detect_square", "suppressed"]
 
 Network = Callable[[Tensor], Tensor]
 """Pictures (n, 3, h, w) float32 in [0, 1] → what the head says of them, (n, 4 + classes, anchors)
 or, of heads that suppress doubles themselves, (n, 300, 6)."""
+
+Window: TypeAlias = tuple[list[int], tuple[int, int, int, int]]
+"""Frames by number and the part of their square that is computed: top, bottom, left, right."""
 
 # The settings of COCO evaluation: keep low scores, for mAP integrates over all of them.
 _MIN_SCORE, _NMS_IOU, _MAX_DETECTIONS = 0.001, 0.7, 300
@@ -58,12 +66,26 @@ def detect(
         min_score: in [0, 1]; boxes below it are left out.
         device: where it runs.
     """
-    batch_size = batch_size or (16 if torch.device(device).type == "cpu" else 64)
+    here = on_host(device)
+    batch_size = batch_size or (16 if here else 64)
     model = clone(model).to(device).eval().fuse(verbose=False)
     model.to(memory_format=torch.channels_last)  # an eighth off the time of a processor
-    windows = _by_window(frames, int(model.stride.max()), batch_size)
+    stride = int(model.stride.max())
     with computing("fp32", str(device)):
-        return _detected(lambda images: model(images)[0], frames, windows, min_score, device)
+        if here:
+            windows = _by_window(frames, stride, batch_size)
+            return _detected(lambda images: model(images)[0], frames, windows, min_score)
+        keep_anchors(model)
+        return halving(
+            lambda size: _detected_there(
+                lambda images: model(images)[0],
+                frames,
+                list(_by_window(frames, stride, size)),
+                min_score,
+                device,
+            ),
+            batch_size,
+        )
 
 
 @torch.inference_mode()
@@ -74,32 +96,73 @@ def detect_square(
     batch 1 take them."""
     side = frames.images.shape[-1]
     windows = (([i], (0, side, 0, side)) for i in range(len(frames)))
-    return _detected(network, frames, windows, min_score, "cpu")
+    return _detected(network, frames, windows, min_score)
 
 
 def _detected(
-    network: Network,
-    frames: Batch,
-    windows: Iterable[tuple[list[int], tuple[int, int, int, int]]],
-    min_score: float,
-    device: torch.device | str,
+    network: Network, frames: Batch, windows: Iterable[Window], min_score: float
 ) -> list[Detections]:
     found: dict[int, Detections] = {}
     for at, (top, bottom, left, right) in windows:
-        images = frames.images[at, :, top:bottom, left:right].to(device).float() / 255
-        kept = suppressed(network(images), min_score)
-        fetched = torch.cat(kept).double().cpu()  # one wait for the device, not one a frame
-        for i, rows in zip(
-            at, map(Tensor.numpy, torch.split(fetched, [len(k) for k in kept])), strict=True
-        ):
-            corners = rows[:, :4] + (left, top, left, top)
-            found[i] = Detections(
-                int(frames.image_ids[i]),
-                _to_frame(corners, frames, i),
-                rows[:, 4],
-                rows[:, 5].astype(np.int64),
-            )
+        images = frames.images[at, :, top:bottom, left:right].float() / 255
+        for i, rows in zip(at, suppressed(network(images), min_score), strict=True):
+            found[i] = _told(rows, frames, i, left, top)
     return [found[i] for i in range(len(frames))]
+
+
+def _detected_there(
+    network: Network,
+    frames: Batch,
+    windows: Sequence[Window],
+    min_score: float,
+    device: torch.device | str,
+) -> list[Detections]:
+    """The same on an accelerator: the frames go there before the first batch, and the program
+    waits once a batch, for its detections."""
+    found: dict[int, Detections] = {}
+    pictures = frames.images.to(device)
+    order = torch.tensor([i for at, _ in windows for i in at], dtype=torch.int64).to(device)
+    begin = 0
+    for at, (top, bottom, left, right) in windows:
+        here = order[begin : begin + len(at)]
+        begin += len(at)
+        images = pictures.index_select(0, here)[:, :, top:bottom, left:right].float() / 255
+        raw = network(images)
+        for i, rows in zip(at, _kept_there(raw, min_score), strict=True):
+            found[i] = _told(rows, frames, i, left, top)
+    return [found[i] for i in range(len(frames))]
+
+
+def _kept_there(raw: Tensor, min_score: float) -> list[Tensor]:
+    """:func:`suppressed` of what lies on an accelerator, fetched at once."""
+    if raw.shape[-1] == 6:  # heads that suppress doubles themselves
+        return suppressed(raw.cpu(), min_score)
+    rows, counts, sure = suppressed_there(
+        raw, min_score=min_score, most_iou=_NMS_IOU, most=_MAX_DETECTIONS
+    )
+    told = torch.stack([counts, sure.to(counts.dtype)], 1).to(rows.dtype)
+    fetched = torch.cat([rows.flatten(1), told], 1).cpu()
+    kept = []
+    for i, (flat, (count, certain)) in enumerate(
+        zip(fetched[:, :-2], fetched[:, -2:].tolist(), strict=True)
+    ):
+        if certain:
+            kept.append(flat.view(-1, 6)[: int(count)])
+        else:
+            kept += suppressed(raw[i : i + 1].cpu(), min_score)
+    return kept
+
+
+def _told(rows: Tensor, frames: Batch, i: int, left: int, top: int) -> Detections:
+    """``rows`` of a window that begins at ``left``, ``top`` px, in px of frame ``i``."""
+    found = rows.double().numpy()
+    corners = found[:, :4] + (left, top, left, top)
+    return Detections(
+        int(frames.image_ids[i]),
+        _to_frame(corners, frames, i),
+        found[:, 4],
+        found[:, 5].astype(np.int64),
+    )
 
 
 def suppressed(raw: Tensor, min_score: float = _MIN_SCORE) -> list[Tensor]:
@@ -116,9 +179,7 @@ def suppressed(raw: Tensor, min_score: float = _MIN_SCORE) -> list[Tensor]:
     return kept
 
 
-def _by_window(
-    frames: Batch, stride: int, batch_size: int
-) -> Iterator[tuple[list[int], tuple[int, int, int, int]]]:
+def _by_window(frames: Batch, stride: int, batch_size: int) -> Iterator[Window]:
     """Batches of frames whose letterboxed content fits the same window (top, bottom, left,
     right in px): the grey padding beyond the next multiple of ``stride`` is not computed."""
     side = frames.images.shape[-1]

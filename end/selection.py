@@ -79,18 +79,20 @@ def observe(
     A feature vector is the average over the picture of each map that enters the detection head,
     each scaled to length 1 (so that no level outweighs another), joined.
     """
-    pooled: list[NDArray[np.float32]] = []
+    pooled: list[torch.Tensor] = []
 
     def keep(_: Any, inputs: tuple[Any, ...]) -> None:
         means = [torch.nn.functional.normalize(m.mean((2, 3)).float(), dim=1) for m in inputs[0]]
-        pooled.append(torch.cat(means, 1).cpu().numpy())
+        pooled.append(torch.cat(means, 1))
 
     handle = model.model[-1].register_forward_pre_hook(keep)
     try:
         found = detect(model, frames, batch_size=batch_size, device=device)
     finally:
         handle.remove()
-    features = np.concatenate(pooled) if pooled else np.zeros((0, 1), np.float32)
+    features = np.zeros((0, 1), np.float32)
+    if pooled:  # the last ones: where memory was short, the pass began anew
+        features = torch.cat(pooled)[-len(frames) :].cpu().numpy()
     return Observed(found, features, np.asarray(time_s, np.float64))
 
 

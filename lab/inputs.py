@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import re
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from endedge.configs import SHIPPED
 from endedge.data.classes import match_classes, same_classes
@@ -36,14 +33,15 @@ from endedge.edge import labels as edge_labels
 from endedge.edge.menu import Menu, fast_enough, seconds_of
 from endedge.edge.plan import Plan, Student
 from endedge.end.inference import detect
-from endedge.lab.config import DEVICES, Config, Data
+from endedge.lab.config import Config, Data
+from endedge.lab.devices import device_of, kind_of_device
 from endedge.lab.store import Store
 
 _log = logging.getLogger("endedge")
 CALIBRATION_FRAMES = 64  # annotated, on which the threshold of pseudo-labels is calibrated
 _LATENCY_VERSION = 1  # of how students are timed; raise it when that changes
 
-__all__ = ["CALIBRATION_FRAMES", "Inputs", "check_side", "find_weights", "pick_device"]
+__all__ = ["CALIBRATION_FRAMES", "Inputs", "check_side", "find_weights"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +81,9 @@ class Inputs:
         evaluation = match_classes(
             evaluation, names, what=config.data.eval_annotations, detector="weights.student"
         )
-        device = pick_device(config.device)
+        device = device_of(config, folder)
         if config.precision != "auto":
-            check_precision(config.precision, device)
+            check_precision(config.precision, kind_of_device(device))
         for role, model in (("teacher", teacher), *(("student", s) for s in (student, *others))):
             check_side(model, config.data.image_side, "data.image_side", f"weights.{role}")
         for codec in map(Codec.parse, config.uplink.codecs):
@@ -118,6 +116,11 @@ class Inputs:
                 "say precision=fp32"
             )
         return self.config.precision
+
+    @property
+    def kind(self) -> str:
+        """The kind of device, for the names of results: of several GPUs each gives the same."""
+        return kind_of_device(self.device)
 
     @property
     def arithmetic(self) -> dict[str, str]:
@@ -319,20 +322,6 @@ def check_side(model: DetectionModel, side: int, option: str, detector: str) -> 
 
 def _first(dataset: Dataset, n: int | None) -> Dataset:
     return dataset if n is None else dataset.take(range(min(n, len(dataset))))
-
-
-def pick_device(wanted: str) -> str:
-    """``auto`` → the GPU if there is one. Raises :class:`BadInput` for one that is not there."""
-    if not re.fullmatch(DEVICES, wanted):
-        raise BadInput(f"device {wanted!r}; there are auto, cpu, cuda and cuda:0, cuda:1, …")
-    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "auto":
-        return "cuda" if seen else "cpu"
-    if wanted.startswith("cuda") and not seen:
-        raise BadInput(f"device {wanted}: PyTorch sees no GPU here; use device=cpu or auto")
-    if wanted.startswith("cuda:") and int(wanted[5:]) >= seen:
-        raise BadInput(f"device {wanted}: PyTorch sees {seen} here, cuda:0 to cuda:{seen - 1}")
-    return wanted
 
 
 def find_weights(name: str, root: str | None) -> Path:

@@ -30,7 +30,8 @@ from endedge.data.importing.sides import look, split
 from endedge.data.importing.writing import Side, free, write_set
 from endedge.distill.model import DetectionModel, count_parameters, load_detector
 from endedge.end.inference import detect
-from endedge.lab.inputs import find_weights, pick_device
+from endedge.lab.devices import pick_device
+from endedge.lab.inputs import find_weights
 
 __all__ = ["TEACHER_LABELS", "Wishes", "import_frames"]
 

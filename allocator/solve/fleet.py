@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,14 @@ Bools = NDArray[np.bool_]
 
 _SMALL = 12  # fleets up to this size are polished by exchange between pairs
 _SHARES = 33
+_GOLDEN = (math.sqrt(5) - 1) / 2
 _SAMPLED = 2000  # larger fleets get their first price from a sample
 
 
 @dataclass(frozen=True)
 class Device:
-    """One device: its curves, its say, its link and the bytes that it may send and take."""
+    """One device: its curves, its say, its link, the bytes that it may send and take, and the
+    seconds that the edge works on an update, and on each byte of its upload."""
 
     joint: Joint
     upload: Range
@@ -40,13 +42,16 @@ class Device:
     weight: float = 1.0
     up_bit_per_s_per_hz: float = 2.55
     down_bit_per_s_per_hz: float = 5.0
+    edge_s: float = 0.0
+    edge_s_per_upload_byte: float = 0.0
 
 
 @dataclass(frozen=True)
 class FleetAllocation:
     """``upload_bytes``, ``update_bytes``, ``map`` (K,); 0, 0 and m0 for a device without an
-    update. ``objective`` = Σ w·mAP; ``price``: weighted mAP that one more hertz brings. No
-    split is better than ``bound`` (weak duality)."""
+    update. ``objective`` = Σ w·mAP; ``price``: weighted mAP that one more hertz brings,
+    ``price_s``: that one more second of the edge brings. No split is better than ``bound`` (weak
+    duality)."""
 
     upload_bytes: Floats
     update_bytes: Floats
@@ -55,6 +60,8 @@ class FleetAllocation:
     price: float
     bound: float
     used_hz: float
+    price_s: float = 0.0
+    used_s: float = 0.0
 
 
 def fleet_of(devices: Sequence[Device], period_s: float) -> tuple[Fleet, NDArray[np.int64]]:
@@ -89,23 +96,31 @@ def fleet_of(devices: Sequence[Device], period_s: float) -> tuple[Fleet, NDArray
         rate=8.0 / (period_s * efficiency),
         low=np.array([(d.upload.low, d.update.low) for d in mine]),
         high=np.array([(d.upload.high, d.update.high) for d in mine]),
+        seconds=np.array([(d.edge_s, d.edge_s_per_upload_byte) for d in mine]),
     )
     return fleet, column
 
 
 def allocate_fleet(
-    devices: Sequence[Device] | Fleet, bandwidth_hz: float, period_s: float = 1.0
+    devices: Sequence[Device] | Fleet,
+    bandwidth_hz: float,
+    period_s: float = 1.0,
+    room_s: float = math.inf,
 ) -> FleetAllocation:
     """Share ``bandwidth_hz`` among ``devices`` (pipelined schedule, weighted sum of mAP).
 
     A :class:`Fleet` answers in its own order and has its period in its rates. For concave
     surfaces the answer is the optimum; for others it lies within ``bound - objective`` of it,
     at most about the gain of one device; up to 12 devices are then polished by the best
-    exchange between every pair, which is exact for two. Raises :class:`BadInput` for a
-    bandwidth that is negative or not finite, and as :func:`fleet_of`.
+    exchange between every pair, which is exact for two. ``room_s``: what the edge has of seconds
+    in a period; where the devices need more, a second price rations them, unpolished. Raises
+    :class:`BadInput` for a bandwidth that is negative or not finite, for a room that is negative
+    or NaN, and as :func:`fleet_of`.
     """
     if not (math.isfinite(bandwidth_hz) and bandwidth_hz >= 0):
         raise BadInput(f"bandwidth_hz = {bandwidth_hz} must be finite and >= 0")
+    if not room_s >= 0:
+        raise BadInput(f"room_s = {room_s} must be >= 0")
     if isinstance(devices, Fleet):
         fleet, column = devices, np.arange(len(devices))
     else:
@@ -113,23 +128,92 @@ def allocate_fleet(
     if bandwidth_hz == 0:
         nothing, idle = np.zeros(len(fleet)), float(fleet.idle.sum())
         return FleetAllocation(nothing, nothing, fleet.m0[column], idle, math.inf, idle, 0.0)
-    dual = FleetDual(fleet, bandwidth_hz)
+    found = _at_price(fleet, bandwidth_hz, 0.0, room_s)
+    if found.dual_s > room_s:
+        found = _rationed(fleet, bandwidth_hz, room_s, found)
+    elif len(fleet) <= _SMALL and found.bound - float(found.reached.sum()) > 1e-9:
+        better = _exchange(fleet, found.n_bytes, found.reached, bandwidth_hz)
+        if _seconds(fleet, better[0]).sum() <= room_s:
+            found = replace(found, n_bytes=better[0], reached=better[1])
+    objective = float(found.reached.sum())
+    return FleetAllocation(
+        upload_bytes=found.n_bytes[column, 0],
+        update_bytes=found.n_bytes[column, 1],
+        map=(found.reached / fleet.weight)[column],
+        objective=objective,
+        price=found.price if found.price > 1e-20 else 0.0,  # the band is more than enough
+        bound=max(found.bound, objective),
+        used_hz=float((fleet.rate * found.n_bytes).sum()),
+        price_s=found.price_s,
+        used_s=float(_seconds(fleet, found.n_bytes).sum()),
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a price of the edge's seconds leads to; ``dual_s``: the seconds asked for at it."""
+
+    n_bytes: Floats
+    reached: Floats
+    price: float
+    bound: float
+    price_s: float
+    dual_s: float
+
+
+def _seconds(fleet: Fleet, n_bytes: Floats) -> Floats:
+    """Of the edge (K,), for the bytes that devices send; none for those that send nothing."""
+    if fleet.seconds is None:
+        return np.zeros(len(fleet))
+    fixed, each = fleet.seconds.T
+    return np.asarray(np.where(n_bytes[:, 1] > 0, fixed + each * n_bytes[:, 0], 0.0))
+
+
+def _at_price(fleet: Fleet, band_hz: float, price_s: float, room_s: float) -> _Found:
+    """Share the band where an edge's second costs ``price_s``; who would go beyond ``room_s``,
+    those that gain least by it first, gets no update."""
+    dual = FleetDual(fleet, band_hz, price_s, room_s if price_s else 0.0)
     _clear(dual, 1e-6 if len(fleet) <= 100 else 3e-4)
-    served = _serve(dual)
+    asking = np.where((dual.surplus > dual.hurdle)[:, None], dual.bytes, 0.0)
+    asked_s = float(_seconds(fleet, asking).sum())
+    served = _serve(dual, room_s)
     n_bytes = np.where(served[:, None], dual.bytes, 0.0)
     reached = np.where(served, dual.value(), fleet.idle)
-    if len(fleet) <= _SMALL and dual.bound - float(reached.sum()) > 1e-9:
-        n_bytes, reached = _exchange(fleet, n_bytes, reached, bandwidth_hz)
-    objective = float(reached.sum())
-    return FleetAllocation(
-        upload_bytes=n_bytes[column, 0],
-        update_bytes=n_bytes[column, 1],
-        map=(reached / fleet.weight)[column],
-        objective=objective,
-        price=dual.price,
-        bound=max(dual.bound, objective),
-        used_hz=float((fleet.rate * n_bytes).sum()),
-    )
+    used_s = float(_seconds(fleet, n_bytes).sum())
+    if used_s > room_s * (1 + 1e-9):  # more bytes for those served: more work than there is room
+        n_bytes, reached = np.zeros_like(n_bytes), fleet.idle
+    return _Found(n_bytes, reached, dual.price, dual.bound, price_s, max(asked_s, used_s))
+
+
+def _rationed(fleet: Fleet, band_hz: float, room_s: float, free: _Found) -> _Found:
+    """The price of a second whose dual bound is least (it is convex: golden section of its
+    logarithm), and of all splits seen on the way the best."""
+    least = _seconds(fleet, np.maximum(fleet.low, 1.0))
+    high = math.log(2.0 * float(fleet.weight.max()) / float(least[least > 0].min()))
+    low, rounds = high - 20.0, 32
+    if len(fleet) > _SAMPLED:  # a sample tells the price nearly
+        sample = fleet.sample(_SAMPLED)
+        share = len(sample) / len(fleet)
+        few = _at_price(sample, band_hz * share, 0.0, room_s * share)
+        if few.dual_s > room_s * share:
+            near = math.log(_rationed(sample, band_hz * share, room_s * share, few).price_s)
+            low, high, rounds = near - 0.1, near + 0.1, 4
+    tried: dict[float, _Found] = {}
+
+    def bound(log_price: float) -> float:
+        if log_price not in tried:
+            tried[log_price] = _at_price(fleet, band_hz, math.exp(log_price), room_s)
+        return tried[log_price].bound
+
+    for _ in range(rounds):
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        if bound(left) <= bound(right):
+            high = right
+        else:
+            low = left
+    dual = min((free, *tried.values()), key=lambda found: found.bound)
+    best = max((free, *tried.values()), key=lambda found: float(found.reached.sum()))
+    return replace(best, bound=dual.bound, price=dual.price, price_s=dual.price_s)
 
 
 def _clear(dual: FleetDual, tolerance: float) -> None:
@@ -140,24 +224,29 @@ def _clear(dual: FleetDual, tolerance: float) -> None:
         price = float(np.median(fleet.weight / everything)) * 0.1
     else:  # a few hundred of them tell the price nearly, to a few hundredths
         sample = fleet.sample(500)
-        few = FleetDual(sample, dual.band * len(sample) / len(fleet))
+        share = len(sample) / len(fleet)
+        few = FleetDual(sample, dual.band * share, dual.price_s, dual.room_s * share)
         _clear(few, 1e-2)
         price, dual.slope = few.price, few.slope
     dual.root(price, None, tolerance)
 
 
-def _serve(dual: FleetDual) -> Bools:
+def _serve(dual: FleetDual, room_s: float) -> Bools:
     """Fix who gets an update, and let them use the whole band."""
     fleet, cost = dual.fleet, dual.cost()
-    surplus = dual.surplus - fleet.idle
+    surplus = dual.surplus - dual.hurdle
     served = surplus > 0
     left = dual.band - float(cost[served].sum())
     # Those nearest to gaining come next, while what they ask for fits into what is left.
-    gains = dual.surplus + dual.price * cost > fleet.idle
-    for i in np.argsort(-surplus)[int(served.sum()) :]:
+    gains = dual.surplus + dual.price * cost > dual.hurdle
+    order = np.argsort(-surplus)
+    for i in order[int(served.sum()) :]:
         if not gains[i] or cost[i] > left:
             break
         served[i], left = True, left - float(cost[i])
+    if math.isfinite(room_s):
+        work = np.where(served, _seconds(fleet, dual.bytes), 0.0)[order]
+        served[order] &= np.cumsum(work) <= room_s
     if served.any():
         dual.root(dual.price, served, 1e-10 if dual.few else 4e-6)
     return np.asarray(served & (dual.value() > fleet.idle))

@@ -31,7 +31,8 @@ class Fleet:
 
     ``kinds`` with their slices; ``theta`` (K, 7) parameters in the order of
     ``joint.PARAMETERS``; ``m0`` (K,) also the accuracy without an update; ``weight`` (K,);
-    ``rate`` (K, 2) in Hz per byte (upload, update); ``low``, ``high`` (K, 2) bytes.
+    ``rate`` (K, 2) in Hz per byte (upload, update); ``low``, ``high`` (K, 2) bytes; ``seconds``
+    (K, 2) of an edge, for an update at all and for a byte of its upload (None: none).
     """
 
     kinds: tuple[tuple[Kind, slice], ...]
@@ -41,6 +42,7 @@ class Fleet:
     rate: Floats
     low: Floats
     high: Floats
+    seconds: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -67,18 +69,32 @@ class Fleet:
         kinds = tuple(
             (kind, slice(a, b)) for (kind, _), a, b in zip(self.kinds, ends, ends[1:], strict=False)
         )
-        columns = (self.theta, self.m0, self.weight, self.rate, self.low, self.high)
-        return Fleet(kinds, *(column[index] for column in columns))
+        return Fleet(
+            kinds,
+            self.theta[index],
+            self.m0[index],
+            self.weight[index],
+            self.rate[index],
+            self.low[index],
+            self.high[index],
+            None if self.seconds is None else self.seconds[index],
+        )
 
 
 class FleetDual:
     """Every device's best ``bytes`` (K, 2) and ``surplus`` (K,) at the last ``price``, and the
-    least dual ``bound`` so far."""
+    least dual ``bound`` so far. An edge's second costs ``price_s`` and there are ``room_s``."""
 
-    def __init__(self, fleet: Fleet, band_hz: float) -> None:
+    def __init__(
+        self, fleet: Fleet, band_hz: float, price_s: float = 0.0, room_s: float = 0.0
+    ) -> None:
         self.fleet, self.band = fleet, band_hz
+        self.price_s, self.room_s, fee = price_s, room_s, np.zeros(len(fleet))
+        if price_s and fleet.seconds is not None:
+            fee = price_s * fleet.seconds[:, 0]
+        self.fee, self.hurdle = fee, fleet.idle + fee  # surplus that an update has to bring
         self.few = len(fleet) <= _FEW
-        self.blocks = [_Block(fleet, kind, part) for kind, part in fleet.blocks()]
+        self.blocks = [_Block(fleet, kind, part, price_s) for kind, part in fleet.blocks()]
         self.bytes = np.maximum(fleet.low, 1.0)
         self.surplus = np.zeros(len(fleet))
         self.price, self.bound = 0.0, math.inf
@@ -98,7 +114,8 @@ class FleetDual:
         for block in self.blocks:
             self.bytes[block.part] = block.scan(self.bytes[block.part], price, size)
         self._climb(price, rounds)
-        dual = price * self.band + float(np.maximum(self.surplus, self.fleet.idle).sum())
+        best = np.maximum(self.surplus, self.hurdle) - self.fee
+        dual = price * self.band + self.price_s * self.room_s + float(best.sum())
         self.bound = min(self.bound, dual)
 
     def _climb(self, price: float, rounds: int) -> None:
@@ -114,7 +131,7 @@ class FleetDual:
             self.search(price)
         else:
             self._climb(price, 60 if self.few else 5)
-        asking = self.surplus > self.fleet.idle if served is None else served
+        asking = self.surplus > self.hurdle if served is None else served
         return float(self.cost()[asking].sum())
 
     def root(self, price: float, served: Bools | None, tolerance: float) -> None:
@@ -149,17 +166,24 @@ class FleetDual:
 class _Block:
     """Devices of one kind, side by side: their columns and their Newton steps."""
 
-    def __init__(self, fleet: Fleet, kind: Kind, part: slice) -> None:
+    def __init__(self, fleet: Fleet, kind: Kind, part: slice, price_s: float) -> None:
         self.kind, self.part = kind, part
         self.start, self.gain, log_u0, self.data_s, log_m0, self.model_s, self.depth = (
             np.ascontiguousarray(column) for column in fleet.theta[part].T
         )
         self.m0, self.weight, self.rate = fleet.m0[part], fleet.weight[part], fleet.rate[part].T
+        self.toll = np.zeros_like(self.rate)  # value a byte that the edge's seconds cost
+        if price_s and fleet.seconds is not None:
+            self.toll[0] = price_s * fleet.seconds[part, 1]
         self.per_u0, self.per_m0 = np.exp(-log_u0), np.exp(-log_m0)
         low, high = np.maximum(fleet.low[part].T, 1.0), np.maximum(fleet.high[part].T, 1.0)
         if kind.model == "power":  # beyond the cap nothing is gained: a bound, not a kink
             high[1] = np.clip(np.exp(log_m0) * (1.0 - 1e-9), low[1], high[1])
         self.logs = np.log(low), np.log(high)
+
+    def _paid(self, price: float) -> Floats:
+        """Value that a byte costs each way (2, k)."""
+        return np.asarray(price * self.rate + self.toll)
 
     def combine(self, data: Floats, model: Floats) -> Floats:
         """Weighted F from A and G."""
@@ -195,7 +219,8 @@ class _Block:
         model = self.kind.model_shape.value(m * self.per_m0[:, None], self.model_s[:, None])
         data, each = self.start[:, None] + self.gain[:, None] * rise, np.arange(len(u))
         # Surplus up to a constant of the device: of F = base + above·G, or of A + depth·G.
-        cost_u, cost_m = price * self.rate[0][:, None] * u, price * self.rate[1][:, None] * m
+        paid = self._paid(price)
+        cost_u, cost_m = paid[0][:, None] * u, paid[1][:, None] * m
         weight, above = self.weight[:, None], data
         if self.kind.composition == "additive":
             i = (weight * data - cost_u).argmax(axis=1)
@@ -209,7 +234,7 @@ class _Block:
             i, j = np.divmod(surplus.reshape(len(u), -1).argmax(axis=1), size)
         value = self.combine(data[each, i], model[each, j])
         best = value - cost_u[each, i] - cost_m[each, j]
-        here = self.evaluate(n_bytes)[0] - price * (self.rate * n_bytes.T).sum(axis=0)
+        here = self.evaluate(n_bytes)[0] - (paid * n_bytes.T).sum(axis=0)
         point = np.stack([u[each, i], m[each, j]], axis=1)
         return np.where((best > here)[:, None], point, n_bytes)
 
@@ -218,7 +243,8 @@ class _Block:
     ) -> tuple[Floats, Floats]:
         """Newton steps from ``n_bytes``; returns the bytes reached and their surplus (k,)."""
         n_bytes, trust = n_bytes.T, np.ones(len(n_bytes))
-        cost = price * self.rate * n_bytes
+        paid = self._paid(price)
+        cost = paid * n_bytes
         state = np.stack(self.evaluate(n_bytes.T))
         surplus, logs = state[0] - cost.sum(axis=0), np.log(n_bytes)
         for _ in range(rounds):
@@ -227,7 +253,7 @@ class _Block:
                 break
             trial_logs = np.clip(logs + step * trust, *self.logs)
             trial = np.exp(trial_logs)
-            trial_cost = price * self.rate * trial
+            trial_cost = paid * trial
             trial_state = np.stack(self.evaluate(trial.T))
             trial_surplus = trial_state[0] - trial_cost.sum(axis=0)
             better = trial_surplus >= surplus

@@ -29,6 +29,7 @@ class PreparedMenu:
     prepared: Mapping[int, Prepared]
     judges: Tensor
     architectures: tuple[str, ...] = ()
+    device: str = "cpu"
 
     def whole(self, candidate: int) -> DetectionModel:
         """The first model of the architecture of ``candidate``."""
@@ -80,7 +81,7 @@ class PreparedMenu:
                 continue
             first, nats = self._first(i), 0.0
             if sum(self._first(j) == first for j in self.prepared) > 1:
-                nats = divergence(self.whole(i), packed.decoded, self.judges)
+                nats = divergence(self.whole(i), packed.decoded, self.judges, self.device)
             found.setdefault(first, []).append((nats, replace(packed, candidate=i)))
         if not found:
             raise refused
@@ -95,6 +96,7 @@ def prepare_menu(
     base: DetectionModel | None = None,
     seed: int = 0,
     mode: str = "auto",
+    device: str = "cpu",
     watch: Watch | None = None,
     architectures: Sequence[str] = (),
     barred: Collection[int] = (),
@@ -110,6 +112,7 @@ def prepare_menu(
         base: What the device holds; a candidate of the same layers and widths may be a delta.
         seed: Of the frames that are made up where none are given.
         mode: ``auto``, ``full`` or ``delta``.
+        device: Where networks compute.
         watch: Hears of progress.
         architectures: One a candidate; empty: all of one.
         barred: Places of those that do not compete.
@@ -125,13 +128,14 @@ def prepare_menu(
             frames=frames,
             seed=seed,
             mode=mode,
+            device=device,
             watch=_part(watch, i, len(candidates)),
         )
         for i, model in enumerate(candidates)
         if i not in barred
     }
     seen = synthetic_frames(seed=seed) if judges is None else judges
-    return PreparedMenu(tuple(candidates), prepared, seen, tuple(architectures))
+    return PreparedMenu(tuple(candidates), prepared, seen, tuple(architectures), device)
 
 
 def pack_best(
@@ -144,6 +148,7 @@ def pack_best(
     base: DetectionModel | None = None,
     seed: int = 0,
     mode: str = "auto",
+    device: str = "cpu",
     aware: Recipe | None = None,
     watch: Watch | None = None,
 ) -> Packed:
@@ -151,7 +156,14 @@ def pack_best(
     first candidate; the arguments are those of :func:`prepare_menu` and :func:`.packing.pack`.
     For several budgets, prepare once. Raises :class:`BadInput` if no candidate fits."""
     prepared = prepare_menu(
-        candidates, frames=frames, unseen=unseen, base=base, seed=seed, mode=mode, watch=watch
+        candidates,
+        frames=frames,
+        unseen=unseen,
+        base=base,
+        seed=seed,
+        mode=mode,
+        device=device,
+        watch=watch,
     )
     return prepared.pack(budget_bytes, params=params, aware=aware, watch=watch)
 
@@ -172,6 +184,7 @@ def pack_for(
     certain: bool,
     frames: Tensor | None = None,
     seed: int = 0,
+    device: str = "cpu",
 ) -> Packed:
     """A package for a device that holds ``base``. Where that is not ``certain``, a full one,
     which decodes on top of any model; if none fits, a delta that the device refuses should it
@@ -179,7 +192,15 @@ def pack_for(
 
     def one(mode: str) -> Packed:
         reference = None if mode == "full" else base
-        return pack(student, budget_bytes, base=reference, frames=frames, seed=seed, mode=mode)
+        return pack(
+            student,
+            budget_bytes,
+            base=reference,
+            frames=frames,
+            seed=seed,
+            mode=mode,
+            device=device,
+        )
 
     if certain or mode == "full":
         return one(mode)

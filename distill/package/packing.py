@@ -109,6 +109,7 @@ class Prepared:
     frames: torch.Tensor | None
     kept: float
     kinds: tuple[_Kind, ...]
+    device: str = "cpu"
 
     def pack(
         self,
@@ -217,10 +218,13 @@ class Prepared:
         def on_step(step: int, loss: float) -> None:
             say(_PREPARED, f"integers, step {step}/{total}, {loss:.2f} nats")
 
-        trained = train_integers(self.model, decoded, coded, step, seen, recipe, on_step=on_step)
+        trained = train_integers(
+            self.model, decoded, coded, step, seen, recipe, device=self.device, on_step=on_step
+        )
         better = clone(decoded)
         apply_coded(better, trained, step, None)
-        one, other = (divergence(self.model, m, self.frames[-held:]) for m in (decoded, better))
+        judges = self.frames[-held:]
+        one, other = (divergence(self.model, m, judges, self.device) for m in (decoded, better))
         return (better, trained, encode_arrays(wire_arrays(trained))) if other < one else None
 
 
@@ -231,6 +235,7 @@ def prepare(
     frames: torch.Tensor | None = None,
     seed: int = 0,
     mode: str = "auto",
+    device: str = "cpu",
     watch: Watch | None = None,
 ) -> Prepared:
     """Learn of ``model`` all that its packages of any size need; the arguments are those of
@@ -257,7 +262,12 @@ def prepare(
     # a delta leaves layers alone: nobody has to know how they would be rounded
     heard = {goal.name for some in goals for goal in some if goal.weights.any()}
     measured = measure(
-        model, pictures, seed, lambda share: say(_MEASURED * share, "which weights matter"), heard
+        model,
+        pictures,
+        seed,
+        lambda share: say(_MEASURED * share, "which weights matter"),
+        heard,
+        device,
     )
     inputs: dict[str, Inputs] = {}
     while measured:  # each is large: keep what is made of it
@@ -270,7 +280,7 @@ def prepare(
         for reference, some in zip(references, goals, strict=True)
     ]
     whole = plan_of(spec_of(model)).parameters
-    return Prepared(model, frames, count_parameters(model) / whole, tuple(kinds))
+    return Prepared(model, frames, count_parameters(model) / whole, tuple(kinds), device)
 
 
 def pack(
@@ -282,6 +292,7 @@ def pack(
     frames: torch.Tensor | None = None,
     seed: int = 0,
     mode: str = "auto",
+    device: str = "cpu",
     aware: Recipe | None = None,
     watch: Watch | None = None,
 ) -> Packed:
@@ -290,7 +301,8 @@ def pack(
 
     ``base`` is the model the device holds already: then a delta against it competes with a
     full package (``mode`` ``"auto"``; ``"full"`` and ``"delta"`` decide). ``frames`` (N, 3, S, S)
-    uint8 need no labels; they tell the packer which weights matter (128 are used).
+    uint8 need no labels; they tell the packer which weights matter (128 are used), which networks
+    are asked on ``device``.
     ``aware`` trains the integers of a full package by that recipe on ``frames``, all of them (see
     :func:`~endedge.distill.package.qat.train_integers`); a fifth of them decides whether the
     result is used. ``watch(share, message)`` hears of progress. For several budgets,
@@ -308,7 +320,9 @@ def pack(
         aware: recipe for training the integers (None: they are only rounded).
         watch: hears of progress, as ``watch(share in [0, 1], message)``.
     """
-    prepared = prepare(model, base=base, frames=frames, seed=seed, mode=mode, watch=watch)
+    prepared = prepare(
+        model, base=base, frames=frames, seed=seed, mode=mode, device=device, watch=watch
+    )
     return prepared.pack(budget_bytes, params=params, aware=aware, watch=watch)
 
 

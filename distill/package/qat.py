@@ -9,7 +9,7 @@ hundred moves, so the coded size hardly changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,13 +19,15 @@ from torch.nn.utils import parametrize
 
 from endedge.data.errors import BadInput
 from endedge.data.frames import unlabelled
+from endedge.distill.dense import keep_anchors
+from endedge.distill.descent import OnStep, descend, order_of
+from endedge.distill.feed import Feed, Targets, on_host
 from endedge.distill.layers import layers
 from endedge.distill.losses import imitation
 from endedge.distill.model import DetectionModel, clone
 from endedge.distill.package.quantization import Coded
 from endedge.distill.package.quantization import steps as grid_steps
-from endedge.distill.recipe import check_loss
-from endedge.distill.training import Recipe, gather, order_of, rate_at
+from endedge.distill.recipe import Recipe
 
 __all__ = ["AWARE_LR", "train_integers"]
 
@@ -56,7 +58,8 @@ def train_integers(
     frames: Tensor,
     recipe: Recipe,
     *,
-    on_step: Callable[[int, float], None] | None = None,
+    device: str = "cpu",
+    on_step: OnStep | None = None,
 ) -> list[Coded]:
     """``coded`` with other integers, so that ``decoded`` (what this full package decodes to)
     predicts more like ``whole``. ``frames`` (N, 3, S, S) uint8, unlabelled; ``recipe``:
@@ -64,33 +67,28 @@ def train_integers(
     """
     if not len(frames):
         raise BadInput("no frames to train the integers on; give at least one")
-    model = clone(decoded).requires_grad_(False).eval()
+    model = clone(decoded).to(device).requires_grad_(False).eval()
+    if not on_host(device):
+        keep_anchors(model)
     grids: list[_OnGrid] = []
     latent: list[Tensor] = []
     for layer, one in zip(layers(model), coded, strict=True):
         weight = layer.conv.weight
         each = np.broadcast_to(grid_steps(one.rows, one.columns, step), one.weights.shape)
-        steps = torch.from_numpy(each.astype(np.float32)).view_as(weight)
+        steps = torch.from_numpy(each.astype(np.float32)).to(device).view_as(weight)
         weight.requires_grad_(True)
         grids.append(_OnGrid(steps))
         parametrize.register_parametrization(layer.conv, "weight", grids[-1], unsafe=True)
         latent.append(dict(layer.conv.named_parameters())["parametrizations.weight.original"])
-    optimizer = torch.optim.AdamW(latent, lr=recipe.lr, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: rate_at(i, recipe))
-    loss_of, pictures = imitation(whole)(model), unlabelled(frames)
-    for i, (at, flips) in enumerate(order_of(len(pictures), recipe), 1):
-        targets = gather(pictures, at, flips, "cpu")
-        loss = loss_of(model(targets.images)[1], targets)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(latent, 10.0)
-        optimizer.step()
-        rate = float(schedule.get_last_lr()[0])
-        schedule.step()
-        value = check_loss(float(loss.detach()), i, recipe, rate)
-        if on_step is not None:
-            on_step(i, value)
-    found = [grid.integers(w.detach()) for grid, w in zip(grids, latent, strict=True)]
+    loss_of, pictures = imitation(whole, device)(model), unlabelled(frames)
+
+    def loss(targets: Targets) -> Tensor:
+        return loss_of(model(targets.images)[1], targets)
+
+    feed = Feed(pictures, list(order_of(len(pictures), recipe)), device)
+    groups = [{"params": latent, "weight_decay": 0.0}]
+    descend(feed, loss, groups, recipe, trained=latent, on_step=on_step)
+    found = [grid.integers(w.detach()).cpu() for grid, w in zip(grids, latent, strict=True)]
     return [
         replace(one, weights=q.reshape(one.weights.shape).to(torch.int32).numpy())
         for one, q in zip(coded, found, strict=True)

@@ -1,18 +1,19 @@
-"""One period's split as a results folder plans it: its link, its rules, its limits, overridden only
-by what is said."""
+"""One period's split as a results folder or a table plans it: its link, its rules, its limits,
+overridden only by what is said."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from endedge.allocator import Allocation, Curves, Rules, Surface, allocate
+from endedge.allocator import Allocation, Curves, Points, Rules, Surface, allocate
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark.benchmark import planned, rules_of
+from endedge.lab.benchmark.benchmark import captured, planned, rules_of, sendable
+from endedge.lab.benchmark.table import Table, shipped_tables
 from endedge.lab.config import Link, load_config
 
 __all__ = ["Plan", "plan"]
@@ -21,12 +22,13 @@ __all__ = ["Plan", "plan"]
 @dataclass(frozen=True)
 class Plan:
     """Curves with the ``link`` (without a bandwidth) and the ``rules`` to plan with; ``source``
-    says where these come from."""
+    says where these come from; ``points``: what was measured, where there is more than curves."""
 
     curves: Curves
     link: Link
     rules: Rules
     source: str
+    points: Points | None = None
 
     def allocate(self, bandwidth_hz: float) -> Allocation:
         """The best split at a bandwidth."""
@@ -53,27 +55,40 @@ class Plan:
 
 
 def plan(where: Path, changes: Mapping[str, Any]) -> Plan:
-    """Of a results folder, or of a curves file with the default link; ``changes`` to keys of
-    ``link`` (``{"period_s": "30 s"}``).
+    """Of a results folder, of a shipped table by name, or of a curves file with the default link;
+    ``changes`` to keys of ``link`` (``{"period_s": "30 s"}``).
 
     Raises :class:`BadInput` for what is not there or no value of its key.
     """
+    named = not where.exists() and str(where) in shipped_tables()
+    if named or (where / "table.yaml").is_file():
+        return _plan_of_table(str(where), changes)
     folder = where if where.is_dir() else None
     curves = Curves.load(where / "curves.json" if folder else where)
     config = None
     if folder and (folder / "config.yaml").is_file():
         config = load_config(folder / "config.yaml")
-    base = config.link if config else Link()
-    try:
-        link = Link.model_validate({**base.model_dump(), **changes})
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        raise BadInput(f"{wrong['loc'][0]}: {wrong['msg']} (given: {wrong['input']!r})") from None
+    link = _changed(config.link if config else Link(), changes)
     source = f"{where / 'config.yaml'}" if config else "defaults"
     source += f", changed: {', '.join(changes)}" if changes else ""
     if config and folder and (folder / "surface.csv").is_file():
         surface = Surface.read(folder / "surface.csv")
-        return Plan(
-            curves, link, planned(config.model_copy(update={"link": link}), surface), source
-        )
+        changed = config.model_copy(update={"link": link})
+        points = Points.of(sendable(captured(surface, link), config.fewest_frames))
+        return Plan(curves, link, planned(changed, surface), source, points)
     return Plan(curves, link, rules_of(link), source)
+
+
+def _plan_of_table(name: str, changes: Mapping[str, Any]) -> Plan:
+    table = Table.load(name)
+    table = replace(table, link=_changed(table.link, changes))
+    source = f"table {name}" + (f", changed: {', '.join(changes)}" if changes else "")
+    return Plan(table.whole(), table.link, table.rules, source, Points.of(table.cells))
+
+
+def _changed(link: Link, changes: Mapping[str, Any]) -> Link:
+    try:
+        return Link.model_validate({**link.model_dump(), **changes})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise BadInput(f"{wrong['loc'][0]}: {wrong['msg']} (given: {wrong['input']!r})") from None

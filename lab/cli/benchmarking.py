@@ -8,7 +8,8 @@ from pathlib import Path
 
 from endedge.data.errors import BadInput
 from endedge.data.units import parse_quantity
-from endedge.lab.cli.arguments import Verb, add_json, add_overrides, add_policies
+from endedge.lab.cli import fleets
+from endedge.lab.cli.arguments import Verb, add_json, add_policies
 from endedge.lab.cli.common import headline, progress_bar
 
 __all__ = ["declare"]
@@ -19,16 +20,25 @@ def declare(verb: Verb) -> None:
     sub = verb(
         "bench",
         _bench,
-        "score policies on a measured surface: shipped by name, or a results folder",
-        "endedge bench demo --policy my_policy.py\n  endedge bench runs/demo link.period_s=30",
+        "score policies on a measured surface, or rules for many devices on one band",
+        "endedge bench demo --policy my_policy.py\n"
+        "  endedge bench runs/demo link.period_s=30\n"
+        "  endedge bench 'demo*2' 'coco-infrared*2' --all\n"
+        "  endedge bench demo coco-infrared --devices 1000 --keep 0.5 --plot fleet.svg",
     )
     sub.add_argument(
         "dir",
         metavar="NAME|DIR",
         help="a shipped table (demo, coco-infrared) or a results folder, which without --all, "
-        "--markdown and --json is benchmarked into its files",
+        "--markdown and --json is benchmarked into its files; several, with counts and weights "
+        "('demo*3@0.5'), are devices that share one band",
     )
-    add_overrides(sub)
+    sub.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="NAME|DIR|key=value",
+        help="more devices; or override a key of the configuration",
+    )
     add_policies(sub)
     sub.add_argument("--all", action="store_true", help="every bandwidth of every policy shown")
     sub.add_argument("--markdown", action="store_true", help="rows for docs/benchmark.md")
@@ -39,6 +49,7 @@ def declare(verb: Verb) -> None:
         help="train and pack what the policies decide, instead of taking the measured round "
         "below it; resumes (as benchmark.execute=exact)",
     )
+    fleets.add_bench_options(sub)
 
     sub = verb(
         "report",
@@ -64,12 +75,15 @@ def declare(verb: Verb) -> None:
     sub = verb(
         "allocate",
         _allocate,
-        "split a bandwidth by fitted curves",
-        "endedge allocate runs/demo --bandwidth 20kHz",
+        "split a bandwidth by fitted curves, for one device or among many",
+        "endedge allocate runs/demo --bandwidth 20kHz\n"
+        "  endedge allocate 'demo*3' 'coco-infrared*2@0.5' --bandwidth 300kHz --plot fleet.svg",
     )
     sub.add_argument(
         "where",
-        help="results folder, whose config.yaml gives link, rules and limits, or a curves.json",
+        nargs="+",
+        help="results folder, whose config.yaml gives link, rules and limits, a curves.json, or a "
+        "shipped table; several, with counts and weights ('demo*3@0.5'), share the band",
     )
     sub.add_argument("--bandwidth", required=True, help="Hz, e.g. 20000 or 20kHz")
     sub.add_argument("--period", help="seconds between two updates (default: the folder's, or 60)")
@@ -81,6 +95,7 @@ def declare(verb: Verb) -> None:
         help="(default: the folder's, or pipelined)",
     )
     sub.add_argument("--edge-s", help="seconds of edge computing (default: the folder's, or 0)")
+    fleets.add_share_options(sub)
     add_json(sub)
 
 
@@ -89,8 +104,15 @@ def _bench(a: argparse.Namespace) -> None:
     from endedge.lab.benchmark.score import score
     from endedge.lab.benchmark.table import Table
     from endedge.lab.benchmark.telling import as_markdown, as_record, as_text
+    from endedge.lab.fleet.members import are_several
 
     mine = [name for file in a.policy for name in from_file(Path(file))]
+    more = [word for word in a.overrides if "=" not in word]
+    if are_several([a.dir, *more]) or a.devices is not None:
+        changes = [word for word in a.overrides if "=" in word]
+        fleets.bench_several(a, [a.dir, *more], changes, mine)
+        return
+    fleets.refuse_bench_options(a)
     if a.exact or (Path(a.dir).is_dir() and not (a.all or a.json or a.markdown)):
         from endedge.lab.benchmark.stage import bench_folder, replanned
 
@@ -135,6 +157,7 @@ def _report(a: argparse.Namespace) -> None:
 
 def _allocate(a: argparse.Namespace) -> None:
     from endedge.lab.benchmark.planning import plan
+    from endedge.lab.fleet.members import are_several
 
     given = {
         "period_s": a.period,
@@ -143,8 +166,14 @@ def _allocate(a: argparse.Namespace) -> None:
         "schedule": a.schedule,
         "edge_s": a.edge_s,
     }
-    planned = plan(Path(a.where), {name: v for name, v in given.items() if v is not None})
-    found = planned.allocate(parse_quantity(a.bandwidth, "Hz"))
+    changes = {name: v for name, v in given.items() if v is not None}
+    bandwidth_hz = parse_quantity(a.bandwidth, "Hz")
+    if are_several(a.where):
+        fleets.allocate_several(a, changes, bandwidth_hz)
+        return
+    fleets.refuse_share_options(a)
+    planned = plan(Path(a.where[0]), changes)
+    found = planned.allocate(bandwidth_hz)
     if a.json:
         print(json.dumps({**found.record(), **planned.record()}, indent=1))
     else:

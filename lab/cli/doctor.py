@@ -68,11 +68,14 @@ def _packages() -> list[Check]:
 def _gpu() -> Check:
     import torch
 
-    if not torch.cuda.is_available():
-        return Check("gpu", "note", "PyTorch sees none: everything runs on the CPU (device=cpu)")
-    each = [torch.cuda.get_device_properties(k) for k in range(torch.cuda.device_count())]
-    names = ", ".join(f"{gpu.name} {gpu.total_memory / 2**30:.0f} GiB" for gpu in each)
-    return Check("gpu", "ok", f"{names}, CUDA {torch.version.cuda}")
+    from endedge.lab.devices import gpus, why_no_gpu
+
+    if torch.backends.mps.is_available():
+        return Check("gpu", "note", "a Mac's, which is used where it is asked for (device=mps)")
+    if reason := why_no_gpu():
+        return Check("gpu", "note", f"{reason}. Everything runs on the CPU (device=cpu)")
+    names = ", ".join(f"{gpu.name} {gpu.memory_bytes / 2**30:.0f} GiB" for gpu in gpus())
+    return Check("gpu", "ok", f"{names}, CUDA {torch.version.cuda or torch.version.hip}")
 
 
 def _threads() -> Check:
@@ -127,7 +130,7 @@ def self_test() -> dict[str, float]:
     from endedge.distill.package.packing import pack
     from endedge.distill.training import Recipe, train
     from endedge.end.metric import evaluate
-    from endedge.lab.inputs import pick_device
+    from endedge.lab.devices import pick_device
     from endedge.lab.sweep.workers import one_thread
 
     seconds: dict[str, float] = {}

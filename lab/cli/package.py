@@ -183,7 +183,8 @@ def evaluate_file(a: argparse.Namespace) -> None:
     from endedge.end.latency import latency
     from endedge.end.metric import evaluate
     from endedge.end.runtime import torch_network
-    from endedge.lab.inputs import check_side, pick_device
+    from endedge.lab.devices import pick_device
+    from endedge.lab.inputs import check_side
 
     device, camera = pick_device(a.device), Shift(a.shift, a.severity, 0)
     truth = load_coco(a.annotations, a.images)

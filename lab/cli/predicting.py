@@ -41,8 +41,9 @@ def predict_source(a: argparse.Namespace) -> None:
     one_thread()
     from endedge.data.importing.writing import free
     from endedge.lab.cli.progress import Progress
+    from endedge.lab.devices import pick_device
     from endedge.lab.drawn import predict
-    from endedge.lab.inputs import check_side, pick_device
+    from endedge.lab.inputs import check_side
 
     if not 0 < a.score < 1:
         raise BadInput(f"--score {a.score} is not between 0 and 1")

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from endedge.data.groups import LEAST_FRAMES
 from endedge.distill.objectives import Responses
-from endedge.lab.config.fields import LATER, Count, Precision, Section
+from endedge.lab.config.fields import LATER, Count, Device, Precision, Section
 from endedge.lab.config.sections import (
     Adaptation,
     Benchmark,
@@ -28,16 +28,14 @@ from endedge.lab.config.sections import (
     Weights,
 )
 
-__all__ = ["DEVICES", "Config"]
-
-DEVICES = r"^(auto|cpu|cuda(:\d+)?)$"
+__all__ = ["Config"]
 
 
 class Config(Section):
     """One experiment."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    device: Annotated[str, Field(pattern=DEVICES)] = "auto"
+    device: Device = "auto"  # auto: the GPU if there is one, decided once a folder
     precision: Annotated[Precision, LATER] = "fp32"  # of trainings; auto: as is fast, once a folder
     log: Literal["none", "tensorboard", "mlflow"] = "none"  # losses of the trainings, in DIR/logs
     engine: Literal["auto", "here", "processes", "ray", "slurm"] = "auto"  # lab/sweep/executors.py

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from endedge.data.errors import BadInput
 from endedge.data.storage import at_home
 from endedge.data.units import parse_quantity
 
@@ -13,6 +15,7 @@ __all__ = [
     "LATER",
     "Bytes",
     "Count",
+    "Device",
     "File",
     "Hertz",
     "LabelledBy",
@@ -25,6 +28,7 @@ __all__ = [
     "Storage",
     "Students",
     "named",
+    "parse_device",
 ]
 
 Count = Annotated[int, Field(ge=1)]
@@ -36,6 +40,27 @@ def _quantity(unit: str, kind: type) -> BeforeValidator:
     return BeforeValidator(lambda v: kind(parse_quantity(v, unit)) if isinstance(v, str) else v)
 
 
+def parse_device(said: object) -> str:
+    """What people call a device → ``auto``, ``cpu``, ``cuda`` (any NVIDIA GPU), ``cuda:1`` or
+    ``mps`` (a Mac's); a number is that GPU. Raises :class:`BadInput` for anything else."""
+    text = str(said) if isinstance(said, str | int) and not isinstance(said, bool) else ""
+    if text in ("auto", "cpu", "cuda", "mps"):
+        return text
+    if match := re.fullmatch(r"(?:cuda:)?([0-9]{1,3})", text):
+        return f"cuda:{int(match[1])}"
+    raise BadInput(
+        f"device {said!r}; there are auto, cpu, cuda, one GPU by its number (0, cuda:1) and mps"
+    )
+
+
+def _device(said: object) -> str:
+    try:
+        return parse_device(said)
+    except BadInput as error:
+        raise ValueError(str(error)) from None
+
+
+Device = Annotated[str, BeforeValidator(_device)]
 Bytes = Annotated[Count, _quantity("B", int)]
 Storage = Annotated[int, Field(ge=0), _quantity("B", int)]
 Params = Annotated[Count, _quantity("", int)]

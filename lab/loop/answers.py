@@ -81,7 +81,7 @@ class Answers:
         determinants = {
             "version": VERSION,
             "weights": self.inputs.hashes,
-            "device": self.inputs.device,
+            "device": self.inputs.kind,
             "side": self.inputs.side,
             "id": device_id,
             "round": round_index,

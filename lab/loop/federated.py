@@ -91,6 +91,7 @@ def _learned(
         certain=True,
         frames=known.trained.images,
         seed=seed,
+        device=run.inputs.device,
     )
     return packed.data, len(known.trained)
 
@@ -118,7 +119,9 @@ def _mean_for(
     }
 
     def make(folder: Path) -> dict[str, Any]:
-        packed = pack_for(mean, budget_bytes, base, mode, certain=state.certain)
+        packed = pack_for(
+            mean, budget_bytes, base, mode, certain=state.certain, device=run.inputs.device
+        )
         decoded = device.end.apply(packed.data, base)
         save_detector(decoded, folder / "student.safetensors")
         (folder / "update.eeu").write_bytes(packed.data)

@@ -21,6 +21,7 @@ from endedge.allocator import Split
 from endedge.allocator.policies import from_file
 from endedge.data.errors import BadInput
 from endedge.lab.config import Config, loop_of
+from endedge.lab.devices import check_device, kind_of_device
 from endedge.lab.inputs import Inputs
 from endedge.lab.loop.federated import federated_round
 from endedge.lab.loop.policies import Prior, adaptive, check_policy, told
@@ -173,13 +174,17 @@ def run(
             done += 1
             progress(done, total, str(news))
 
+    check_device(inputs.device)
+    config = config.model_copy(update={"device": inputs.device})
     workers = min(how_many(config), len(tasks))
     if workers == 1:
         with one_thread():
             for task in tasks:
                 hear(task, play(PolicyRun(inputs, Store(folder), *task, known), hear))
     else:
-        in_processes(workers, _begin, (config, folder, known, files), _task, tasks, hear)
+        alone = config.model_copy(update={"device": kind_of_device(inputs.device)})
+        given = (alone, folder, known, files)
+        in_processes(workers, inputs.device, _begin, given, _task, tasks, hear)
     return [row for task in tasks for row in rows[task]]
 
 

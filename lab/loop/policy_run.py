@@ -123,7 +123,7 @@ class PolicyRun:
             **self.inputs.arithmetic,
             "weights": self.inputs.hashes,
             **({} if not self.inputs.others else {"starts": self.inputs.start_hashes}),
-            "device": self.inputs.device,
+            "device": self.inputs.kind,
             "prior": self.prior.surface.sha256() if self.prior else None,
         }
 

@@ -49,6 +49,9 @@ VERSIONS = {
     "examples": 2,
 }
 
+# What follows from its determinants wherever it is made; named as it was on processors.
+_ANYWHERE = ("upload", "package")
+
 Say = Callable[[str], None]
 
 
@@ -337,7 +340,8 @@ class CellRunner:
     def _node(
         self, stage: str, determinants: Mapping[str, Any], make: Callable[[Path], dict[str, Any]]
     ) -> Node:
-        versioned = {"version": VERSIONS[stage], "device": self.inputs.device, **determinants}
+        kind = "cpu" if stage in _ANYWHERE else self.inputs.kind
+        versioned = {"version": VERSIONS[stage], "device": kind, **determinants}
         return self.store.node(stage, versioned, make)
 
     def _edge(self, cell: Cell, which: str = "") -> EdgeEnd:

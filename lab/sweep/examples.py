@@ -25,6 +25,7 @@ from endedge.data.coco import Frame
 from endedge.distill.model import DetectionModel
 from endedge.end.inference import Detections, detect
 from endedge.end.metric import iou
+from endedge.lab.devices import usable
 from endedge.lab.inputs import Inputs
 
 __all__ = ["KINDS", "compared"]
@@ -50,7 +51,8 @@ def compared(inputs: Inputs, before: DetectionModel, after: DetectionModel) -> d
     at = [k for k in at if not inputs.evaluation.frames[k].crowd.any()][:_CANDIDATES]
     frames = inputs.evaluation_batch.take(at)
     truth = [inputs.evaluation.frames[k] for k in at]
-    seen = [detect(model, frames, device=inputs.device) for model in (before, after)]
+    device = usable(inputs.device)  # who started a sweep need not have what it ran on
+    seen = [detect(model, frames, device=device) for model in (before, after)]
     found = [[_shown(d) for d in detections] for detections in seen]
     judged = [[_judged(d, f) for d, f in zip(side, truth, strict=True)] for side in found]
     gain = np.array([_f1(a, f) - _f1(b, f) for b, a, f in zip(*judged, truth, strict=True)])

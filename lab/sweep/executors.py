@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import logging
 import math
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future
@@ -22,16 +23,26 @@ from pathlib import Path
 from typing import Any
 
 from endedge.data.errors import BadInput
+from endedge.distill.memory import release
 from endedge.lab.config import Config
+from endedge.lab.devices import check_device
 from endedge.lab.inputs import Inputs
 from endedge.lab.store import Store
 from endedge.lab.sweep.cell import CellRunner
 from endedge.lab.sweep.scheduler import Pool, Result, Task, work
-from endedge.lab.sweep.workers import compute_alone, how_many, one_thread, spawned, terminate
+from endedge.lab.sweep.workers import (
+    compute_alone,
+    cores,
+    how_many,
+    one_thread,
+    spawned,
+    terminate,
+)
 
 __all__ = ["ENGINES", "Engine", "Job", "engine_of"]
 
 
+_log = logging.getLogger("endedge")
 _QUEUED = 64  # jobs handed to SLURM at a time unless told
 
 
@@ -52,7 +63,12 @@ class Job:
     @property
     def gpu_share(self) -> float:
         """Of one GPU, for each worker."""
-        return 0.0 if self.inputs.device == "cpu" else 1 / self.config.workers_per_gpu
+        return 1 / self.config.workers_per_gpu if self.inputs.kind == "cuda" else 0.0
+
+    @property
+    def given(self) -> Config:
+        """What a worker is told: the kind of device. Which of several GPUs it has is masked."""
+        return self.config.model_copy(update={"device": self.inputs.kind})
 
 
 Engine = Callable[[Job], AbstractContextManager[Pool]]
@@ -61,6 +77,7 @@ Engine = Callable[[Job], AbstractContextManager[Pool]]
 @contextmanager
 def here(job: Job) -> Iterator[Pool]:
     """In this process, one after the other."""
+    check_device(job.inputs.device)
     store = Store(job.folder, wait=False)
 
     def say(message: str) -> None:
@@ -80,17 +97,19 @@ def here(job: Job) -> Iterator[Pool]:
 
 @contextmanager
 def processes(job: Job) -> Iterator[Pool]:
-    """Processes of this machine. When one is killed the rest are replaced with it."""
-    pool = spawned(job.slots)
+    """Processes of this machine, dealt out among its GPUs. When one is killed the rest are
+    replaced with it."""
+    check_device(job.inputs.device)
+    pool = spawned(job.slots, job.inputs.device)
 
     def submit(task: Task) -> Future[list[Result]]:
         nonlocal pool
         try:
-            return pool.submit(_work_in, job.config, str(job.folder), task)
+            return pool.submit(_work_in, job.given, str(job.folder), task)
         except BrokenProcessPool:
             pool.shutdown()
-            pool = spawned(job.slots)
-            return pool.submit(_work_in, job.config, str(job.folder), task)
+            pool = spawned(job.slots, job.inputs.device)
+            return pool.submit(_work_in, job.given, str(job.folder), task)
 
     try:
         yield Pool(submit, job.slots)
@@ -105,17 +124,15 @@ def processes(job: Job) -> Iterator[Pool]:
 def ray(job: Job) -> Iterator[Pool]:
     """A Ray cluster: the one at ``RAY_ADDRESS``, else one of this machine's cores and GPUs.
 
-    Workers share a GPU by ``workers_per_gpu``. A worker on a GPU ends after one task, for only
-    that gives all memory back; a task whose worker is killed is started again by Ray.
+    Workers share a GPU by ``workers_per_gpu``; each has its GPU, frames and detectors for as long
+    as the sweep lasts. A task whose worker dies is given to another.
     """
     library = _library("ray")
     ours = not library.is_initialized()
     if ours:
         library.init(include_dashboard=False, log_to_driver=False, logging_level="warning")
     share = job.gpu_share
-    worker = library.remote(num_cpus=1, num_gpus=share, max_retries=3, max_calls=1 if share else 0)(
-        _work_in
-    )
+    start = library.remote(num_cpus=1, num_gpus=share)(_Worker).remote
     there = library.cluster_resources()
     slots = int(there.get("CPU", 1))
     if share:
@@ -124,25 +141,57 @@ def ray(job: Job) -> Iterator[Pool]:
         raise BadInput(f"engine ray: the cluster has no room for one worker: {there}")
     if job.config.workers != "auto":
         slots = min(slots, job.slots)
+    free: list[Any] = []
 
     def submit(task: Task) -> Future[list[Result]]:
-        given = worker.remote(job.config, str(job.folder.resolve()), task)
-        promise: Future[list[Result]] = given.future()
+        worker = free.pop() if free else start()
+        promise: Future[list[Result]] = Future()
+
+        def over(done: Future[list[Result]]) -> None:
+            error = done.exception()
+            if isinstance(error, library.exceptions.RayActorError):
+                promise.set_exception(BrokenExecutor(" ".join(str(error).split())[:200]))
+                return
+            free.append(worker)
+            if error is None:
+                promise.set_result(done.result())
+            else:
+                promise.set_exception(error)
+
+        given = worker.work.remote(job.given, str(job.folder.resolve()), task)
+        given.future().add_done_callback(over)
         return promise
 
+    def ease() -> None:
+        while free:
+            library.kill(free.pop())
+
     try:
-        yield Pool(submit, slots)
+        yield Pool(submit, slots, ease=ease)
     finally:
+        ease()
         if ours:
             library.shutdown()
 
 
 @contextmanager
 def slurm(job: Job) -> Iterator[Pool]:
-    """Jobs of a SLURM cluster through submitit (processes of this machine where there is no
-    ``sbatch``): one job a trunk with all its cells. ``slurm:`` of the configuration holds
-    submitit's parameters (``slurm_partition: gpu``)."""
+    """Jobs of a SLURM cluster through submitit: one job a trunk with all its cells. ``slurm:`` of
+    the configuration holds submitit's parameters (``slurm_partition: gpu``). Where there is no
+    ``sbatch``: processes of this machine, no more than it has cores, which is said."""
     library = _library("submitit")
+    slots = job.slots
+    if not _has_slurm():
+        if job.gpu_share:
+            raise BadInput(
+                "engine slurm: there is no sbatch here to ask for GPUs; start it on a login node, "
+                "or use engine=processes"
+            )
+        slots = min(slots, cores())
+        _log.warning(
+            "note: engine slurm: there is no sbatch here; %d processes of this machine instead",
+            slots,
+        )
     executor = library.AutoExecutor(folder=job.folder / "slurm")
     executor.update_parameters(
         **{
@@ -169,14 +218,14 @@ def slurm(job: Job) -> Iterator[Pool]:
 
     def submit(task: Task) -> Future[list[Result]]:
         promise: Future[list[Result]] = Future()
-        given = executor.submit(_work_in, job.config, str(job.folder.resolve()), task)
+        given = executor.submit(_work_in, job.given, str(job.folder.resolve()), task)
         waiting.append((given, promise))
         return promise
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield Pool(submit, job.slots, whole=True)
+        yield Pool(submit, slots, whole=True)
     finally:
         closing.set()
         watcher.join()
@@ -190,11 +239,15 @@ ENGINES: dict[str, Engine] = {"here": here, "processes": processes, "ray": ray, 
 def engine_of(config: Config) -> tuple[Engine, int]:
     """The engine that ``config`` asks for, and how many workers."""
     name = config.engine
-    queued = name == "slurm" and config.workers == "auto"
+    queued = name == "slurm" and config.workers == "auto" and _has_slurm()
     workers = _QUEUED if queued else how_many(config)
     if name == "auto":
         name = "here" if workers == 1 else "processes"
     return ENGINES[name], workers
+
+
+def _has_slurm() -> bool:
+    return shutil.which("sbatch") is not None
 
 
 def _library(name: str) -> Any:
@@ -218,5 +271,17 @@ def _work_in(config: Config, folder: str, task: Task) -> list[Result]:
     if _held is None or _held[:2] != (config, folder):
         logging.getLogger("endedge").setLevel(logging.ERROR)  # the parent has noted it
         store = Store(Path(folder), wait=False)
-        _held = (config, folder, CellRunner(Inputs.of(config, store.folder), store, store.say))
-    return work(_held[2], task)
+        inputs = Inputs.of(config, store.folder)
+        check_device(inputs.device)
+        _held = (config, folder, CellRunner(inputs, store, store.say))
+    try:
+        return work(_held[2], task)
+    finally:
+        release()  # until the next task, others may have what this one needed
+
+
+class _Worker:
+    """Lives for a sweep in a process of its own."""
+
+    def work(self, config: Config, folder: str, task: Task) -> list[Result]:
+        return _work_in(config, folder, task)

@@ -23,6 +23,7 @@ from endedge.distill.losses import heads
 from endedge.distill.model import clone
 from endedge.distill.precision import autocast, computing
 from endedge.lab.config import Config, load_config
+from endedge.lab.devices import placed
 from endedge.lab.inputs import Inputs
 from endedge.lab.sweep.workers import one_thread
 
@@ -39,9 +40,11 @@ _log = logging.getLogger("endedge")
 
 
 def settled(config: Config, folder: Path, measure: Callable[[], Paces]) -> Config:
-    """``config`` with a precision: where it is ``auto``, the one in ``config.yaml`` of ``folder``,
-    or the :func:`fastest` by ``measure()``, which is then written there. Of several commands on
-    one folder one decides. Raises :class:`BadInput` where that file cannot be read."""
+    """``config`` with a device (:func:`~endedge.lab.devices.placed`) and a precision: where that
+    is ``auto``, the one in ``config.yaml`` of ``folder``, or the :func:`fastest` by ``measure()``,
+    which is then written there. Of several commands on one folder one decides. Raises
+    :class:`BadInput` where that file cannot be read."""
+    config = placed(config, folder)
     if config.precision != "auto":
         return config
     with locked(folder / "locks" / "precision.lock"):
@@ -109,27 +112,33 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def _wait_for(device: str) -> None:
+    """Until it has done what it was given."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
 def step_seconds(inputs: Inputs, seconds: float = _SECONDS) -> dict[str, float]:
     """The shortest step (forward and backward through all layers) of the student, with its batch
     and side, in each precision that the device has, fp32 first; in turns until ``seconds`` are
     over, at least once. Two pictures go first: what is much slower for them is not tried on a
     batch. Processor time on a CPU, so that a busy machine does not decide."""
-    device, gpu = inputs.device, inputs.device != "cpu"
-    names = ("fp32", "tf32", "bf16") if gpu else ("fp32", "bf16")
+    device, kind = inputs.device, inputs.kind
+    names = ("fp32", "tf32", "bf16") if kind == "cuda" else ("fp32", "bf16")
     model = clone(inputs.student).to(device).train().requires_grad_(True)
     model.to(memory_format=torch.channels_last)
-    clock = time.perf_counter if gpu else time.process_time
+    clock = time.process_time if kind == "cpu" else time.perf_counter
 
     def step(name: str, images: Tensor) -> float:
-        if gpu:
-            torch.cuda.synchronize(device)
+        _wait_for(device)
         began = clock()
         with computing(name, device):
             with autocast(device):
                 found = heads(model(images))[0]
             (found["scores"].float().square().mean() + found["boxes"].float().mean()).backward()
-        if gpu:
-            torch.cuda.synchronize(device)
+        _wait_for(device)
         return clock() - began
 
     images = torch.rand(inputs.config.student.batch, 3, inputs.side, inputs.side, device=device)

@@ -16,10 +16,11 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from endedge.data.errors import BadInput
+from endedge.distill.memory import short_of_memory
 from endedge.lab.store import Busy
 from endedge.lab.sweep.cell import Cell, CellRunner
 from endedge.lab.sweep.precision import step_seconds
@@ -53,15 +54,18 @@ class Result:
     trace: str = ""
     bad_input: bool = False
     busy: bool = False
+    short: bool = False  # a failure, because a GPU's memory was too small
 
 
 class Pool(NamedTuple):
     """Where tasks run: ``submit`` starts one and promises its results; ``slots`` run at a time;
-    ``whole``: a worker is dear to start, so one task is a trunk with all its cells."""
+    ``whole``: a worker is dear to start, so one task is a trunk with all its cells; ``ease`` ends
+    workers that wait for work, where they hold memory that others need."""
 
     submit: Callable[[Task], Future[list[Result]]]
     slots: int
     whole: bool = False
+    ease: Callable[[], None] = lambda: None
 
 
 class Scheduler:
@@ -99,11 +103,13 @@ class Scheduler:
         return self._later.pop(0) if self._later else None
 
     def over(self, task: Task, results: Sequence[Result]) -> None:
-        """``task`` is over; a good trunk's cells are next, what was busy comes again later."""
-        busy = tuple(r.cell for r in results if r.busy and r.cell is not None)
+        """``task`` is over; a good trunk's cells are next, what was busy or short of memory comes
+        again later."""
+        put_off = [r for r in results if r.busy or r.short]
+        busy = tuple(r.cell for r in put_off if r.cell is not None)
         if not task.cells:
             self._evaluating = False
-        if busy or any(r.busy for r in results):
+        if put_off:
             self._later.append(Task(busy, task.trunk))
         elif task.trunk and not results:
             self._leaves.append(list(task.cells))
@@ -113,19 +119,24 @@ def drive(
     scheduler: Scheduler, pool: Pool, on_result: Callable[[Result], None], idle: Callable[[], None]
 ) -> None:
     """Keep every slot at work until the scheduler is empty; ``on_result`` gets every result, and
-    ``idle`` is called now and then meanwhile. A task whose worker dies is tried again."""
+    ``idle`` is called now and then meanwhile. A task whose worker dies is tried again; one for
+    which a GPU's memory was too small comes again beside half as many others, and fails if it was
+    alone."""
     running: dict[Future[list[Result]], Task] = {}
+    beside: dict[Future[list[Result]], int] = {}
+    room = pool.slots
     attempts: dict[Task, int] = {}
     again: list[Task] = []
     put_off = False
     while True:
-        while len(running) < pool.slots and (task := again.pop() if again else scheduler.next()):
-            running[pool.submit(task)] = task
+        while len(running) < room and (task := again.pop() if again else scheduler.next()):
+            future = pool.submit(task)
+            running[future], beside[future] = task, room
         if not running:
             return
         over, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
         for future in over:
-            task = running.pop(future)
+            task, were = running.pop(future), beside.pop(future)
             try:
                 results = future.result()
             except BrokenExecutor as error:
@@ -137,8 +148,14 @@ def drive(
                 results = [Result(cell, None, reason) for cell in task.cells or (None,)]
             except Exception as error:  # of the engine, or of a worker before its first cell
                 results = [_failed(cell, error) for cell in task.cells or (None,)]
+            if any(result.short for result in results):
+                if were == 1:
+                    results = [_alone(result) for result in results]
+                else:
+                    room = max(1, min(room, were // 2))
+                    pool.ease()
             for result in results:
-                if not result.busy:
+                if not (result.busy or result.short):
                     on_result(result)
             scheduler.over(task, results)
             put_off = any(result.busy for result in results)
@@ -171,8 +188,17 @@ def work(runner: CellRunner, task: Task) -> list[Result]:
     return results
 
 
+def _alone(result: Result) -> Result:
+    """A failure for good of what was ``short`` of memory with no other worker beside it."""
+    if not result.short:
+        return result
+    says = f"{result.failure}: with no other worker beside it; a smaller batch would fit"
+    return replace(result, short=False, failure=says)
+
+
 def _failed(cell: Cell | None, error: Exception) -> Result:
     says = " ".join(str(error).split()) or "no message"
     where = f"{type(error).__name__} on {socket.gethostname()}, {time.strftime('%F %T')}"
     bad = isinstance(error, BadInput)
-    return Result(cell, None, says if bad else f"{says} ({where})", traceback.format_exc(), bad)
+    says = says if bad else f"{says} ({where})"
+    return Result(cell, None, says, traceback.format_exc(), bad, short=short_of_memory(error))

@@ -11,42 +11,60 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from endedge.lab.config import Config
-from endedge.lab.inputs import pick_device
+from endedge.lab.devices import masks
 
-__all__ = ["compute_alone", "how_many", "in_processes", "one_thread", "spawned", "terminate"]
+__all__ = [
+    "compute_alone",
+    "cores",
+    "how_many",
+    "in_processes",
+    "one_thread",
+    "spawned",
+    "terminate",
+]
+
+Masks: TypeAlias = "multiprocessing.queues.SimpleQueue[str]"
 
 
 def how_many(config: Config) -> int:
-    """Processes: as the configuration says; by itself one a core, or ``workers_per_gpu``."""
+    """Processes: as the configuration says; by itself one a core, or ``workers_per_gpu`` on each
+    GPU that is seen (on a machine without any, and on a Mac's, so many in all)."""
     if config.workers != "auto":
         return config.workers
-    if pick_device(config.device) != "cpu":
-        return config.workers_per_gpu
+    if config.device in ("auto", "cpu"):
+        return cores()
+    return max(1, len(masks(config.device, 1))) * config.workers_per_gpu
+
+
+def cores() -> int:
+    """That this process may use."""
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
 
 def in_processes(
     workers: int,
+    device: str,
     begin: Callable[..., None],
     arguments: tuple[Any, ...],
     work: Callable[[Any, Any], None],
     tasks: Sequence[Any],
     on_news: Callable[..., None],
 ) -> None:
-    """Run ``work(task, news)`` for every task, in ``workers`` processes that each called
-    ``begin(*arguments)`` once; ``on_news`` is called here with each tuple put into ``news``.
+    """Run ``work(task, news)`` for every task, in ``workers`` processes that share ``device`` (see
+    :func:`spawned`) and each called ``begin(*arguments)`` once; ``on_news`` is called here with
+    each tuple put into ``news``.
 
     Raises what the first failing task raised, after the others have ended.
     """
     failures: list[BaseException] = []
     manager = multiprocessing.get_context("spawn").Manager()
-    with manager, spawned(workers, begin, arguments) as pool:
+    with manager, spawned(workers, device, begin, arguments) as pool:
         news = manager.Queue()
         waiting = {pool.submit(work, task, news) for task in tasks}
         try:
@@ -65,12 +83,18 @@ def in_processes(
 
 
 def spawned(
-    workers: int, begin: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
+    workers: int,
+    device: str = "cpu",
+    begin: Callable[..., None] | None = None,
+    arguments: tuple[Any, ...] = (),
 ) -> ProcessPoolExecutor:
     """Worker processes that compute with one thread, end with this one, and each begin with
-    ``begin(*arguments)``."""
+    ``begin(*arguments)``. Those on GPUs see one each, in turns, and call it ``cuda``."""
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, _begin, (os.getpid(), begin, arguments))
+    seen, dealt = masks(device, 1) or [""], context.SimpleQueue()
+    for k in range(workers):
+        dealt.put(seen[k % len(seen)])
+    return ProcessPoolExecutor(workers, context, _begin, (os.getpid(), dealt, begin, arguments))
 
 
 def terminate(pool: ProcessPoolExecutor) -> None:
@@ -79,7 +103,11 @@ def terminate(pool: ProcessPoolExecutor) -> None:
         process.terminate()
 
 
-def _begin(parent: int, begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+def _begin(
+    parent: int, dealt: Masks, begin: Callable[..., None] | None, arguments: tuple[Any, ...]
+) -> None:
+    if mask := dealt.get():  # before anything here touches a GPU: later it would be ignored
+        os.environ["CUDA_VISIBLE_DEVICES"] = mask
     _exit_with_parent(parent)
     compute_alone()
     if begin is not None:

@@ -10,9 +10,10 @@ import torch
 from endedge.data.coco import Frame
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, stack_frames
+from endedge.distill.feed import gather
 from endedge.distill.losses import Objective, Targets, labels
 from endedge.distill.model import DetectionModel, model_hash
-from endedge.distill.training import Recipe, gather, interpolate, train
+from endedge.distill.training import Recipe, interpolate, train
 
 
 @pytest.fixture

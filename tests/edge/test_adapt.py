@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from endedge.data.coco import Frame
 from endedge.data.frames import Batch, stack_frames
+from endedge.distill.feed import gather
 from endedge.distill.losses import Targets, labels, labels_by_frame
 from endedge.distill.model import DetectionModel, model_hash
 from endedge.distill.network import DEFAULT_CFG
-from endedge.distill.training import Recipe, gather, interpolate, train
+from endedge.distill.training import Recipe, interpolate, train
 from endedge.edge.adapt import (
     Verdict,
     adapt_teacher,

@@ -13,7 +13,8 @@ import pytest
 from endedge.data.errors import BadInput
 from endedge.distill.model import build_detector, load_detector, save_detector, spec_of
 from endedge.lab.config import load_config
-from endedge.lab.inputs import Inputs, find_weights, pick_device
+from endedge.lab.devices import pick_device
+from endedge.lab.inputs import Inputs, find_weights
 
 
 def _inputs(place: Path, *overrides: str) -> Inputs:

@@ -33,11 +33,27 @@ LIES = [
     ),
     Lie(
         "boxes do not follow the mirror",
-        "distill/training.py",
+        "distill/feed.py",
         "boxes[:, 0] = 1 - boxes[:, 0]",
         "boxes[:, 0] = boxes[:, 0]",
         "mirrored frames are taught with boxes on the wrong side",
         ("tests/distill/test_training.py",),
+    ),
+    Lie(
+        "on an accelerator anchors outside of a box learn it",
+        "distill/dense.py",
+        "        return torch.where(mask, align, 0.0), overlaps",
+        "        return align, overlaps",
+        "a GPU trains towards other boxes than a processor",
+        ("tests/device/test_dense.py",),
+    ),
+    Lie(
+        "a loss is read at every step",
+        "distill/descent.py",
+        'if loss.device.type == "cpu" or step % _READ_EVERY == 0 or step == len(feed):',
+        "if step > 0:",
+        "every step waits for the GPU",
+        ("tests/device/test_stalls.py",),
     ),
     Lie(
         "layers beyond the recipe are trained",

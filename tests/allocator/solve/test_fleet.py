@@ -157,6 +157,66 @@ def test_bad_fleets() -> None:
         allocate_fleet([one], 1.0, 0.0)
 
 
+@pytest.mark.parametrize("seed", [2])
+def test_an_edge_with_too_few_seconds_against_a_grid(seed: int) -> None:
+    """Two devices on one band and one trainer: hertz and seconds have a price each."""
+    rng = np.random.default_rng(seed)
+    kinds = all_kinds()
+    devices = [
+        replace(
+            device(rng, kinds[rng.integers(len(kinds))]),
+            edge_s=float(rng.uniform(5, 15)),
+            edge_s_per_upload_byte=float(rng.uniform(0, 1e-5)),
+        )
+        for _ in range(2)
+    ]
+    band, room_s = float(np.exp(rng.uniform(np.log(5e4), np.log(5e5)))), float(rng.uniform(8, 60))
+    found = allocate_fleet(devices, band, PERIOD_S, room_s)
+    u, m = (
+        a.ravel() for a in np.meshgrid(np.geomspace(9.6e4, 6e6, 14), np.geomspace(3e4, 1e6, 14))
+    )
+    options = []
+    for d in devices:
+        hertz = 8 / PERIOD_S * (u / d.up_bit_per_s_per_hz + m / d.down_bit_per_s_per_hz)
+        seconds = d.edge_s + d.edge_s_per_upload_byte * u
+        value = d.weight * d.joint.value(u, m)
+        nothing = [d.weight * d.joint.m0], [0.0], [0.0]
+        options.append(
+            [np.append(*pair) for pair in zip((value, hertz, seconds), nothing, strict=True)]
+        )
+    (v0, hz0, s0), (v1, hz1, s1) = options
+    fits = (hz0[:, None] + hz1 <= band) & (s0[:, None] + s1 <= room_s)
+    best = float(np.where(fits, v0[:, None] + v1, -np.inf).max())
+    assert found.used_hz <= band * (1 + 1e-9)
+    assert found.used_s <= room_s * (1 + 1e-9)
+    spent = [
+        d.edge_s + d.edge_s_per_upload_byte * up
+        for d, up in zip(devices, found.upload_bytes, strict=True)
+        if up > 0
+    ]
+    assert found.used_s == pytest.approx(sum(spent))
+    assert found.bound >= best - 1e-6
+    # A second is worth something only where there are too few.
+    free = allocate_fleet(devices, band, PERIOD_S)
+    assert free.price_s == 0.0
+    assert free.objective >= found.objective - 1e-9
+    if free.used_s <= room_s:
+        assert found.objective == pytest.approx(free.objective, abs=1e-9)
+
+
+def test_seconds_ration_alike_devices() -> None:
+    # 10 s each and 60 s in all: six of thirty, though the band would carry more.
+    one = device(np.random.default_rng(0), Kind("share", "power", "hill"))
+    fleet = [replace(one, edge_s=10.0, weight=1.0)] * 30
+    found = allocate_fleet(fleet, 1e9, PERIOD_S, 60.0)
+    assert (found.update_bytes > 0).sum() == 6
+    gain = found.map.max() - one.joint.m0
+    assert found.price_s == pytest.approx(gain / 10, rel=1e-3)
+    assert found.bound == pytest.approx(found.objective, rel=1e-4)
+    with pytest.raises(BadInput, match="room_s"):
+        allocate_fleet(fleet, 1e9, PERIOD_S, -1.0)
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_menus_against_every_choice(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -1,0 +1,139 @@
+"""What only a real GPU shows: run with ``pytest -m gpu`` where there is one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from endedge.configs import SHIPPED
+from endedge.data.coco import Dataset
+from endedge.data.frames import Batch, stack_frames
+from endedge.data.generated import generate
+from endedge.distill import descent
+from endedge.distill.feed import Feed, Targets
+from endedge.distill.losses import TeacherCache, distillation
+from endedge.distill.memory import release
+from endedge.distill.model import DetectionModel, load_detector
+from endedge.distill.precision import PRECISIONS, computing
+from endedge.distill.training import Recipe, train
+from endedge.edge.adapt import held_back_losses
+from endedge.end.inference import detect
+from endedge.end.metric import evaluate
+from endedge.lab.devices import why_no_gpu
+
+_WHY_NOT = why_no_gpu()
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "-")]
+
+STUDENT = load_detector(SHIPPED / "demo/student.safetensors")
+TEACHER = load_detector(SHIPPED / "demo/teacher.safetensors")
+SIDE = 128
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Dataset, Batch]]:
+    place, found = tmp_path_factory.mktemp("frames"), {}
+    for split, n in (("pool", 64), ("eval", 100)):
+        truth = generate(place, domain="field", split=split, n=n, seed=0, size=SIDE)
+        found[split] = truth, stack_frames(truth.frames, SIDE, lambda f: f.read())
+    return found
+
+
+def _trained(frames: Batch, recipe: Recipe, device: str = "cuda") -> DetectionModel:
+    towards = distillation(TeacherCache(TEACHER, device))
+    return train(STUDENT, frames, towards, recipe, device=device)
+
+
+def test_cuda_sees_no_step_wait(
+    seen: dict[str, tuple[Dataset, Batch]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch itself raises where the program waits, from the third step on."""
+    batches, read = Feed.__iter__, descent._read
+
+    def strict(feed: Feed) -> Iterator[Targets]:
+        for step, targets in enumerate(batches(feed)):
+            yield targets
+            torch.cuda.set_sync_debug_mode("error" if step >= 2 else "default")
+
+    def reading(*given: object) -> None:
+        mode = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("default")
+        read(*given)  # type: ignore[arg-type]
+        torch.cuda.set_sync_debug_mode(mode)
+
+    monkeypatch.setattr(Feed, "__iter__", strict)
+    monkeypatch.setattr(descent, "_read", reading)
+    try:
+        _trained(seen["pool"][1], Recipe(steps=25, batch=16, train_norm=True))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_it_computes_what_the_processor_does(seen: dict[str, tuple[Dataset, Batch]]) -> None:
+    truth, frames = seen["eval"]
+    assert evaluate(STUDENT, frames, truth, "cuda").map == pytest.approx(
+        evaluate(STUDENT, frames, truth).map, abs=1e-3
+    )
+    some = frames.take(range(16))
+    with computing("fp32", "cuda"):
+        there = held_back_losses(STUDENT, some, "cuda")
+    assert there == pytest.approx(held_back_losses(STUDENT, some), rel=1e-3)
+
+
+def test_precisions_are_worth_the_same(seen: dict[str, tuple[Dataset, Batch]]) -> None:
+    """Three seeds each; the seeds themselves differ by a point or two here."""
+    truth, frames = seen["eval"]
+    means = {}
+    for name in PRECISIONS:
+        scores = []
+        for seed in range(3):
+            recipe = Recipe(steps=60, batch=16, lr=1e-3, train_norm=True, seed=seed)
+            with computing(name, "cuda"):
+                model = _trained(seen["pool"][1], recipe)
+            scores.append(100 * evaluate(model, frames, truth, "cuda").map)
+        means[name] = statistics.mean(scores)
+        print(name, [round(s, 2) for s in scores])
+    assert max(means.values()) - min(means.values()) < 2.0
+
+
+def test_memory_is_bounded_and_given_back(seen: dict[str, tuple[Dataset, Batch]]) -> None:
+    release()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    model = _trained(seen["pool"][1], Recipe(steps=10, batch=16))
+    detect(model, seen["eval"][1], device="cuda")
+    peak = torch.cuda.max_memory_allocated() - before
+    print(f"peak {peak / 2**20:.0f} MiB")
+    assert peak < 2 * 2**30
+    release()
+    assert torch.cuda.memory_allocated() - before < 2**20
+    assert torch.cuda.memory_reserved() < 2**28
+
+
+def test_killed_and_resumed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    changes = ["device=cuda", "workers_per_gpu=2", "seeds=[0]", "uplink.frames=[16,32]"]
+    changes += ["downlink.budgets_bytes=[30000,110000]", "student.steps=20", "teacher.steps=10"]
+    code = "from endedge.lab.cli.main import main; raise SystemExit(main())"
+    verb = [sys.executable, "-c", code, "measure", "demo", "--out", str(out), *changes]
+    job = subprocess.Popen(verb)
+    until = time.monotonic() + 300
+    while not list((out / "nodes").glob("student-*")) and time.monotonic() < until:
+        time.sleep(0.2)
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    students = {p: (p / "record.json").stat().st_mtime for p in (out / "nodes").glob("student-*")}
+    assert subprocess.run(verb, timeout=600).returncode == 0
+    for path, made in students.items():
+        assert (path / "record.json").stat().st_mtime == made
+    assert len(list((out / "cells").glob("*.json"))) == 4
+    record = json.loads(next((out / "nodes").glob("student-*/record.json")).read_text())
+    assert record["determinants"]["device"] == "cuda"
