@@ -344,7 +344,7 @@ class EdgeEnd:
     def recall(
         self, kept: Sequence[Kept], running: DetectionModel, known: Upload
     ) -> Recalled | None:
-        """Of the models that a device has ``kept`` the one that it should go back to, if any."""
+        """The model that a device has ``kept`` and should go back to, if any."""
         least, sure, device = self.plan.least, self.plan.sure, self.plan.device
         return recall(kept, running, known.held_back, least=least, sure=sure, device=device)
 

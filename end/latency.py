@@ -34,7 +34,7 @@ class Latency:
 
     @property
     def frames_per_s(self) -> float:
-        """Of one stream, one frame after the other."""
+        """Frames a second of one stream, one frame after the other."""
         return 1 / self.median_s
 
 
