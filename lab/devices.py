@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,8 +99,9 @@ def placed(config: Config, folder: Path) -> Config:
 def _made_on(folder: Path) -> str | None:
     """The kind of device that ``folder`` says, or on which its detectors were evaluated."""
     file = folder / "config.yaml"
-    if file.is_file() and (said := load_config(file).device) != "auto":
-        return kind_of_device(said)
+    with suppress(BadInput):  # of a version with other keys: its results still tell
+        if file.is_file() and (said := load_config(file).device) != "auto":
+            return kind_of_device(said)
     for record in sorted((folder / "nodes").glob("start-*/record.json")):
         try:
             made = json.loads(record.read_text(encoding="utf-8"))["determinants"]["device"]

@@ -79,7 +79,7 @@ class Return:
         ]
         if math.isfinite(self.worthwhile_hz):
             lines.append(
-                f"worthwhile  up to {self.worthwhile_hz:,.4g} Hz: beyond that, another byte "
+                f"worthwhile  up to {self.worthwhile_hz / 1e3:,.4g} kHz: beyond that, another byte "
                 "costs more than it returns"
                 if self.worthwhile_hz > 0
                 else "worthwhile  at no bandwidth"

@@ -133,7 +133,9 @@ def add_side(sub: argparse.ArgumentParser) -> None:
 
 
 def add_device(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    sub.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, 0 (a GPU by its number) or mps"
+    )
 
 
 def add_json(sub: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from endedge.end.client.client import Capture, DeviceConfig, Outcome
 from endedge.end.client.main import device_main
 from endedge.end.device import DeviceEnd
 from endedge.lab.config import Config, loop_of
+from endedge.lab.devices import check_device
 from endedge.lab.inputs import Inputs
 from endedge.lab.loop.adaptation import adapt
 from endedge.lab.loop.day import Day
@@ -49,6 +50,7 @@ def device(
     """
     torch.set_num_threads(1)
     inputs = Inputs.of(config, device.folder)
+    check_device(inputs.device)
     stream, end = inputs.captured(seed), _end(inputs)
     if rounds * frames > len(stream):
         raise BadInput(f"{rounds} rounds of {frames} frames; the pool has {len(stream)}")
@@ -72,6 +74,7 @@ def day(
     that of each period's domain. The same rounds, bit for bit, as `endedge loop` plays them."""
     torch.set_num_threads(1)
     inputs = Inputs.of(config, device.folder)
+    check_device(inputs.device)
     days = loop_of(config).days
     if not 0 <= number < len(days):
         raise BadInput(f"--day {number}; the loop has days 0 to {len(days) - 1}")

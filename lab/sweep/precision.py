@@ -23,7 +23,7 @@ from endedge.distill.losses import heads
 from endedge.distill.model import clone
 from endedge.distill.precision import autocast, computing
 from endedge.lab.config import Config, load_config
-from endedge.lab.devices import placed
+from endedge.lab.devices import check_device, device_of, placed
 from endedge.lab.inputs import Inputs
 from endedge.lab.sweep.workers import one_thread
 
@@ -61,7 +61,9 @@ def settled(config: Config, folder: Path, measure: Callable[[], Paces]) -> Confi
 
 
 def settled_here(config: Config, folder: Path) -> Config:
-    """:func:`settled` by this process, which then trains; it says so where that is slow."""
+    """:func:`settled` by this process, which then trains; it says so where that is slow. Raises
+    :class:`BadInput` where it has not the device."""
+    check_device(device_of(config, folder))
 
     @cache
     def measure() -> Paces:

@@ -17,12 +17,12 @@ from endedge.lab.sweep.cell import Cell, CellRunner
 SMALL = [
     "device=cpu",
     "data.pool_frames=12",
-    "data.eval_frames=8",
+    "data.eval_frames=6",
     "uplink.frames=[12]",
     "downlink.budgets_bytes=[110000]",
     "downlink.mode=full",
-    "teacher.steps=2",
-    "student.steps=3",
+    "teacher.steps=1",
+    "student.steps=2",
     "held_back.least=2",
 ]
 CELL = Cell(0, 12, "jpeg-q75-128", 110_000)

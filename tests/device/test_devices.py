@@ -251,3 +251,31 @@ def test_engines_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     sbatch.write_text("#!/bin/sh\n")
     sbatch.chmod(0o755)
     assert engine_of(config)[1] == 64
+
+
+def test_slurm_that_is_not_there_is_no_cluster(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says so and takes no more processes than cores; for GPUs it is refused."""
+    updated: dict[str, Any] = {}
+    executor = SimpleNamespace(update_parameters=updated.update)
+    library = SimpleNamespace(AutoExecutor=lambda folder: executor)
+    monkeypatch.setattr(executors, "_has_slurm", lambda: False)
+    monkeypatch.setattr(executors, "_library", lambda name: library)
+    monkeypatch.setattr(executors, "cores", lambda: 3)
+
+    def job(kind: str, share: float) -> Any:
+        config = SimpleNamespace(name="x", slurm={})
+        inputs = SimpleNamespace(kind=kind, device=kind)
+        return SimpleNamespace(
+            config=config, inputs=inputs, gpu_share=share, slots=40, folder=tmp_path
+        )
+
+    with caplog.at_level("WARNING", "endedge"), executors.slurm(job("cpu", 0.0)) as pool:
+        assert pool.slots == 3
+    assert ["no sbatch here; 3 processes" in r.getMessage() for r in caplog.records] == [True]
+    with (
+        pytest.raises(BadInput, match="there is no sbatch here to ask for GPUs"),
+        executors.slurm(job("cuda", 1 / 12)),
+    ):
+        pass

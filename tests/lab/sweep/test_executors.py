@@ -102,7 +102,10 @@ def test_every_engine_gives_the_same_bits_and_survives_a_killed_worker(
         (["engine=ray", "workers=5"], "ray", 5),
     ],
 )
-def test_which_engine(place: Path, keys: list[str], name: str, workers: int) -> None:
+def test_which_engine(
+    place: Path, keys: list[str], name: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("endedge.lab.sweep.executors._has_slurm", lambda: True)
     engine, slots = engine_of(_config(place, *keys))
     assert engine.__name__ == name
     assert slots == workers
