@@ -248,6 +248,7 @@ def prepare(
         seed: of the frames that are made up.
         mode: ``auto``, ``full`` or ``delta``.
         watch: hears of progress, as ``watch(share in [0, 1], message)``.
+        device: ``cpu`` or ``cuda``, where networks look at frames.
     """
     if mode not in ("auto", "full", "delta"):
         raise BadInput(f"mode {mode!r}; choose auto, full or delta")
@@ -319,6 +320,7 @@ def pack(
         mode: ``auto``, ``full`` or ``delta``.
         aware: recipe for training the integers (None: they are only rounded).
         watch: hears of progress, as ``watch(share in [0, 1], message)``.
+        device: ``cpu`` or ``cuda``, where networks look at frames.
     """
     prepared = prepare(
         model, base=base, frames=frames, seed=seed, mode=mode, device=device, watch=watch

@@ -8,8 +8,9 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Outcome", "Outcomes"]
+__all__ = ["HELD_BACK", "Outcome", "Outcomes"]
 
+HELD_BACK = "held back: "  # so the edge begins when an update was made and would not help
 _KEPT = 100
 
 
@@ -22,6 +23,15 @@ class Outcome:
     reason: str
     seconds: float  # from submission
     map50_95: float  # NaN if not measured
+
+    def __str__(self) -> str:
+        """``round 3: held back after 8.1 s, the held-back frames show no improvement``."""
+        ended, shown = str(self.status), self.reason
+        if self.status == "applied":
+            shown = f"mAP {100 * self.map50_95:.1f} %"
+        elif self.reason.startswith(HELD_BACK):
+            ended, shown = "held back", self.reason.removeprefix(HELD_BACK)
+        return f"round {self.round_index}: {ended} after {self.seconds:.1f} s, {shown}"
 
 
 class Outcomes:
