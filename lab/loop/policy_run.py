@@ -64,15 +64,9 @@ class DeviceState:
 
     @property
     def keys(self) -> set[str]:
-<<<<<<< HEAD
         """Keys of the answers that somebody still needs."""
-        some = (*self.past, *self.kept, self.holds, self.acknowledged)
-        return {key for key in some if key is not None}
-=======
-        """Of the answers that somebody still needs."""
         some = (*self.past, *self.kept, *self.waiting, self.holds, self.acknowledged)
         return {key for key in some if key}
->>>>>>> main
 
 
 class Clock:
