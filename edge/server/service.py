@@ -344,6 +344,8 @@ def _listen(host: str, port: int) -> socket.socket:
 def _run_here(adapt: Adapt, ticket: Ticket) -> bytes:
     try:
         return adapt(ticket.job())
+    except BadInput as error:  # a sentence for people
+        raise JobError(str(error)) from error
     except Exception as error:
         raise JobError(f"{type(error).__name__}: {error}") from error
 

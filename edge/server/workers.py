@@ -76,8 +76,8 @@ class JobError(RuntimeError):
 
 @dataclass(frozen=True)
 class JobLimits:
-    """Of the process that runs jobs: ``memory_bytes`` of data (None: half of what the machine
-    has; enforced by the kernel, on Linux), ``seconds`` for one job."""
+    """Limits of the process that runs jobs: ``memory_bytes`` of data (None: half of what the
+    machine has; enforced by the kernel, on Linux), ``seconds`` for one job."""
 
     memory_bytes: int | None = None
     seconds: float = 3600.0
@@ -108,7 +108,7 @@ class JobProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that runs just now."""
+        """Id of the process that runs just now."""
         return self._process.pid if self._process is not None else None
 
     def start(self) -> None:
@@ -221,7 +221,9 @@ def _work(pipe: Connection, make: Callable[[], Adapt], data_bytes: int) -> None:
         except Exception as error:  # whatever a job raises costs its round and nothing else
             full = isinstance(error, MemoryError) or "allocate memory" in str(error)
             said = "it needs more memory than a job may have" if full else str(error)
-            answer = (b"F" if full else b"E") + _why(f"{type(error).__name__}: {said}")
+            if not isinstance(error, BadInput):  # that is a sentence for people
+                said = f"{type(error).__name__}: {said}"
+            answer = (b"F" if full else b"E") + _why(said)
         if answer[:1] == b"P" and len(answer) - 1 > ticket.budget_bytes:
             answer = b"E" + _why(
                 f"package of {len(answer) - 1} bytes for a budget of {ticket.budget_bytes}"

@@ -8,8 +8,9 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Outcome", "Outcomes"]
+__all__ = ["HELD_BACK", "Outcome", "Outcomes"]
 
+HELD_BACK = "held back: "  # so the edge begins when an update was made and would not help
 _KEPT = 100
 
 
@@ -22,6 +23,15 @@ class Outcome:
     reason: str
     seconds: float  # from submission
     map50_95: float  # NaN if not measured
+
+    def __str__(self) -> str:
+        """``round 3: held back after 8.1 s, the held-back frames show no improvement``."""
+        ended, shown = str(self.status), self.reason
+        if self.status == "applied":
+            shown = f"mAP {100 * self.map50_95:.1f} %"
+        elif self.reason.startswith(HELD_BACK):
+            ended, shown = "held back", self.reason.removeprefix(HELD_BACK)
+        return f"round {self.round_index}: {ended} after {self.seconds:.1f} s, {shown}"
 
 
 class Outcomes:
@@ -38,7 +48,7 @@ class Outcomes:
         self.future(round_index)
 
     def future(self, round_index: int) -> asyncio.Future[Outcome]:
-        """Of a round that ended or will."""
+        """The outcome of a round that ended or will."""
         if round_index not in self._futures:
             self._futures[round_index] = asyncio.get_running_loop().create_future()
         return self._futures[round_index]

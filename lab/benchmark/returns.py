@@ -79,7 +79,7 @@ class Return:
         ]
         if math.isfinite(self.worthwhile_hz):
             lines.append(
-                f"worthwhile  up to {self.worthwhile_hz:,.4g} Hz: beyond that, another byte "
+                f"worthwhile  up to {self.worthwhile_hz / 1e3:,.4g} kHz: beyond that, another byte "
                 "costs more than it returns"
                 if self.worthwhile_hz > 0
                 else "worthwhile  at no bandwidth"
@@ -105,7 +105,7 @@ def returns(
     value_per_point: float,
     points: Points | None = None,
 ) -> Return:
-    """Of the split ``found``.
+    """The returns of the split ``found``.
 
     Args:
         found: What was allocated; its average mAP over the period is what is paid for.

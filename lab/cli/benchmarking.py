@@ -24,14 +24,17 @@ def declare(verb: Verb) -> None:
         "endedge bench demo --policy my_policy.py\n"
         "  endedge bench runs/demo link.period_s=30\n"
         "  endedge bench 'demo*2' 'coco-infrared*2' --all\n"
+        "  endedge bench --all --markdown\n"
         "  endedge bench demo coco-infrared --devices 1000 --keep 0.5 --plot fleet.svg",
     )
     sub.add_argument(
         "dir",
+        nargs="?",
         metavar="NAME|DIR",
         help="a shipped table (demo, coco-infrared) or a results folder, which without --all, "
         "--markdown and --json is benchmarked into its files; several, with counts and weights "
-        "('demo*3@0.5'), are devices that share one band",
+        "('demo*3@0.5'), are devices that share one band (default, with one of these options: "
+        "every shipped table, one after another)",
     )
     sub.add_argument(
         "overrides",
@@ -77,6 +80,7 @@ def declare(verb: Verb) -> None:
         _allocate,
         "split a bandwidth by fitted curves, for one device or among many",
         "endedge allocate runs/demo --bandwidth 20kHz\n"
+        "  endedge allocate demo --bandwidth 20kHz --price-per-mb 0.005 --value-per-point 0.1\n"
         "  endedge allocate 'demo*3' 'coco-infrared*2@0.5' --bandwidth 300kHz --plot fleet.svg",
     )
     sub.add_argument(
@@ -95,6 +99,19 @@ def declare(verb: Verb) -> None:
         help="(default: the folder's, or pipelined)",
     )
     sub.add_argument("--edge-s", help="seconds of edge computing (default: the folder's, or 0)")
+    sub.add_argument(
+        "--price-per-mb",
+        type=float,
+        metavar="PRICE",
+        help="of a megabyte either way; with --value-per-point says what the split returns, and "
+        "how long a pilot has to be",
+    )
+    sub.add_argument(
+        "--value-per-point",
+        type=float,
+        metavar="VALUE",
+        help="of one point of mAP held for an hour, in the same currency",
+    )
     fleets.add_share_options(sub)
     add_json(sub)
 
@@ -107,6 +124,9 @@ def _bench(a: argparse.Namespace) -> None:
     from endedge.lab.fleet.members import are_several
 
     mine = [name for file in a.policy for name in from_file(Path(file))]
+    if a.dir is None:
+        _bench_all(a, mine)
+        return
     more = [word for word in a.overrides if "=" not in word]
     if are_several([a.dir, *more]) or a.devices is not None:
         changes = [word for word in a.overrides if "=" in word]
@@ -134,6 +154,30 @@ def _bench(a: argparse.Namespace) -> None:
         print(as_markdown(found, mine or found.policies))
     else:
         print(as_text(found, mine, a.all))
+
+
+def _bench_all(a: argparse.Namespace, mine: list[str]) -> None:
+    """Every shipped table: one table of Markdown, one list of JSON, or text after text."""
+    from endedge.lab.benchmark.score import score
+    from endedge.lab.benchmark.table import Table, shipped_tables
+    from endedge.lab.benchmark.telling import as_markdown, as_record, as_text
+
+    if not (a.all or a.markdown or a.json):
+        raise BadInput(
+            f"name a results folder or a shipped table ({', '.join(shipped_tables())}), or give "
+            "--all, --markdown or --json for every shipped one"
+        )
+    fleets.refuse_bench_options(a)
+    found = [
+        score(Table.load(name), [] if a.all or not mine else mine) for name in shipped_tables()
+    ]
+    if a.json:
+        print(json.dumps([as_record(one) for one in found], indent=1))
+    elif a.markdown:
+        rows = [as_markdown(one, mine or one.policies).splitlines() for one in found]
+        print("\n".join([*rows[0][:2], *(line for some in rows for line in some[2:])]))
+    else:
+        print("\n\n".join(as_text(one, mine, a.all) for one in found))
 
 
 def _report(a: argparse.Namespace) -> None:
@@ -168,13 +212,29 @@ def _allocate(a: argparse.Namespace) -> None:
     }
     changes = {name: v for name, v in given.items() if v is not None}
     bandwidth_hz = parse_quantity(a.bandwidth, "Hz")
+    priced = a.price_per_mb is not None, a.value_per_point is not None
+    if any(priced) and (not all(priced) or are_several(a.where)):
+        raise BadInput("--price-per-mb and --value-per-point go together, for one device")
     if are_several(a.where):
         fleets.allocate_several(a, changes, bandwidth_hz)
         return
     fleets.refuse_share_options(a)
     planned = plan(Path(a.where[0]), changes)
     found = planned.allocate(bandwidth_hz)
+    paid = None
+    if all(priced):
+        from endedge.lab.benchmark.returns import returns
+
+        paid = returns(
+            found,
+            planned.curves,
+            planned.rules,
+            price_per_mb=a.price_per_mb,
+            value_per_point=a.value_per_point,
+            points=planned.points,
+        )
     if a.json:
-        print(json.dumps({**found.record(), **planned.record()}, indent=1))
+        more = {} if paid is None else {"return": paid.record()}
+        print(json.dumps({**found.record(), **planned.record(), **more}, indent=1))
     else:
-        print(f"{planned}\n{found}")
+        print("\n".join(str(part) for part in (planned, found, paid) if part is not None))

@@ -91,13 +91,7 @@ def _device(a: argparse.Namespace) -> None:
     bundle = Path(a.bundle) if a.bundle else None
 
     def say(outcome: Outcome) -> None:
-        shown = (
-            f"mAP {100 * outcome.map50_95:.1f} %" if outcome.status == "applied" else outcome.reason
-        )
-        print(
-            f"round {outcome.round_index}: {outcome.status} after {outcome.seconds:.1f} s, {shown}",
-            flush=True,
-        )
+        print(outcome, flush=True)
 
     mine = DeviceConfig(a.id, host, int(port), Path(a.out), bundle)
     if a.day is not None:

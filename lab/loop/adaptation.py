@@ -12,6 +12,7 @@ from pathlib import Path
 from endedge.data.codec import unpack_batch
 from endedge.data.errors import BadInput
 from endedge.edge.server.workers import Job
+from endedge.end.client.outcomes import HELD_BACK
 from endedge.lab.config import Config
 from endedge.lab.inputs import Inputs
 from endedge.lab.loop.answers import Answers, keeping
@@ -59,7 +60,8 @@ def adapt(inputs: Inputs, models: Path, job: Job) -> bytes:
         if node not in (*past, *kept, base, answer):
             store.remove(node.key)
     if not answer.record["sent"]:
-        raise BadInput(answer.record["reason"])
+        judged = "loss_before" in answer.record  # else there was nothing to judge
+        raise BadInput((HELD_BACK if judged else "") + answer.record["reason"])
     return (answer.folder / "update.eeu").read_bytes()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from endedge.data.errors import BadInput
 from endedge.data.frames import join
 from endedge.distill.model import DetectionModel, model_hash, save_detector
 from endedge.distill.package.choose import pack_for
@@ -20,7 +21,7 @@ from endedge.lab.loop.day import Day
 from endedge.lab.loop.policy_run import Clock, DeviceState, PolicyRun, Row
 from endedge.lab.store import Node
 
-__all__ = ["federated_round"]
+__all__ = ["check_budgets", "federated_round"]
 
 
 def federated_round(
@@ -28,9 +29,11 @@ def federated_round(
 ) -> tuple[list[Row], list[DeviceState]]:
     """No frame leaves a device: each fine-tunes its own model on what it captured (its owner's
     labels), sends the difference in the packer's format, and the edge sends back the mean.
-    Devices train for ``edge_s`` at the same time; the air is shared equally."""
+    Devices train for ``edge_s`` at the same time; the air is shared equally. A mean that is the
+    same package for several devices is on the air once. Nothing is held back: no frame of the
+    devices is kept from training to judge a mean by, as the other policies' edge does."""
     start_s = k * run.inputs.config.link.period_s
-    clock = Clock(run.inputs.config, start_s)
+    clock = Clock(run.inputs.config, start_s, True)  # the mean is broadcast
     up_bytes, down_bytes = _federated_budgets(run)
     made, after, local, weights = [], list(states), [], []
     arrived_s = start_s
@@ -58,6 +61,18 @@ def federated_round(
             device, k, made[i], states[i].with_answer(answer.key, 1), answer, clock, arrived_s
         )
     return made, after
+
+
+def check_budgets(run: PolicyRun) -> None:
+    """Raises :class:`BadInput` for a share of the air that is too small for the least package one
+    way or the other."""
+    least = run.air.update.low
+    for way, n_bytes in zip(("up", "down"), _federated_budgets(run), strict=True):
+        if n_bytes < least:
+            raise BadInput(
+                f"loop.policies: {run.policy} has {max(n_bytes, 0)} B a device for the package "
+                f"{way}; the least package is {least:.0f} B (downlink.budgets_bytes)"
+            )
 
 
 def _federated_budgets(run: PolicyRun) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,13 +55,24 @@ def loop_stage(
     loop = loop.model_copy(update={"policies": (*loop.policies, *own)})
     config, prior = config.model_copy(update={"loop": loop}), prior or loop.prior
     config = settled_here(config, folder)
-    rows = run(config, folder, progress, Path(prior) if prior else None, files)
+    rows = run(
+        config,
+        folder,
+        progress,
+        Path(prior) if prior else None,
+        files,
+        lambda so_far: _write(config, folder, so_far),
+    )
+    return _table(summarize(rows)) + f"\npicture: {folder / 'loop.svg'}"
+
+
+def _write(config: Config, folder: Path, rows: Sequence[Row]) -> None:
+    """The files of what has been played so far: a policy that fails takes no other with it."""
     summary = summarize(rows)
     write_atomic(folder / "config.yaml", config.to_yaml().encode())
     write_atomic(folder / "rounds.csv", dicts_csv(rows).encode())
     write_atomic(folder / "summary.csv", dicts_csv(summary).encode())
     write_atomic(folder / "loop.svg", drawn(lambda: picture(rows, summary, config), "svg"))
-    return _table(summary) + f"\npicture: {folder / 'loop.svg'}"
 
 
 def summarize(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -231,7 +243,12 @@ def _table(summary: Sequence[Row]) -> str:
         updates = f"{s['applied']}/{s['rounds']}"
         lines.append(
             f"{s['policy']:22} {100 * s['map']:6.2f} {100 * s['last_map']:6.2f} "
-            f"{100 * s['transfer']:+7.2f} {s['upload_bytes'] / 1e6:7.2f} "
+            f"{_returned(s['transfer'])} {s['upload_bytes'] / 1e6:7.2f} "
             f"{s['update_bytes'] / 1e6:8.3f} {updates:>9} {s['edge_seconds']:7.1f}"
         )
     return "\n".join(lines)
+
+
+def _returned(transfer: float) -> str:
+    """A dash where no domain came back."""
+    return f"{'–':>7}" if math.isnan(transfer) else f"{100 * transfer:+7.2f}"

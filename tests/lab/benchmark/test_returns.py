@@ -12,6 +12,8 @@ from endedge.allocator import Joint, Kind, Ledger, Link, Points, Rules, Surface,
 from endedge.allocator.fitting.synthetic import sample_surface
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.returns import Return, returns
+from endedge.lab.benchmark.table import shipped_tables
+from endedge.lab.cli.main import main
 
 # Gains of a round in mAP; the pilot's length by hand: (2.487 sd / (gain - break-even))^2, up.
 PILOTS = [
@@ -89,3 +91,35 @@ def test_bytes_for_free_dear_bytes_and_no_bytes(cells: Surface) -> None:
     for price, value in ((-1.0, 1.0), (1.0, -1.0), (math.nan, 1.0), (1.0, math.inf)):
         with pytest.raises(BadInput, match="not negative"):
             returns(found, curves, Rules(), price_per_mb=price, value_per_point=value)
+
+
+def test_the_verb_says_what_a_split_returns(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["allocate", "demo", "--bandwidth", "20kHz", "--price-per-mb", "0.005"]
+    assert main([*asked, "--value-per-point", "0.1"]) == 0
+    text = capsys.readouterr().out
+    assert main([*asked, "--value-per-point", "0.1", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    paid = record["return"]
+    megabytes = (record["upload_bytes"] + record["update_bytes"]) / 1e6
+    assert paid["cost"] == pytest.approx(0.005 * megabytes)
+    assert paid["net"] == pytest.approx(paid["gain"] - paid["cost"])
+    assert paid["measured_rounds"] == 2
+    assert f"return      {paid['net']:+.4g} a period" in text
+    for words, says in (
+        (asked, "go together"),
+        (["allocate", "demo", *asked[1:], "--value-per-point", "1"], "for one device"),
+        ([*asked[:-1], "-1", "--value-per-point", "1"], "--price-per-mb -1 must be"),
+        (["bench"], "name a results folder or a shipped table"),
+    ):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert says in said
+        assert len(said.splitlines()) == 1
+
+
+def test_every_shipped_table_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    assert {line.split(" | ")[0] for line in lines[2:]} == {f"| {t}" for t in shipped_tables()}
+    assert sum("| fitted |" in line for line in lines) == len(shipped_tables())

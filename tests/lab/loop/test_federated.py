@@ -145,7 +145,7 @@ def test_a_device_trains_the_model_that_it_runs(monkeypatch: pytest.MonkeyPatch)
         downlink=SimpleNamespace(mode="auto"),
     )
     run: Any = SimpleNamespace(
-        inputs=SimpleNamespace(config=config, plan="plan"), seed=4, devices=[]
+        inputs=SimpleNamespace(config=config, plan="plan", device="cpu"), seed=4, devices=[]
     )
     device: Any = SimpleNamespace(stacked=lambda k: Frames([10 * k, 10 * k + 1]))
     assert federated._learned(run, device, 3, "run", 500) == (b"package", 14)
