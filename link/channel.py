@@ -18,6 +18,7 @@ import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from endedge.data.errors import BadInput
@@ -94,6 +95,19 @@ class Capacity:
     def mean_bit_per_s(self) -> float:
         """Capacity averaged over the period, bit/s."""
         return 8.0 * self.total_bytes[-1] / self.times_s[-1]
+
+    def levels(self, period_s: float, where: str = "trace") -> tuple[float, ...]:
+        """The mean rate of each whole stretch of ``period_s`` over the mean of them all; of a trace
+        that is shorter, 1. Raises :class:`BadInput` for a stretch in which nothing passes."""
+        stretches = max(1, int(self.times_s[-1] / period_s))
+        edges = [self.at(k * period_s) for k in range(stretches + 1)]
+        passed = [b - a for a, b in pairwise(edges)]
+        if min(passed) <= 0:
+            raise BadInput(
+                f"{where}: nothing passes in a whole period of {period_s:g} s; cut that out of "
+                "the trace, or set a longer link.period_s"
+            )
+        return tuple(n * stretches / sum(passed) for n in passed)
 
     def at(self, time_s: float) -> float:
         """Bytes let through from 0 to ``time_s``."""

@@ -304,10 +304,26 @@ class Segment(Section):
     change: Literal["sudden", "gradual"] = "sudden"
 
 
+class Away(Section):
+    """A ``device`` (from 0) that is switched off in the rounds ``first`` to ``last``."""
+
+    device: Annotated[int, Field(ge=0)] = 0
+    first: Count
+    last: Count
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Away:
+        if self.last < self.first:
+            raise ValueError(f"first {self.first} comes after last {self.last}")
+        return self
+
+
 class Loop(Section):
     """The closed loop (see lab/loop/loop.py). ``days``: one list of segments a device; all devices
     share ``bandwidth_hz`` (TDD: one direction at a time) and one edge that is busy ``edge_s`` with
-    each update, on the virtual clock. ``lost``: rounds whose package never arrives."""
+    each update, on the virtual clock. ``lost``: rounds whose package never arrives. ``trace``
+    (``endedge:traces/walk`` is shipped): the bandwidth follows its levels, period by period, with
+    ``bandwidth_hz`` as its mean; it repeats after its end."""
 
     bandwidth_hz: Hertz
     deadline_s: Seconds | None = None  # the last package is there by then; None: the period
@@ -322,8 +338,9 @@ class Loop(Section):
     redact: tuple[str, ...] = ("person",)  # classes blurred by policies that end in +redacted
     policies: tuple[str, ...] = ("adaptive", "equal", "data-only", "model-only", "no-update")
     prior: File | None = None  # results folder of an earlier `endedge run`, for the adaptive policy
-    half_life_rounds: Positive = 4.0  # of an observed round in the adaptive policy's fit
     lost: tuple[Count, ...] = ()
+    trace: Annotated[File | None, LATER] = None  # a Mahimahi file: how the bandwidth varies
+    away: Annotated[tuple[Away, ...], LATER] = ()
 
     @model_validator(mode="after")
     def _known(self) -> Loop:
@@ -334,6 +351,11 @@ class Loop(Section):
                 raise ValueError(
                     f"a day visits {segment.domain!r}; domains has {', '.join(self.domains)}"
                 )
+        for away in self.away:
+            if away.device >= len(self.days):
+                raise ValueError(
+                    f"away names device {away.device}; days has 0 to {len(self.days) - 1}"
+                )
         if self.rounds < 1:
             raise ValueError(
                 "a day lasts at least 2 periods: one is captured before the first round"
@@ -342,5 +364,5 @@ class Loop(Section):
 
     @property
     def rounds(self) -> int:
-        """Of the shortest day; the first period is only captured."""
+        """Rounds of the shortest day; the first period is only captured."""
         return min(sum(s.periods for s in day) for day in self.days) - 1

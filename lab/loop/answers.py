@@ -23,16 +23,18 @@ from endedge.data.frames import Batch, join
 from endedge.distill.model import DetectionModel, load_detector, model_hash, save_detector
 from endedge.edge import choosing
 from endedge.edge import labels as edge_labels
+from endedge.edge.adapt import Upload
 from endedge.edge.edge import EdgeEnd
-from endedge.edge.evidence import FIRST_ROUND, Prior
+from endedge.edge.evidence import FIRST_ROUND, MOST_JUDGED, Prior
 from endedge.edge.recall import Kept
 from endedge.lab.config import named
 from endedge.lab.inputs import CALIBRATION_FRAMES, Inputs
 from endedge.lab.loop.day import evaluation_sets
 from endedge.lab.store import Node, Store
 
-__all__ = ["Answers", "keeping", "round_seed"]
+__all__ = ["HELD_BACK", "Answers", "keeping", "round_seed"]
 
+HELD_BACK = "the held-back frames show no improvement"  # why no update is sent
 VERSION = 1  # of what an answer computes; raise it when that changes
 
 
@@ -135,7 +137,7 @@ class Answers:
         return load_detector(answer.folder / "student.safetensors")
 
     def architecture_of(self, answer: Node | None) -> str:
-        """Of that model; answers that do not say it are of a menu of one."""
+        """The architecture of that model; answers that do not say it are of a menu of one."""
         first = self.inputs.config.weights.student[0]
         return first if answer is None else str(answer.record.get("student", first))
 
@@ -183,7 +185,7 @@ class Answers:
             "frames": len(received.frames),
             "refused": len(received.refused),
             "trained": len(known.trained),
-            "reason": "" if update.helps else "the held-back frames show no improvement",
+            "reason": "" if update.helps else HELD_BACK,
             "update_bytes": len(update.packed.data),
             "model": model_hash(update.decoded),
             "base": model_hash(held),
@@ -197,6 +199,32 @@ class Answers:
             **({} if update.evidence is None else {"gain": update.evidence.gain}),
             **{f"label_{k}": v for k, v in asdict(right).items()},
         }
+
+    def heard(self, answer: Node, models: Sequence[Node | None]) -> Node | None:
+        """The loss of each uploaded frame of ``answer`` under each of ``models`` (None: the one
+        that the device came with), as a node; None where the upload was too small to be labelled.
+        """
+        if not (answer.folder / "upload.batch").is_file():
+            return None
+        able = [node for node in models if node is None or "model" in node.record]
+
+        def make(folder: Path) -> dict[str, Any]:
+            edge = EdgeEnd(self._plan, round_seed(self.seed, int(answer.record["round"])))
+            received = edge.receive((answer.folder / "upload.batch").read_bytes(), self._annotated)
+            frames = edge_labels.apply_labels(
+                received.pictures, _labels_in(answer.folder / "labels.npz")
+            )
+            judges = frames.take(range(min(len(frames), MOST_JUDGED)))
+            losses = {
+                self._model_of(node): edge.losses(
+                    self.student_of(node), Upload(judges, judges)
+                ).tolist()
+                for node in able
+            }
+            return {"losses": losses}
+
+        what = {"answer": answer.key, "models": [None if n is None else n.key for n in able]}
+        return self.store.node("heard", what, make)
 
     def _kept(self, base: Node | None, kept: Sequence[Node]) -> list[Kept]:
         """What a device that runs ``base`` has beside it."""
@@ -248,7 +276,7 @@ class Answers:
 
 
 def keeping(kept: Sequence[Node], running: Node | None, fresh: Node, room_bytes: int) -> list[Node]:
-    """Of the answers ``kept`` (oldest first) and the one ``running`` until now, those whose models
+    """Those of the answers ``kept`` (oldest first) and the one ``running`` until now whose models
     a device still has once it runs ``fresh``: as :class:`endedge.end.client.apply.ModelStore`
     keeps their files."""
     before = [n for n in kept if n != running] + ([running] if running is not None else [])

@@ -2,8 +2,9 @@
 
 Round k runs in period k of the stream with the frames captured in period k - 1: the devices
 upload, the edge answers, the packages come down, one after the other on one band (TDD) and one
-virtual clock. Until its package is applied a device works with the model before; the mAP of a
-round is the average over its period. One round is :func:`one_round`, top to bottom.
+virtual clock (:mod:`pipelined`: both directions at once, a package two rounds after its frames).
+Until its package is applied a device works with the model before; the mAP of a round is the average
+over its period. One round is :func:`one_round`, top to bottom.
 
 Every round of every policy is a node of the store: a killed loop goes on where it was.
 """
@@ -17,14 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from endedge.allocator import Split
 from endedge.allocator.policies import from_file
 from endedge.data.errors import BadInput
 from endedge.lab.config import Config, loop_of
 from endedge.lab.devices import check_device, kind_of_device
 from endedge.lab.inputs import Inputs
+from endedge.lab.loop.deciding import decide_all, remembered
 from endedge.lab.loop.federated import check_budgets, federated_round
-from endedge.lab.loop.policies import Prior, adaptive, check_policy, told
+from endedge.lab.loop.pipelined import pipelined_round
+from endedge.lab.loop.policies import Prior, check_policy
 from endedge.lab.loop.policy_run import Clock, DeviceState, PolicyRun, Row
 from endedge.lab.store import Node, Store
 from endedge.lab.sweep.workers import how_many, in_processes, one_thread
@@ -38,6 +40,8 @@ DeviceStates = Sequence[DeviceState]
 def play(run: PolicyRun, say: Callable[[str], None]) -> list[Row]:
     """All rounds of a policy, made or looked up: its rows of ``rounds.csv``."""
     make_round = federated_round if run.policy.startswith("federated") else one_round
+    if run.air.pipelined:
+        make_round = pipelined_round
     states: DeviceStates = [DeviceState() for _ in run.devices]
     rows: list[Row] = []
     parent = ""
@@ -65,14 +69,17 @@ def one_round(
 ) -> tuple[list[Row], list[DeviceState]]:
     """Round ``k`` of every device: its rows, and where the devices stand afterwards."""
     start_s = k * run.inputs.config.link.period_s
-    clock = Clock(run.inputs.config, start_s)
-    splits, curves = _decide(run, k, rows)
+    clock = Clock(run.inputs.config, start_s, level=run.level(k))
+    splits, curves = decide_all(run, k, rows)
     made, after = [], list(states)
     answers: list[tuple[int, Node, float]] = []
     for i, (device, state, split) in enumerate(zip(run.devices, states, splits, strict=True)):
         running = run.model(state.holds)
         row = run.opened(device, k, running)
         made.append(row)
+        if run.away(device.number, k):
+            row["reason"] = "the device is away"
+            continue
         if not split.sends:
             continue
 
@@ -91,7 +98,7 @@ def one_round(
             past=run.answers(state.past),
             kept=run.answers(state.kept),
         )
-        after[i] = state.with_answer(answer.key, run.inputs.config.edge.memory_rounds)
+        after[i] = remembered(run, state, answer, row)
         row |= {
             "frames": sent.frames,
             "upload_bytes": len(sent.batch),
@@ -111,16 +118,6 @@ def one_round(
     for i, answer, ready_s in answers:
         after[i] = run.delivered(run.devices[i], k, made[i], after[i], answer, clock, ready_s)
     return made, after
-
-
-def _decide(run: PolicyRun, k: int, rows: Rows) -> tuple[list[Split], list[str]]:
-    """The split of every device, and the curves behind it in words."""
-    seen = [[r for r in rows if r["device"] == d.number] for d in run.devices]
-    half_life = run.loop.half_life_rounds
-    if run.policy == "adaptive":
-        return adaptive(k, seen, run.air, run.prior, half_life)
-    found = [told(run.policy, k, own, run.air, run.prior, half_life, run.seed) for own in seen]
-    return [split for split, _ in found], [words for _, words in found]
 
 
 def _forget(store: Store, before: DeviceStates, after: DeviceStates) -> None:
@@ -151,25 +148,33 @@ def run(
     loop = loop_of(config)
     for name in loop.policies:
         check_policy(name)
-    if config.link.schedule != "sequential":
-        raise BadInput(
-            f"link.schedule is {config.link.schedule}; "
-            "a loop uploads and downloads in turn: link.schedule=sequential"
-        )
+    federated = any(name.startswith("federated") for name in loop.policies)
+    if federated and (loop.trace is not None or loop.away):
+        raise BadInput("federated averaging knows neither loop.trace nor loop.away; play it alone")
+    if config.link.schedule == "pipelined":
+        if federated:
+            raise BadInput("federated averaging is played in turns: link.schedule=sequential")
+        if (need_s := loop.edge_s * len(loop.days)) > config.link.period_s:
+            raise BadInput(
+                f"loop.edge_s: the edge needs {need_s:g} s for all devices, a period has "
+                f"{config.link.period_s:g} s; a pipeline would grow without end"
+            )
     known = None if prior is None else Prior.read(prior)
     inputs = Inputs.of(config, folder)
     blurs = any(name.endswith("+redacted") for name in loop.policies)
     if blurs and not set(loop.redact) & set(inputs.pool.names):
         raise BadInput(f"loop.redact names no class of these frames: {', '.join(loop.redact)}")
     first = PolicyRun(inputs, Store(folder), loop.policies[0], config.seeds[0], known)
-    if first.air.slot.reason:
-        raise BadInput(f"loop.bandwidth_hz = {loop.bandwidth_hz:g}: {first.air.slot.reason}")
+    if reason := first.air.at(max(first.levels)).slot.reason:  # in the best of its periods
+        raise BadInput(f"loop.bandwidth_hz = {loop.bandwidth_hz:g}: {reason}")
     for name in loop.policies:
         if name.startswith("federated"):
             check_budgets(PolicyRun(inputs, Store(folder), name, config.seeds[0], known))
     tasks = [(name, seed) for seed in config.seeds for name in loop.policies]
     rows: dict[tuple[str, int], list[Row]] = {}
     done, total = 0, len(tasks) * loop.rounds
+    if loop.trace is not None and len(first.levels) < loop.rounds:
+        progress(0, total, f"the trace lasts {len(first.levels)} periods and begins again")
 
     def hear(news: str | tuple[str, int], made: list[Row] | None = None) -> None:
         nonlocal done

@@ -1,7 +1,7 @@
-"""Who decides the split of a round's air time: a policy of the registry, or curves re-fitted.
+"""Who decides the split of a round's air time: a policy of the registry.
 
 The policies are those of :mod:`endedge.allocator.policies`. Each is told what one device's equal
-slot of the air allows, what that device's rounds gained so far, and the curves fitted to these.
+slot of the air allows, what that device's rounds gained so far, and curves that follow from it.
 Only ``adaptive`` decides for all devices at once, and ``federated`` sends no frame.
 
 A round is sequential (TDD): uploads, the edge's work, packages, one after the other on one band.
@@ -15,7 +15,7 @@ import inspect
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +32,28 @@ from endedge.allocator import (
     Range,
     Split,
     Surface,
-    allocate_fleet,
+    allocate_menus,
     decide,
     fit,
     policies,
     registry,
 )
-from endedge.allocator.policies import NOT_FITTED, TooEarly
+from endedge.allocator.online.adaptive import menu
+from endedge.allocator.online.belief import believe
+from endedge.allocator.online.law import achievable, first_rates
+from endedge.allocator.policies import NOT_FITTED, NOT_KNOWN, TooEarly
 from endedge.allocator.problem import Budget
-from endedge.allocator.solve.fleet import Device
 from endedge.data.errors import BadInput
 from endedge.lab.config import Config, loop_of
+from endedge.lab.loop.answers import HELD_BACK
 
 __all__ = [
     "Air",
     "Prior",
     "adaptive",
     "check_policy",
-    "refit",
+    "history_of",
+    "learned",
     "source_of",
     "split_of",
     "told",
@@ -59,10 +63,10 @@ __all__ = [
 _EXPLORED = (0.5, 0.8, 0.65, 0.9)  # shares of the uplink while nothing is known
 _COLD_KINDS = (Kind("share", "power", "exponential"), Kind("share", "exponential", "exponential"))
 _PACKAGES = 16  # sizes of a package that a policy may choose among
-_WEIGHT = 4  # copies of a fresh observation beside one of each cell of the prior
+PIPELINE = 2  # rounds from an upload to the package made of it
+_SIZES = 6  # of each side, at which a belief is turned into curves
 _REPLICATES = 20  # bootstrap surfaces behind the curves that a policy is told
 _FEDERATED = r"federated(-0\.\d+)?"
-_BLIND = r"equal|data-only|model-only|no-update|static-0\.\d+"  # they look at nothing that happens
 
 
 def check_policy(name: str) -> None:
@@ -84,7 +88,7 @@ def check_policy(name: str) -> None:
 
 def watches(policy: str) -> bool:
     """Whether a policy is told what its rounds gained; to measure that takes time."""
-    return not re.fullmatch(f"{_BLIND}|{_FEDERATED}", policy)
+    return policies.watches(policy) and not re.fullmatch(_FEDERATED, policy)
 
 
 def source_of(policy: str) -> str | None:
@@ -103,8 +107,10 @@ def source_of(policy: str) -> str | None:
 
 @dataclass(frozen=True)
 class Air:
-    """One period's air time: ``room_s`` for ``devices`` devices; seconds a byte each way; the
-    bytes that may be sent; the whole ``link``; the most ``frames`` of an upload."""
+    """One period's air: ``room_s`` for ``devices`` devices; seconds a byte each way; the bytes that
+    may be sent; the whole ``link``; the most ``frames`` of an upload; ``overhead_s`` of a period in
+    which the edge works or bytes are on their way. ``pipelined``: both directions all through the
+    period, so that bytes take up hertz and no seconds."""
 
     room_s: float
     devices: int
@@ -114,6 +120,8 @@ class Air:
     update: Range
     link: Link
     frames: int
+    overhead_s: float = 0.0
+    pipelined: bool = False
 
     @classmethod
     def of(cls, config: Config, frame_bytes: tuple[float, float]) -> Air:
@@ -122,8 +130,9 @@ class Air:
         mean, largest = frame_bytes
         latency_s = 2 * loop.latency_s * len(loop.days)
         deadline_s = min(loop.deadline_s or link.period_s, link.period_s)
+        overhead_s = loop.edge_s * len(loop.days) + latency_s
         return cls(
-            deadline_s - loop.edge_s * len(loop.days) - latency_s,
+            deadline_s - overhead_s,
             len(loop.days),
             8 / (loop.bandwidth_hz * link.up_bit_per_s_per_hz),
             8 / (loop.bandwidth_hz * link.down_bit_per_s_per_hz),
@@ -134,7 +143,15 @@ class Air:
             Range(min(config.downlink.budgets), max(config.downlink.budgets)),
             link.at(loop.bandwidth_hz),
             loop.frames_per_period,
+            overhead_s,
+            link.schedule == "pipelined",
         )
+
+    def at(self, level: float) -> Air:
+        """The same in a period whose bandwidth is ``level`` times as large."""
+        hz = self.link.bandwidth_hz * level
+        up_s, down_s = self.up_s / level, self.down_s / level
+        return replace(self, up_s=up_s, down_s=down_s, link=replace(self.link, bandwidth_hz=hz))
 
     def cost_s(self, split: Split) -> float:
         """Seconds of air that a split takes."""
@@ -142,15 +159,33 @@ class Air:
 
     @property
     def slot(self) -> Budget:
-        """An equal slot of one device."""
-        room_s = self.room_s / self.devices
-        need_s = self.up_s * self.upload.low + self.down_s * self.update.low
-        reason = (
-            ""
-            if need_s <= room_s
-            else (f"the least upload and package need {need_s:.3g} s, a slot has {room_s:.3g} s")
+        """An equal slot of one device. The new model serves when all devices' bytes have passed."""
+        hz, period_s = self.link.bandwidth_hz, self.link.period_s
+        if self.pipelined:
+            up, down = self.up_s * hz / period_s, self.down_s * hz / period_s
+            room, unit, fresh, used = hz / self.devices, "Hz", 1.0, 0.0
+        else:
+            up, down, room, unit = self.up_s, self.down_s, self.room_s / self.devices, "s"
+            fresh, used = 1 - self.overhead_s / period_s, self.devices / period_s
+        need = up * self.upload.low + down * self.update.low
+        short = f"the least upload and package need {need:.3g} {unit}, a slot has {room:.3g} {unit}"
+        return Budget(
+            up,
+            down,
+            room,
+            self.upload,
+            self.update,
+            fresh,
+            used * up,
+            used * down,
+            stale=0.0,
+            reason=short if need > room else "",
         )
-        return Budget(self.up_s, self.down_s, room_s, self.upload, self.update, 1, 0, 0, 0, reason)
+
+    @property
+    def whole(self) -> Budget:
+        """All of the air for one device, as if the others sent nothing."""
+        return replace(self, devices=1).slot
 
     @property
     def options(self) -> Points:
@@ -186,10 +221,19 @@ def split_of(
 
     Raises :class:`TooEarly` for one that needs ``curves`` where there are none.
     """
+    return decide(policy, _known(policy, air, curves, history, seed))
+
+
+def _known(
+    policy: str, air: Air, curves: Curves | None, history: Sequence[Observed], seed: int
+) -> Known:
     rng = np.random.default_rng([zlib.crc32(policy.encode()), seed, len(history)])
-    limits, found = air.slot, NOT_FITTED if curves is None else curves
-    known = Known(air.link, found, air.options, rng, history=tuple(history), limits=limits)
-    return decide(policy, known)
+    found = NOT_FITTED if curves is None else curves
+    limits = air.slot if curves is None else replace(air.slot, stale=curves.m0)
+    here = next((h.learned_in for h in reversed(history) if h.learned_in != NOT_KNOWN), 0)
+    return Known(
+        air.link, found, air.options, rng, history=tuple(history), limits=limits, place=here
+    )
 
 
 def told(
@@ -198,84 +242,89 @@ def told(
     rows: Sequence[Mapping[str, Any]],
     air: Air,
     prior: Prior | None,
-    half_life_rounds: float,
     seed: int,
 ) -> tuple[Split, str]:
     """The split of one device under ``policy``, which is told its ``rows`` so far and the curves
-    fitted to them, and these curves in words. One that needs curves before there are any
-    explores, as ``adaptive`` does."""
+    that follow from them, and these curves in words. One that needs curves before there are any
+    explores: it goes through a few shares."""
     if not watches(policy):
         return split_of(policy, air), ""
-    history = [
-        Observed(
-            r["round"],
-            r["upload_bytes"],
-            r["update_bytes"],
-            r["monitor_before"],
-            r["monitor_after"],
-        )
-        for r in rows
-    ]
-    curves = refit(rows, round_index, prior, half_life_rounds, _REPLICATES)
+    history = history_of(rows, air)
+    curves = learned(history, air, prior)
     try:
         split = split_of(policy, air, curves, history, seed)
     except TooEarly:
-        return _explored(round_index, air), ""
+        return air.slot.with_share(_EXPLORED[(round_index - 1) % len(_EXPLORED)]), ""
     return split, "" if curves is None else _words(curves.joint)
 
 
-def _explored(round_index: int, air: Air) -> Split:
-    return air.slot.with_share(_EXPLORED[(round_index - 1) % len(_EXPLORED)])
+def history_of(rows: Sequence[Mapping[str, Any]], air: Air) -> list[Observed]:
+    """The rounds of one device, oldest first, as policies are told them. The place of a period is
+    known when its frames have gone up and been looked at. What came of an update that was lost, or
+    never made, says nothing of what updates gain. In a pipeline a package is made from the upload
+    of two rounds before."""
+    lag = PIPELINE if air.pipelined else 0
+    places = [int(p) if (p := row.get("place", "")) != "" else NOT_KNOWN for row in rows]
+    found = []
+    for i, row in enumerate(rows):
+        refused = row["reason"] == HELD_BACK
+        tells = bool(row["applied"] or refused) and i >= lag
+        learned_in = places[i]
+        judged_in = places[i + lag + 1] if i + lag + 1 < len(rows) else NOT_KNOWN
+        found.append(
+            Observed(
+                row["round"],
+                rows[i - lag]["upload_bytes"] if i >= lag else 0.0,
+                row["budget_bytes"] if refused else row["update_bytes"],
+                row["monitor_before"],
+                row["monitor_after"],
+                refused,
+                learned_in if tells else NOT_KNOWN,
+                judged_in,
+            )
+        )
+    return found
 
 
 @dataclass(frozen=True)
 class Prior:
-    """What an earlier `endedge run` measured, and the kind of curves that fitted it best."""
+    """What an earlier `endedge run` measured, and the curves fitted to it."""
 
     surface: Surface
-    kind: Kind
+    curves: Curves
 
     @classmethod
     def read(cls, folder: Path) -> Prior:
         """From ``surface.csv`` (and ``curves.json``, if it is there) of a results folder."""
         surface = Surface.read(folder / "surface.csv")
         if (folder / "curves.json").is_file():
-            return cls(surface, Curves.load(folder / "curves.json").joint.kind)
-        return cls(surface, _COLD_KINDS[0])
+            return cls(surface, Curves.load(folder / "curves.json"))
+        return cls(surface, fit(surface, replicates=0))
 
 
 def adaptive(
-    round_index: int,
     seen: Sequence[Sequence[Mapping[str, Any]]],
     air: Air,
     prior: Prior | None,
-    half_life_rounds: float,
+    recalls: bool = False,
 ) -> tuple[list[Split], list[str]]:
-    """The split of every device from its curves, re-fitted to ``seen`` (a list a device of its
-    rounds so far), and these curves in words. Devices share the air at one price a second. A device
-    without curves explores, and so does one whose curves promise nothing, with air that is left:
-    an update that does not help is not sent, and one that is never tried is never learned."""
-    fitted = [refit(rows, round_index, prior, half_life_rounds) for rows in seen]
-    joints = [None if curves is None else curves.joint for curves in fitted]
-    explored = _explored(round_index, air)
-    splits = [Split(0.0, 0.0) if joint else explored for joint in joints]
-    sure = [i for i, joint in enumerate(joints) if joint is not None]
-    if sure:
-        fleet = [
-            Device(j, air.upload, air.update, 1.0, 1.0 / air.up_s, 1.0 / air.down_s)
-            for j in joints
-            if j is not None
-        ]
-        # Seconds of air take the place of hertz: 8 / (8 s · byte/s) = 1 / (byte/s).
-        room_s = air.room_s * len(sure) / air.devices
-        found = allocate_fleet(fleet, room_s, period_s=8.0)
-        for i, up, down in zip(sure, found.upload_bytes, found.update_bytes, strict=True):
-            splits[i] = Split(float(up), float(down))
-        left_s = air.room_s - sum(map(air.cost_s, splits))
-        for i in sure:
-            if not splits[i].sends and air.cost_s(explored) <= left_s:
-                splits[i], left_s = explored, left_s - air.cost_s(explored)
-    return splits, ["" if joint is None else _words(joint) for joint in joints]
+    """The split of every device from what its own rounds (``seen``, a list a device) taught, and
+    what is believed in words. Devices share the air: each weighs all that the whole air could carry
+    for it, and one price a second decides who gets what."""
+    menus = []
+    for rows in seen:
+        history = history_of(rows, air)
+        budget = air.slot if air.devices == 1 else air.whole
+        known = _known("adaptive", air, None if prior is None else prior.curves, history, 0)
+        menus.append(menu(replace(known, limits=budget, recalls=recalls)))
+    width = max(len(m.splits) for m in menus)
+    cost, value = np.zeros((len(menus), width)), np.full((len(menus), width), -np.inf)
+    for i, one in enumerate(menus):
+        cost[i, : len(one.splits)] = one.cost
+        value[i, : len(one.splits)] = -one.loss
+    found = allocate_menus(cost, value, air.slot.room * air.devices)
+    splits = [m.splits[j] for m, j in zip(menus, found.choice, strict=True)]
+    return splits, [m.words for m in menus]
 
 
 def _words(joint: Joint) -> str:
@@ -283,54 +332,32 @@ def _words(joint: Joint) -> str:
     return f"{joint.kind} {named}"
 
 
-def refit(
-    rows: Sequence[Mapping[str, Any]],
-    round_index: int,
-    prior: Prior | None,
-    half_life_rounds: float,
-    replicates: int = 0,
-) -> Curves | None:
-    """Curves of one device from its earlier rounds: what each gained over the model before, on
-    frames kept for decisions, as if gained over the prior's start. An observation counts half
-    after ``half_life_rounds``. None while there is too little to fit."""
-    observed = [r for r in rows if r["upload_bytes"] > 0 and r["update_bytes"] > 0]
-    if not observed and prior is None:
-        return None
-    m0 = float(prior.surface.m0.mean()) if prior else 0.5
-    cells: list[Mapping[str, Any]] = []
-    if prior is not None:
-        s = prior.surface
-        cells += [
-            {
-                "seed": 0,
-                "frames": f,
-                "codec": "prior",
-                "upload_bytes": u,
-                "budget_bytes": b,
-                "update_bytes": d,
-                "map": v,
-                "m0": m0,
-            }
-            for f, u, b, d, v in zip(
-                s.frames, s.upload_bytes, s.budget_bytes, s.update_bytes, s.map, strict=True
-            )
-        ]
-    for r in observed:
-        age = round_index - 1 - r["round"]
-        gained = min(max(m0 + r["monitor_after"] - r["monitor_before"], 0.0), 1.0)
-        cell = {
-            "seed": 0,
-            "frames": r["frames"],
-            "codec": "prior" if prior else "seen",
-            "upload_bytes": r["upload_bytes"],
-            "budget_bytes": r["update_bytes"],
-            "update_bytes": r["update_bytes"],
-            "map": gained,
-            "m0": m0,
-        }
-        cells += [cell] * round(_WEIGHT * 0.5 ** (age / half_life_rounds))
-    try:
-        kinds = [prior.kind] if prior else list(_COLD_KINDS)
-        return fit(Surface.from_rows(cells), m0=m0, kinds=kinds, replicates=replicates)
-    except BadInput:  # fewer than three uploads or two packages so far
-        return None
+def learned(history: Sequence[Observed], air: Air, prior: Prior | None) -> Curves | None:
+    """Curves for policies that ask some: fitted to what the rounds make of the share of the
+    achievable gain at sizes of both kinds (:mod:`endedge.allocator.online.belief`), from the mAP of
+    the last round on. The prior's own before the first round; None where there is none."""
+    if not any(h.upload_bytes > 0 and h.learned_in != NOT_KNOWN for h in history):
+        return None if prior is None else prior.curves
+    slot, given = air.slot, None if prior is None else prior.curves
+    rates, first = first_rates(slot.upload, slot.update, given), achievable(given)
+    belief = believe(rates, first, _in_one_place(history))
+    up = np.linspace(slot.upload.low, slot.upload.high, _SIZES)
+    down = np.geomspace(slot.update.low, slot.update.high, _SIZES)
+    pairs = [a.ravel() for a in np.meshgrid(up, down, indexing="ij")]
+    now = min(max(history[-1].after, 0.0), 1.0)
+    gap = belief.weight * belief.gap(history[-1].judged_in, now)
+    gained = np.clip(now + gap @ rates(*pairs), 0.0, 1.0)
+    columns = {"seed": 0, "frames": 1, "codec": "believed", "m0": now}
+    cells = [
+        {**columns, "frames": 1 + i // _SIZES, "upload_bytes": u, "update_bytes": d}
+        | {"budget_bytes": d, "map": v}
+        for i, (u, d, v) in enumerate(zip(*pairs, gained, strict=True))
+    ]
+    return fit(Surface.from_rows(cells), m0=now, kinds=list(_COLD_KINDS), replicates=_REPLICATES)
+
+
+def _in_one_place(history: Sequence[Observed]) -> list[Observed]:
+    """As if the last round had been judged where its frames are from: its own frames have not come
+    yet, and a policy that asks curves has nothing else."""
+    last = history[-1]
+    return [*history[:-1], replace(last, judged_in=last.learned_in)]

@@ -6,10 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from endedge.configs import SHIPPED
 from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, model_hash
+from endedge.edge.places import recognise
 from endedge.lab.config import Config, loop_of, named
 from endedge.lab.inputs import Inputs
 from endedge.lab.loop.answers import Answers, keeping
@@ -18,9 +21,10 @@ from endedge.lab.loop.policies import Air, Prior, check_policy, source_of, watch
 from endedge.lab.store import Node, Store
 from endedge.link.channel import Bottleneck, Capacity, Channel
 
-__all__ = ["Clock", "DeviceState", "PolicyRun", "Row", "air_of"]
+__all__ = ["Clock", "DeviceState", "PolicyRun", "Row", "air_of", "levels_of"]
 
 VERSION = 1  # of what a round computes; raise it when that changes
+DECIDING = 2  # of what is told to policies that watch
 
 Row = dict[str, Any]
 
@@ -30,13 +34,16 @@ class DeviceState:
     """Where a device stands between two rounds: the answer that it ``holds`` (its node's key;
     None: the model it came with), the last one that it ``acknowledged``, whether the edge is
     ``certain`` that these are the same, the answers so far, oldest first, and those whose models
-    the device has ``kept``."""
+    the device has ``kept``; what its uploads ``heard`` under the remembered models (nodes, too),
+    and uploads ``waiting`` in the pipeline, the next one first (an empty key: nothing was sent)."""
 
     holds: str | None = None
     acknowledged: str | None = None
     certain: bool = True
     past: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    heard: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, noted: Mapping[str, Any]) -> DeviceState:
@@ -47,6 +54,8 @@ class DeviceState:
             noted["certain"],
             tuple(noted["past"]),
             tuple(noted.get("kept", ())),
+            tuple(noted.get("heard", ())),
+            tuple(noted.get("waiting", ())),
         )
 
     def with_answer(self, key: str, memory_rounds: int) -> DeviceState:
@@ -55,20 +64,24 @@ class DeviceState:
 
     @property
     def keys(self) -> set[str]:
-        """Of the answers that somebody still needs."""
-        some = (*self.past, *self.kept, self.holds, self.acknowledged)
-        return {key for key in some if key is not None}
+        """Keys of the answers that somebody still needs."""
+        some = (*self.past, *self.kept, *self.waiting, self.holds, self.acknowledged)
+        return {key for key in some if key}
 
 
 class Clock:
     """The band and the edge that all devices of a round share, in virtual seconds. What is
-    ``broadcast`` and the same for several is on the air once."""
+    ``broadcast`` and the same for several is on the air once. ``level``: the bandwidth of the
+    period, over that of the configuration."""
 
-    def __init__(self, config: Config, start_s: float, broadcast: bool = False) -> None:
+    def __init__(
+        self, config: Config, start_s: float, broadcast: bool = False, level: float = 1.0
+    ) -> None:
         self._heard_s: dict[bytes, float] | None = {} if broadcast else None
         loop, link = loop_of(config), config.link
+        hz = loop.bandwidth_hz * level
         self.up, self.down = (
-            Bottleneck(Channel(Capacity.constant(loop.bandwidth_hz * rate), loop.latency_s))
+            Bottleneck(Channel(Capacity.constant(hz * rate), loop.latency_s))
             for rate in (link.up_bit_per_s_per_hz, link.down_bit_per_s_per_hz)
         )
         self._edge_s, self._edge_free_s = loop.edge_s, start_s
@@ -89,6 +102,15 @@ class Clock:
     def delivered_s(self, n_bytes: int, ready_s: float) -> float:
         """When a package has arrived: after all uploads, for there is one band."""
         return self.down.reserve(n_bytes, max(ready_s, self.up.busy_until_s))
+
+
+def levels_of(trace: str | None, period_s: float) -> tuple[float, ...]:
+    """The bandwidth of each whole period of a Mahimahi trace over its mean; 1 without a trace."""
+    if trace is None:
+        return (1.0,)
+    shipped = trace.startswith("endedge:")
+    path = SHIPPED / trace.removeprefix("endedge:") if shipped else Path(trace)
+    return Capacity.mahimahi(path).levels(period_s, str(trace))
 
 
 def air_of(devices: Sequence[Day]) -> Air:
@@ -114,6 +136,20 @@ class PolicyRun:
         self.devices = [Day(inputs, i, seed) for i in range(len(self.loop.days))]
         self.edge = Answers(inputs, store, seed)
         self.air = air_of(self.devices)
+        self.levels = levels_of(self.loop.trace, inputs.config.link.period_s)
+
+    def level(self, k: int) -> float:
+        """The bandwidth of round ``k`` over the mean; a trace that ends begins again."""
+        return self.levels[(k - 1) % len(self.levels)]
+
+    def away(self, device: int, k: int) -> bool:
+        """Whether a device is switched off in round ``k``."""
+        return any(a.device == device and a.first <= k <= a.last for a in self.loop.away)
+
+    def place(self, heard: Sequence[str]) -> int:
+        """Where a device is, by what its uploads ``heard`` so far, the last one last."""
+        nodes = self.answers(heard)
+        return recognise([node.record["losses"] for node in nodes])[-1]
 
     @cached_property
     def determinants(self) -> dict[str, Any]:
@@ -123,9 +159,11 @@ class PolicyRun:
         settings["loop"] = {
             k: v for k, v in settings["loop"].items() if k not in ("policies", "prior")
         }
+        settings["loop"]["half_life_rounds"] = 4.0  # a key that was: older rounds keep their names
         code = source_of(self.policy)
         return {
             **({"code": code} if code else {}),
+            **({"deciding": DECIDING} if self.watches else {}),
             **({"broadcast": 1} if self.policy.startswith("federated") else {}),
             "version": VERSION,
             "policy": self.name,
@@ -152,6 +190,12 @@ class PolicyRun:
 
     def answers(self, keys: Sequence[str]) -> list[Node]:
         return [node for key in keys if (node := self.answer(key)) is not None]
+
+    def upload(self, key: str) -> bytes:
+        """What a device sent in an earlier round."""
+        node = self.answer(key)
+        assert node is not None
+        return (node.folder / "upload.batch").read_bytes()
 
     # What a round notes down -----------------------------------------------------------------
 
@@ -194,6 +238,8 @@ class PolicyRun:
             "device_seconds": 0.0,
             "curve": "",
             "reason": "",
+            "bandwidth_hz": self.loop.bandwidth_hz * self.level(k),
+            "place": "",
         }
 
     def delivered(

@@ -24,7 +24,7 @@ from endedge.lab.inputs import Inputs
 from endedge.lab.loop.adaptation import adapt
 from endedge.lab.loop.day import Day
 from endedge.lab.loop.policies import split_of
-from endedge.lab.loop.policy_run import air_of
+from endedge.lab.loop.policy_run import air_of, levels_of
 from endedge.lab.loop.serving import serve
 from endedge.link.channel import read_link
 
@@ -79,9 +79,13 @@ def day(
     if not 0 <= number < len(days):
         raise BadInput(f"--day {number}; the loop has days 0 to {len(days) - 1}")
     every = [Day(inputs, i, config.seeds[0]) for i in range(len(days))]
-    split, who = split_of(policy, air_of(every)), every[number]
+    if config.link.schedule == "pipelined":
+        raise BadInput("over sockets a day is played in turns: link.schedule=sequential")
+    air, who = air_of(every), every[number]
+    levels = levels_of(loop_of(config).trace, config.link.period_s)
 
     def capture(round_index: int, model: Path | None) -> Capture | None:
+        split = split_of(policy, air.at(levels[(round_index - 1) % len(levels)]))
         if round_index > loop_of(config).rounds or not split.sends:
             return None
         running = inputs.student if model is None else load_detector(model)

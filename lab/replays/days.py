@@ -67,15 +67,5 @@ def draw(
 
 
 def levels_of(trace: Path, period_s: float) -> Floats:
-    """The mean rate of each whole period of a Mahimahi trace, over its mean (all of it: a trace
-    that is shorter than a period repeats)."""
-    capacity = Capacity.mahimahi(trace)
-    periods = max(1, int(capacity.times_s[-1] / period_s))
-    edges = np.array([capacity.at(k * period_s) for k in range(periods + 1)])
-    rate = np.diff(edges)
-    if not (rate > 0).all():
-        raise BadInput(
-            f"{trace}: nothing passes in a whole period of {period_s:g} s; cut that out of the "
-            "trace, or set a longer link.period_s"
-        )
-    return np.asarray(rate / rate.mean())
+    """The mean rate of each whole period of a Mahimahi trace, over the mean of them all."""
+    return np.array(Capacity.mahimahi(trace).levels(period_s, str(trace)))

@@ -116,6 +116,13 @@ class Edge:
         record = {"model": f"new-{number + 1}", **self.answers[number]}
         return Node(f"answer-{number}", folder, record, 0.0)
 
+    def heard(self, answer: Node, models: list[Node | None]) -> Node | None:
+        """Of the first device's upload only: the other's was too small to be labelled."""
+        if answer.key == "answer-1":
+            return None
+        assert models == [None]
+        return Node("heard-0", self.folder, {"losses": {"came": [1.0, 2.0]}}, 0.0)
+
     def student_of(self, answer: Node | None) -> Model:
         return Model("came") if answer is None else Model(answer.key.removeprefix("held-"))
 
@@ -146,13 +153,14 @@ def play(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any
         splits: list[Split] = SPLITS,
     ) -> Played:
         monkeypatch.setattr(policy_run, "model_hash", lambda model: model.name)
-        monkeypatch.setattr(rounds, "_decide", lambda *_: (splits, ["curve one", "curve two"]))
+        monkeypatch.setattr(rounds, "decide_all", lambda *_: (splits, ["curve one", "curve two"]))
         run: Any = object.__new__(PolicyRun)
         run.inputs = SimpleNamespace(config=config)
-        run.store = SimpleNamespace(open=lambda key: Node(key, tmp_path, {}, 0.0))
+        losses = {"losses": {"came": [1.0, 2.0]}}
+        run.store = SimpleNamespace(open=lambda key: Node(key, tmp_path, losses, 0.0))
         run.name, run.seed, run.policy = policy, 7, policy.partition("+")[0]
         run.watches, run.redacted = policy != "equal", policy.endswith("+redacted")
-        run.loop = config.loop
+        run.loop, run.levels = config.loop, (2.0, 1.0, 1.0, 1.0, 1.0)
         run.devices = [Device(0), Device(1)]
         run.edge = Edge(tmp_path, answers, list(packages))
         rows, after = one_round(run, k, BEFORE, [])
@@ -203,6 +211,8 @@ WANTED: list[dict[str, Any]] = [
         "edge_seconds": 1.5,
         "curve": "curve one",
         "reason": "",
+        "bandwidth_hz": 1000.0,
+        "place": 0,
     },
     {
         "policy": "fitted+redacted",
@@ -236,6 +246,8 @@ WANTED: list[dict[str, Any]] = [
         "edge_seconds": 2.5,
         "curve": "curve two",
         "reason": "",
+        "bandwidth_hz": 1000.0,
+        "place": "",
     },
 ]
 
@@ -272,7 +284,7 @@ def test_a_second_period_in_a_domain_is_no_return(play: Any) -> None:
 
 def test_where_devices_stand_after_it(play: Any) -> None:
     assert play().after == [
-        DeviceState("answer-0", "answer-0", True, ("answer-0",)),
+        DeviceState("answer-0", "answer-0", True, ("answer-0",), heard=("heard-0",)),
         DeviceState("answer-1", "answer-1", True, ("held-b", "answer-1")),
     ]
 
@@ -299,7 +311,7 @@ def test_a_package_that_the_device_cannot_use(play: Any) -> None:
     assert row["reason"] == "of another model"
     assert row["model_after"] == "came"
     assert row["map"] == row["map_after"] == 0.20
-    assert played.after[0] == DeviceState(None, None, True, ("answer-0",))
+    assert played.after[0] == DeviceState(None, None, True, ("answer-0",), heard=("heard-0",))
     assert played.rows[1]["applied"] == 1
 
 
@@ -315,7 +327,7 @@ def test_an_answer_that_the_edge_keeps_at_home(play: Any) -> None:
     assert (row["sent"], row["applied"], row["reason"]) == (0, 0, "no improvement")
     assert (row["upload_bytes"], row["update_bytes"]) == (3000, 1000)  # made, and not sent
     assert row["map"] == row["map_after"] == 0.20
-    assert played.after[0] == DeviceState(None, None, True, ("answer-0",))
+    assert played.after[0] == DeviceState(None, None, True, ("answer-0",), heard=("heard-0",))
     # The edge is free for the other one as soon as its upload is there, and so is the band.
     applied_s = UP_2 + LATENCY_S + EDGE_S + 2000 * DOWN_BYTE_S + LATENCY_S
     assert played.rows[1]["applied_s"] == pytest.approx(applied_s)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from endedge.lab.cli.main import main
 from endedge.lab.config import Config, load_config
 from endedge.lab.inputs import Inputs
 from endedge.lab.loop import loop as rounds
+from endedge.lab.loop.answers import HELD_BACK
 from endedge.lab.loop.loop import play
-from endedge.lab.loop.policies import Air, adaptive, split_of, told, watches
+from endedge.lab.loop.policies import Air, adaptive, history_of, split_of, told, watches
 from endedge.lab.loop.policy_run import Clock, PolicyRun
 from endedge.lab.loop.sockets import adapt
 from endedge.lab.loop.summary import backward_transfer, summarize
@@ -84,6 +87,10 @@ def played(who: PolicyRun) -> list[dict[str, Any]]:
         ({"bandwidth_hz": 10}, "the least upload and package need"),
         ({"redact": ["person"], "policies": ["equal+redacted"]}, "names no class"),
         ({"frames_per_period": 60}, "frames to capture"),
+        ({"trace": "/nowhere/trace"}, "cannot read trace"),
+        ({"trace": "endedge:traces/walk", "policies": ["federated"]}, "play it alone"),
+        ({"away": [{"device": 3, "first": 1, "last": 2}]}, "away names device 3"),
+        ({"away": [{"device": 0, "first": 3, "last": 2}]}, "first 3 comes after last 2"),
     ],
 )
 def test_bad_loops_are_refused(
@@ -96,12 +103,20 @@ def test_bad_loops_are_refused(
     assert message in capsys.readouterr().err
 
 
-def test_a_pipelined_loop_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It would be played one after the other and reported as what it was not."""
-    document = yaml.safe_load((place / "c.yaml").read_text()) | {"loop": LOOP}
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"edge_s": 61}, "a pipeline would grow without end"),
+        ({"policies": ["equal", "federated"]}, "is played in turns"),
+    ],
+)
+def test_a_pipeline_that_cannot_be_played(
+    place: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], message: str
+) -> None:
+    document = yaml.safe_load((place / "c.yaml").read_text()) | {"loop": LOOP | changes}
     (place / "pipelined.yaml").write_text(yaml.safe_dump(document))
     assert main(["loop", str(place / "pipelined.yaml"), "--out", str(place / "bad")]) == 2
-    assert "a loop uploads and downloads in turn" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_without_a_loop_section() -> None:
@@ -140,8 +155,12 @@ def _rounds(gain: Any) -> list[dict[str, Any]]:
                 "frames": k,
                 "upload_bytes": split.upload_bytes,
                 "update_bytes": split.update_bytes,
+                "budget_bytes": split.update_bytes,
                 "monitor_before": 0.2,
                 "monitor_after": 0.2 + gain(split),
+                "applied": 1,
+                "reason": "",
+                "place": 0,
             }
         )
     return found
@@ -153,11 +172,12 @@ def test_policies_of_the_benchmark_learn_in_the_loop(name: str) -> None:
     told nothing yet, they explore."""
     frames = _rounds(lambda s: 0.3 * s.upload_bytes / AIR.upload.high)
     model = _rounds(lambda s: 0.3 * s.update_bytes / AIR.update.high)
-    (up, words), (down, _) = (told(name, 8, r, AIR, None, 8.0, 0) for r in (frames, model))
+    air = replace(AIR, room_s=50.0)  # at the very end of a period nothing is worth anything
+    (up, words), (down, _) = (told(name, 8, r, air, None, 0) for r in (frames, model))
     assert words
     assert up.upload_bytes > down.upload_bytes
     assert down.update_bytes > up.update_bytes
-    early = [told(name, k, [], AIR, None, 8.0, 0) for k in (1, 2)]
+    early = [told(name, k, [], AIR, None, 0) for k in (1, 2)]
     assert [words for _, words in early] == ["", ""]
     assert early[0][0] == AIR.slot.with_share(0.5) != early[1][0]
 
@@ -171,11 +191,11 @@ def test_a_policy_is_told_what_its_rounds_gained() -> None:
         return known.budget.with_share(0.25)
 
     rows = _rounds(lambda s: 0.1)
-    split, _ = told("listener", 8, rows, AIR, None, 8.0, 0)
+    split, _ = told("listener", 8, rows, AIR, None, 0)
     assert split == AIR.slot.with_share(0.25)
     assert [h.period for h in heard[0].history] == [1, 2, 3, 4, 5, 6, 7]
     assert heard[0].history[2].after - heard[0].history[2].before == pytest.approx(0.1)
-    told("listener", 1, [], AIR, None, 8.0, 0)  # it asks no curves, so it plays from the first
+    told("listener", 1, [], AIR, None, 0)  # it asks no curves, so it plays from the first
     assert heard[1].history == ()
     assert watches("listener")
     assert not watches("equal")
@@ -186,14 +206,68 @@ def test_the_adaptive_policy_learns_which_side_pays() -> None:
     air = AIR
     frames = _rounds(lambda s: 0.3 * s.upload_bytes / air.upload.high)
     model = _rounds(lambda s: 0.3 * s.update_bytes / air.update.high)
-    splits, words = adaptive(8, [frames, model], air, None, 8.0)
+    splits, words = adaptive([frames, model], air, None)
     assert splits[0].upload_bytes > splits[1].upload_bytes
     assert splits[1].update_bytes > splits[0].update_bytes
     assert all(words)
     assert sum(map(air.cost_s, splits)) <= air.room_s * (1 + 1e-6)
-    fresh, words = adaptive(1, [[], []], air, None, 8.0)  # nothing known: it explores
-    assert words == ["", ""]
+    fresh, _ = adaptive([[], []], air, None)  # nothing known
     assert fresh[0].sends
+    assert fresh[1].sends
+    assert sum(map(air.cost_s, fresh)) <= air.room_s * (1 + 1e-6)
+    alone, _ = adaptive([frames], replace(air, devices=1), None)
+    assert AIR.cost_s(alone[0]) <= AIR.room_s * (1 + 1e-9)
+
+
+def test_what_policies_are_told_of_a_round() -> None:
+    """Held back, lost, never made, across a change; places are known a round later."""
+
+    def row(k: int, place: Any, **more: Any) -> dict[str, Any]:
+        return {
+            "round": k,
+            "upload_bytes": 100 * k,
+            "update_bytes": 10 * k,
+            "budget_bytes": 20 * k,
+            "monitor_before": 0.2,
+            "monitor_after": 0.3,
+            "applied": 1,
+            "reason": "",
+            "place": place,
+            **more,
+        }
+
+    rows = [
+        row(1, 0),
+        row(2, 0, applied=0, reason=HELD_BACK),
+        row(3, 1, applied=0),  # lost
+        row(4, 1, applied=0, reason="3 usable frames (0 refused); an update needs 4"),
+        row(5, "", upload_bytes=0),
+        row(6, 0),
+    ]
+    found = history_of(rows, AIR)
+    assert [h.learned_in for h in found] == [0, 0, -1, -1, -1, 0]
+    assert [h.judged_in for h in found] == [0, 1, 1, -1, 0, -1]
+    assert [h.refused for h in found] == [False, True, False, False, False, False]
+    assert found[1].update_bytes == 40  # what it would have been, about
+    piped = history_of(rows, replace(AIR, pipelined=True))
+    assert [h.upload_bytes for h in piped] == [0, 0, 100, 200, 300, 400]
+    assert [h.learned_in for h in piped] == [-1, -1, -1, -1, -1, 0]
+    assert [h.judged_in for h in piped] == [1, -1, 0, -1, -1, -1]
+
+
+def test_the_air_of_both_schedules() -> None:
+    """In turns a byte costs seconds in which the old model serves; in a pipeline it costs hertz."""
+    turns = replace(AIR, overhead_s=10.0).slot
+    assert turns.fresh == pytest.approx(0.9)
+    assert turns.fresh_share(1000.0, 2000.0) == pytest.approx(0.9 - 2 * (1.0 + 1.0) / 100)
+    piped = replace(AIR, pipelined=True).slot
+    assert piped.room == pytest.approx(3137 / 2)
+    assert piped.cost(1000.0, 0.0) == pytest.approx(8 * 1000 / (100 * 2.55), rel=1e-3)
+    assert piped.fresh_share(1000.0, 2000.0) == 1
+    thick = AIR.at(2.0)
+    assert thick.cost_s(Split(1000, 1000)) == pytest.approx(0.75)
+    assert thick.link.bandwidth_hz == 2 * AIR.link.bandwidth_hz
+    assert AIR.at(1e-4).slot.reason
 
 
 def test_the_clock_is_that_of_the_link(place: Path) -> None:
@@ -304,6 +378,56 @@ def test_rounds_start_from_what_was_applied_and_a_lost_update_is_recovered(place
         mean = row["map_before"] * (1 - fresh) + row["map_after"] * fresh
         assert row["map"] == pytest.approx(mean)
     assert played(who) == rows  # nothing is made again
+
+
+def test_a_pipeline_serves_two_rounds_later_and_waits_for_who_is_away(place: Path) -> None:
+    """Up in round k, down in round k + 2, upon what the device holds then."""
+    config = tiny_loop(place, lost=[], away=[{"device": 0, "first": 4, "last": 4}])
+    days = [[{"domain": "plain", "periods": 8}]]
+    loop = config.model_dump()["loop"] | {"days": days}
+    link = config.model_dump()["link"] | {"schedule": "pipelined"}
+    config = type(config).model_validate(config.model_dump() | {"loop": loop, "link": link})
+    who = PolicyRun(Inputs.of(config, place), Store(place / "out"), "equal", 0, None)
+    rows = played(who)
+    assert [r["upload_bytes"] > 0 for r in rows] == [True, True, True, False, True, True, True]
+    assert [r["applied"] for r in rows] == [0, 0, 1, 0, 1, 0, 1]  # what went up in 1, 3, 5
+    assert rows[3]["reason"] == "the device is away"
+    for row in rows:
+        assert row["map"] == row["map_before"]  # it serves from the end of the period on
+        if row["applied"]:
+            assert row["applied_s"] == 60
+            assert row["model_after"] == row["edge_model"] != row["model_before"]
+    for row, following in pairwise(rows):
+        assert following["model_before"] == row["model_after"]
+    assert not list(Store(place / "out").nodes("upload"))[2:]  # those done with leave the disk
+    assert played(who) == rows
+
+
+def test_a_device_gone_for_three_rounds(place: Path) -> None:
+    """The loop goes on and says so; on its return it runs what it ran, and learns upon that."""
+    day = [{"domain": "plain", "periods": 6}]
+    gone = [{"device": 1, "first": 2, "last": 4}]
+    rows = played(run(place, "adaptive", days=[day, day], lost=[], away=gone))
+    other, mine = ([r for r in rows if r["device"] == i] for i in (0, 1))
+    assert [r["applied"] for r in other] == [1] * 5
+    assert [r["applied"] for r in mine] == [1, 0, 0, 0, 1]
+    assert [r["reason"] for r in mine[1:4]] == ["the device is away"] * 3
+    assert mine[4]["model_before"] == mine[0]["model_after"]
+    assert [r["place"] for r in mine] == [0, "", "", "", 0]
+
+
+def test_the_bandwidth_of_a_trace(place: Path) -> None:
+    """Periods of a third, one and five thirds of the mean; then it begins again."""
+    counts, lines = (1, 3, 5), []
+    for k, n in enumerate(counts):
+        lines += [60_000 * k + 60_000 * (i + 1) // n for i in range(n)]
+    (place / "trace").write_text("\n".join(map(str, lines)))
+    rows = played(run(place, "equal", trace=str(place / "trace"), lost=[]))
+    hz = [r["bandwidth_hz"] for r in rows]
+    assert hz == pytest.approx([20_000, 60_000, 100_000, 20_000])
+    for row in rows:
+        seconds = row["upload_s"] - 0.03
+        assert row["upload_bytes"] / seconds == pytest.approx(row["bandwidth_hz"] * 2.55 / 8)
 
 
 def _answers(who: PolicyRun) -> list[Node]:

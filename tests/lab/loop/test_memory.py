@@ -6,7 +6,7 @@ from another teacher, another student or other labels is found out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from endedge.allocator import Surface
+from endedge.allocator import Observed
 from endedge.data.codec import EncodedFrame, encode, pack_batch
 from endedge.data.shift import Shift
 from endedge.distill.model import DetectionModel, clone, load_detector, model_hash
@@ -26,11 +26,11 @@ from endedge.edge.plan import Student
 from endedge.edge.server.workers import Job
 from endedge.lab.config import Config, load_config
 from endedge.lab.inputs import Inputs
-from endedge.lab.loop import answers, policies
+from endedge.lab.loop import answers
 from endedge.lab.loop.adaptation import adapt
 from endedge.lab.loop.answers import Answers, round_seed
 from endedge.lab.loop.day import Day, evaluation_sets
-from endedge.lab.loop.policies import Air, Prior, refit
+from endedge.lab.loop.policies import Air, learned
 from endedge.lab.store import Node, Store
 
 LOOP: dict[str, Any] = {
@@ -249,32 +249,22 @@ def test_the_air_of_a_period(config: Config) -> None:
     assert (air.update.low, air.update.high) == (50_000, 200_000)
 
 
-def test_an_old_round_counts_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half after a half-life: of four copies of a fresh round two, then one."""
-    fitted: list[Surface] = []
-    monkeypatch.setattr(policies, "fit", lambda surface, **_: fitted.append(surface))
-    rows = [
-        {
-            "round": k,
-            "frames": k,
-            "upload_bytes": 1000 * k,
-            "update_bytes": 10 * k,
-            "monitor_before": 0.2,
-            "monitor_after": 0.2 + 0.01 * k,
-            "map_before": 0.9,
-            "map_after": 0.1,
-        }
-        for k in (1, 3, 5)
+def test_curves_that_follow_from_the_rounds(config: Config) -> None:
+    """Told that frames gained and packages did not, they rise with frames; none before that."""
+    air = Air.of(config, (900.0, 1000.0))
+    slot = air.slot
+    assert learned([], air, None) is None
+    assert learned([Observed(1, 0.0, 0.0, 0.2, 0.2)], air, None) is None
+    rounds = [
+        Observed(k, up, slot.update.low, 0.2, 0.2 + 0.2 * up / slot.upload.high)
+        for k, up in enumerate(np.linspace(slot.upload.low, slot.upload.high, 8))
     ]
-    refit(rows, 6, None, half_life_rounds=2.0)
-    (surface,) = fitted
-    assert surface.frames.tolist() == [1, 3, 3, 5, 5, 5, 5]
-    # What was gained on the monitor, over a start of 0.5; results are no business of a fit.
-    assert surface.map.tolist() == pytest.approx([0.51, 0.53, 0.53, 0.55, 0.55, 0.55, 0.55])
-    kept = Prior(replace(surface, m0=np.full(7, 0.3)), policies._COLD_KINDS[0])
-    refit(rows[:1], 2, kept, half_life_rounds=2.0)
-    assert fitted[1].map[:7].tolist() == surface.map.tolist()  # the prior's cells as they are
-    assert fitted[1].map[7:].tolist() == pytest.approx([0.31] * 4)  # and the gain over its start
+    curves = learned(rounds, air, None)
+    assert curves is not None
+    assert curves.m0 == pytest.approx(rounds[-1].after)
+    few, many = (curves.predict(u, slot.update.low) for u in (slot.upload.low, slot.upload.high))
+    assert many > few
+    assert learned(rounds, air, None) is not curves
 
 
 def test_labels_survive_the_disk(tmp_path: Path) -> None:

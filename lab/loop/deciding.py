@@ -1,0 +1,40 @@
+"""Before and after an answer: who decides what may flow, and what the edge makes of an upload."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from endedge.allocator import Split
+from endedge.lab.loop.policies import adaptive, told
+from endedge.lab.loop.policy_run import DeviceState, PolicyRun, Row
+from endedge.lab.store import Node
+
+__all__ = ["decide_all", "remembered"]
+
+REMEMBERED = 4  # later models that the edge runs on every upload
+
+
+def decide_all(run: PolicyRun, k: int, rows: Sequence[Row]) -> tuple[list[Split], list[str]]:
+    """The split of every device, and the curves behind it in words."""
+    seen = [[r for r in rows if r["device"] == d.number] for d in run.devices]
+    air = run.air.at(run.level(k))
+    if run.policy == "adaptive":
+        return adaptive(seen, air, run.prior, recalls=run.inputs.config.end.models_bytes > 0)
+    found = [told(run.policy, k, own, air, run.prior, run.seed) for own in seen]
+    return [split for split, _ in found], [words for _, words in found]
+
+
+def remembered(run: PolicyRun, state: DeviceState, answer: Node, row: Row) -> DeviceState:
+    """The edge remembers an answer; for a policy that watches it runs the models that it has on
+    what came, the one that the device came with among them, and says which place it was."""
+    after = state.with_answer(answer.key, run.inputs.config.edge.memory_rounds)
+    if not run.watches:
+        return after
+    models = [None, *run.answers(state.past[-REMEMBERED:])]
+    heard = run.edge.heard(answer, models)
+    if heard is None:
+        return after
+    after = replace(after, heard=(*after.heard, heard.key))
+    row["place"] = run.place(after.heard)
+    return after
