@@ -278,7 +278,7 @@ def _once(values: Sequence[Any], says: str) -> None:
 def _one_of_a_name(
     kinds: Sequence[Category], used: set[int], where: str
 ) -> tuple[tuple[Category, ...], tuple[str, ...]]:
-    """Of categories with one name the one that has boxes (Roboflow writes a group without any
+    """Among categories with one name the one that has boxes (Roboflow writes a group without any
     under the name of its only class)."""
     kept, notes = list(kinds), []
     for name, times in Counter(c.name for c in kinds).items():

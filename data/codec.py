@@ -105,8 +105,8 @@ class Codec:
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """Of one batch: ``pixels`` decoded over all frames, processor ``seconds`` spent on decoding.
-    40 WebP frames of 38 bytes each can decode to 2 GB and take 14 s."""
+    """Limits of one batch: ``pixels`` decoded over all frames, processor ``seconds`` spent on
+    decoding. 40 WebP frames of 38 bytes each can decode to 2 GB and take 14 s."""
 
     pixels: int = 2**32  # 14,000 frames of 640 x 480
     seconds: float = 600.0

@@ -72,6 +72,14 @@ def fetch(
     (``tries`` times, waiting longer each time) and in the next. ``checksum`` is ``md5:…`` or
     ``sha256:…`` in hex. Raises :class:`BadInput` for an address that is no http(s) URL or does
     not answer, for a full disk, and for other content than the checksum names.
+
+    Args:
+        url: http or https.
+        to: the file.
+        checksum: ``md5:HEX`` or ``sha256:HEX``; empty: nothing is compared.
+        on_bytes: hears of ``(bytes so far, bytes in all)``.
+        tries: >= 1.
+        wait_s: before the second try; doubled before each further one.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise BadInput(f"cannot download {url!r}: give a http:// or https:// address")
@@ -108,7 +116,16 @@ def fetch_weights(
 ) -> tuple[Path, bool]:
     """Ultralytics' release file ``name`` as the file ``to``, and whether its bytes were compared
     with a ``checksum``: the one given, or the SHA-256 that is known here for YOLOv8 n, s and m.
-    ``mirror`` is another server of the same names. Raises :class:`BadInput` as :func:`fetch`."""
+    ``mirror`` is another server of the same names. Raises :class:`BadInput` as :func:`fetch`.
+
+    Args:
+        name: of the release's file, ``yolov8n.pt``.
+        to: the file.
+        checksum: ``md5:HEX`` or ``sha256:HEX``.
+        mirror: address of another server with the same paths.
+        on_bytes: hears of ``(bytes so far, bytes in all)``.
+        tries: >= 1.
+    """
     known = f"sha256:{_PINNED[name]}" if name in _PINNED else ""
     server = mirror or (_PINNED_URL if known else WEIGHTS_URL)
     wanted = checksum or known

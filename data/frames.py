@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -52,11 +52,6 @@ class Batch:
             self.size[at],
             self.image_ids[at],
         )
-
-    def on(self, device: str) -> Batch:
-        """The same with the pictures in the memory of ``device``."""
-        images = self.images.to(device)
-        return self if images is self.images else replace(self, images=images)
 
     def relabel(self, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> Batch:
         """The same pictures with other labels (pseudo-labels of a teacher, say)."""

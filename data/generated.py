@@ -99,6 +99,14 @@ def generate(
     or absent. A set that is already there and was made by the same call is not made again.
     Raises :class:`BadInput` as :func:`scene` does, for ``n < 1``, for a split that cannot be
     a file name, and where another set already has that name.
+
+    Args:
+        folder: where the set is put.
+        domain: ``source`` or ``field``.
+        split: name of the set, a part of its seed.
+        n: number of frames, >= 1.
+        seed: >= 0.
+        size: px, of a frame's side.
     """
     if n < 1:
         raise BadInput(f"cannot generate {n} frames; ask for 1 or more")

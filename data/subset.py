@@ -45,6 +45,14 @@ def cut(
     a file that is not COCO's, ids that are not there or in two splits (or whose frames are the
     same picture), more frames than there are, frames that are missing or damaged, and a split
     that exists.
+
+    Args:
+        annotations: COCO instances file.
+        images: folder of its frames.
+        folder: where the splits are put.
+        splits: a count or image ids for each name.
+        seed: >= 0, of the frames that are drawn by count.
+        link: symbolic links instead of copies.
     """
     if seed < 0:
         raise BadInput(f"seed {seed}; give 0 or more")

@@ -77,7 +77,7 @@ class _Head:
         self._grids: dict[Shapes, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, head: Predictions, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each of n pictures: its loss before it is divided, and the sum of the scores that
+        """For each of n pictures its loss before it is divided, and the sum of the scores that
         were assigned, by which it is (at least 1): (n,) and (n,).
 
         ``head`` are raw predictions (see :mod:`endedge.distill.losses`); ``truth`` (n, m, 5) the

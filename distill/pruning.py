@@ -47,6 +47,15 @@ def prune(
     ``frames`` (N, 3, S, S) uint8, unlabelled; networks see them on ``device``. The cut is spread
     over ``rounds``, geometrically; after each, ``recover(model)`` may train in place. Raises
     :class:`BadInput` if so few parameters cannot be reached.
+
+    Args:
+        model: to be cut.
+        kept: share of the parameters in (0, 1].
+        frames: (N, 3, S, S) uint8, unlabelled: what a channel is worth is measured on them.
+        rounds: in which the cut is made, >= 1.
+        recover: trains the model in place after each round.
+        seed: of what a cut draws at random.
+        device: ``cpu`` or ``cuda``.
     """
     if not 0 < kept <= 1:
         raise BadInput(f"kept={kept} must be a share of the parameters in (0, 1]")

@@ -36,6 +36,18 @@ def pruned_and_recovered(
     decides whether the training is kept: where little was lost, it does harm; one that diverges
     is thrown away. ``model`` is
     untouched.
+
+    Args:
+        model: to be cut; it teaches what is left of it.
+        kept: share of the parameters in (0, 1].
+        frames: to learn on; their labels are not used.
+        recipe: of the training; 0 steps only cut.
+        calibration: (N, 3, S, S) uint8, on which the cut is measured.
+        device: ``cpu`` or ``cuda``.
+        on_step: hears of each step and its loss.
+
+    Raises:
+        BadInput: if so few parameters cannot be reached.
     """
     small = prune(model, kept, calibration, seed=recipe.seed, device=device)
     held = max(1, len(frames) // _HELD_BACK)

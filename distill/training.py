@@ -47,6 +47,14 @@ def train(
     losses of ten. The network runs in the precision that is set
     (:mod:`endedge.distill.precision`); losses and weights are fp32 always. Raises
     :class:`BadInput` without frames, and at the first loss that is not finite.
+
+    Args:
+        start: the detector to begin with.
+        frames: letterboxed uint8 (N, 3, S, S) with their labels.
+        objective: makes the loss of the copy that is trained.
+        recipe: steps, batch, rate, layers, seed.
+        device: ``cpu`` or ``cuda``.
+        on_step: hears of each step, counted from 1, and its loss.
     """
     if len(frames) == 0:
         raise BadInput("no frames to train on; give at least one")

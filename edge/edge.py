@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,6 @@ from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel, model_hash
 from endedge.distill.package.choose import PreparedMenu, pack_for, prepare_menu
 from endedge.distill.package.packing import Packed
-from endedge.distill.precision import computing
 from endedge.distill.recovery import pruned_and_recovered
 from endedge.distill.training import Recipe
 from endedge.edge import labels as edge_labels
@@ -43,27 +41,13 @@ from endedge.edge.adapt import (
 )
 from endedge.edge.choosing import Chosen, choose_and_train
 from endedge.edge.evidence import FIRST_ROUND, Evidence, Prior, gain_over, judge_chosen
-from endedge.edge.plan import Plan, Received, Schedule, Student, Update
+from endedge.edge.plan import Plan, Received, Schedule, Student, Update, in_its_precision
 from endedge.edge.recall import Kept, Recalled, recall
 from endedge.end.inference import detect
 
 __all__ = ["EdgeEnd", "Plan", "Received", "Schedule", "Student", "Update"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 _CALIBRATION_FRAMES = 32  # of an upload, on which the packer and the pruner look
-
-
-def _precisely(step: Callable[Concatenate[EdgeEnd, P], R]) -> Callable[Concatenate[EdgeEnd, P], R]:
-    """A step whose networks compute in the precision of the plan."""
-
-    @wraps(step)
-    def inside(edge: EdgeEnd, /, *arguments: P.args, **named: P.kwargs) -> R:
-        with computing(edge.plan.precision, edge.plan.device):
-            return step(edge, *arguments, **named)
-
-    return inside
 
 
 @dataclass(frozen=True)
@@ -78,8 +62,6 @@ class EdgeEnd:
     frames: int | None = None
     watch: Callable[[str, int], OnStep | None] = lambda what, steps: None
     prior: Prior = FIRST_ROUND
-
-    # Labels --------------------------------------------------------------------------------
 
     def receive(self, batch: bytes, annotated: Mapping[int, Frame]) -> Received:
         """Decode an upload. One bad frame, or one that is not ``annotated`` (frames by image id),
@@ -150,9 +132,7 @@ class EdgeEnd:
             return known
         return replace(known, trained=join([known.trained, replayed]))
 
-    # Teacher -------------------------------------------------------------------------------
-
-    @_precisely
+    @in_its_precision
     def teach(self, teacher: DetectionModel, known: Upload) -> Adapted:
         """The large model, fine-tuned on the upload."""
         recipe = self._recipe(self.plan.teacher, known)
@@ -165,9 +145,7 @@ class EdgeEnd:
             on_step=self.watch("teacher", recipe.steps),
         )
 
-    # Students ------------------------------------------------------------------------------
-
-    @_precisely
+    @in_its_precision
     def distil(
         self,
         start: DetectionModel,
@@ -224,7 +202,7 @@ class EdgeEnd:
             return known
         return split_upload(known.trained, self.plan.held_share, self.plan.held_most, known.groups)
 
-    @_precisely
+    @in_its_precision
     def prune(self, whole: DetectionModel, keep: float, known: Upload) -> DetectionModel:
         """``whole`` with the share ``keep`` of its parameters: cut by what the uploaded frames
         show, then taught by the uncut one."""
@@ -259,8 +237,6 @@ class EdgeEnd:
                 learned = replace(learned, model=self.prune(learned.model, line.keep, known))
             made.append(learned)
         return tuple(made)
-
-    # Package -------------------------------------------------------------------------------
 
     def prepare(
         self, students: Sequence[DetectionModel], base: DetectionModel | None, known: Upload
@@ -343,40 +319,34 @@ class EdgeEnd:
             if isinstance(each, Chosen)
         }
 
-    # Verdict -------------------------------------------------------------------------------
-
-    @_precisely
+    @in_its_precision
     def losses(self, base: DetectionModel, known: Upload) -> NDArray[np.float64]:
         """What the device holds, on each held-back frame: (n,). The same for every package that
         may answer this upload."""
         return held_back_losses(base, known.held_back, self.plan.device)
 
-    @_precisely
+    @in_its_precision
     def judge(self, before: NDArray[np.float64], decoded: DetectionModel, known: Upload) -> Verdict:
         """Whether what the device would hold, ``decoded``, beats the losses ``before``."""
         after = held_back_losses(decoded, known.held_back, self.plan.device)
         return weigh(before, after, self.plan.least)
 
-    @_precisely
+    @in_its_precision
     def judge_chosen(
         self, student: DetectionModel, evidence: Evidence, decoded: DetectionModel, known: Upload
     ) -> Verdict:
         """The same for a ``student`` that the frames chose: by the ``evidence`` for it, less what
         packing lost."""
-        plan = self.plan
-        return judge_chosen(
-            student, decoded, evidence, known.trained, sure=plan.sure, device=plan.device
-        )
+        sure, device = self.plan.sure, self.plan.device
+        return judge_chosen(student, decoded, evidence, known.trained, sure=sure, device=device)
 
-    @_precisely
+    @in_its_precision
     def recall(
         self, kept: Sequence[Kept], running: DetectionModel, known: Upload
     ) -> Recalled | None:
-        """Of the models that a device has ``kept`` the one that it should go back to, if any."""
+        """The model that a device has ``kept`` and should go back to, if any."""
         least, sure, device = self.plan.least, self.plan.sure, self.plan.device
         return recall(kept, running, known.held_back, least=least, sure=sure, device=device)
-
-    # All of it -----------------------------------------------------------------------------
 
     def update(
         self,
@@ -417,8 +387,7 @@ class EdgeEnd:
         else:
             verdict = self.judge(self.losses(base, known), decoded, known)
         found = Update(taught, students, packed, decoded, verdict, self.line(packed))
-        if isinstance(whole, Chosen):
-            found = replace(found, evidence=whole.evidence)
+        found = replace(found, evidence=whole.evidence if isinstance(whole, Chosen) else None)
         if recalled is None:
             return found
         if not replace(verdict, sure=max(1.0, verdict.sure)).helps:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import wraps
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from endedge.data.coco import Frame
 from endedge.data.frames import Batch
 from endedge.distill.loss import Loss
 from endedge.distill.model import DetectionModel
 from endedge.distill.package.packing import Packed
+from endedge.distill.precision import computing
 from endedge.distill.training import Recipe
 from endedge.edge.adapt import Adapted, Verdict
 from endedge.edge.evidence import Evidence
 
-__all__ = ["Plan", "Received", "Schedule", "Student", "Update"]
+__all__ = ["Plan", "Received", "Schedule", "Student", "Update", "in_its_precision"]
 
 
 class Schedule(Protocol):
@@ -101,3 +104,24 @@ class Update:
     def helps(self) -> bool:
         """Whether the frames that no training saw say that it should be sent."""
         return self.verdict.helps
+
+
+class _Planned(Protocol):
+    @property
+    def plan(self) -> Plan: ...
+
+
+E = TypeVar("E", bound=_Planned)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def in_its_precision(step: Callable[Concatenate[E, P], R]) -> Callable[Concatenate[E, P], R]:
+    """A step whose networks compute in the precision of its edge's plan."""
+
+    @wraps(step)
+    def inside(edge: E, /, *arguments: P.args, **named: P.kwargs) -> R:
+        with computing(edge.plan.precision, edge.plan.device):
+            return step(edge, *arguments, **named)
+
+    return inside

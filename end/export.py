@@ -174,8 +174,9 @@ def agreement(
 
 
 def _difference(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """Of what two networks say of one picture. Heads that suppress doubles themselves order
-    their answers by score: equal scores may change places, so those are compared sorted."""
+    """The largest difference between what two networks say of one picture. Heads that suppress
+    doubles themselves order their answers by score: equal scores may change places, so those are
+    compared sorted."""
     if a.shape[-1] == 6:
         a, b = (
             rows[0][rows[0, :, 4].argsort(descending=True, stable=True)].T[None] for rows in (a, b)

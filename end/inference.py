@@ -57,7 +57,15 @@ def detect(
 ) -> list[Detections]:
     """Run ``model`` over ``frames`` (letterboxed uint8) and return detections in frame px; in
     fp32, whatever trainings compute in. ``batch_size``: None is 16, for one core is no faster with
-    more, and 64 on a GPU."""
+    more, and 64 on a GPU.
+
+    Args:
+        model: the detector; it is not changed.
+        frames: N letterboxed frames.
+        batch_size: frames at a time.
+        min_score: in [0, 1]; boxes below it are left out.
+        device: where it runs.
+    """
     here = on_host(device)
     batch_size = batch_size or (16 if here else 64)
     model = clone(model).to(device).eval().fuse(verbose=False)

@@ -34,7 +34,7 @@ class Latency:
 
     @property
     def frames_per_s(self) -> float:
-        """Of one stream, one frame after the other."""
+        """Frames a second of one stream, one frame after the other."""
         return 1 / self.median_s
 
 
@@ -44,7 +44,15 @@ def latency(
 ) -> Latency:
     """Time ``network`` on ``images`` (n, 3, s, s) uint8, over and over for about ``seconds``, 20
     to 200 frames after three that only warm up. Boxes are suppressed above a score of 0.25, as a
-    device would; ``threads`` is what the engine was given, and is only written down here."""
+    device would; ``threads`` is what the engine was given, and is only written down here.
+
+    Args:
+        network: of an engine, from :mod:`endedge.end.runtime`.
+        images: (n, 3, s, s) uint8, n >= 1.
+        runtime: name of the engine, for the record.
+        threads: that the engine was given, for the record.
+        seconds: for about so long, > 0.
+    """
     pictures = cycle(images)
     for _ in range(3):
         _one(network, next(pictures))

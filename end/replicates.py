@@ -97,7 +97,7 @@ def _precision(
     draws: NDArray[np.int64],
     positives: NDArray[np.int64],
 ) -> Floats:
-    """Of one class: the mean over recall and IoU thresholds of the interpolated precision, for
+    """AP of one class: the mean over recall and IoU thresholds of the interpolated precision, for
     each draw; 0 for one without ``positives``. ``at``: which frame each of ``seen`` is."""
     scores = np.concatenate([np.asarray(e["dtScores"], float) for e in seen])
     if len(scores) == 0:

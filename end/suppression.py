@@ -25,7 +25,7 @@ _APART = 7680  # px between the boxes of two classes
 def suppressed_there(
     raw: Tensor, *, min_score: float, most_iou: float, most: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of predictions (n, 4 + classes, anchors): rows (n, ``most``, 6) of x1, y1, x2, y2, score,
+    """From predictions (n, 4 + classes, anchors): rows (n, ``most``, 6) of x1, y1, x2, y2, score,
     class, best first; how many of them there are, (n,); and whether that is surely what
     Ultralytics would have kept, (n,) bool. Nothing waits for the device."""
     parts = [_some(part, min_score, most_iou, most) for part in torch.split(raw, _FRAMES)]

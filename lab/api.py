@@ -70,7 +70,20 @@ def bench(
     rules: Rules | None = None,
 ) -> Benchmark:
     """Every registered policy, executed on the measured rounds at every bandwidth (default: 12,
-    from just too little to everything) and for every seed."""
+    from just too little to everything) and for every seed.
+
+    Args:
+        surface: measured cells; its operating points are what can be executed.
+        curves: fitted to it, for the policies that ask for them.
+        period_s: between two updates, > 0.
+        bandwidths_hz: the sweep.
+        up_bit_per_s_per_hz: spectral efficiency of the uplink, > 0.
+        down_bit_per_s_per_hz: of the downlink, > 0.
+        rules: schedule and times (None: pipelined, nothing takes time), within measured bytes.
+
+    Raises:
+        BadInput: for a value outside its range, or a policy whose answer the link cannot carry.
+    """
     link = Link(
         period_s=period_s,
         up_bit_per_s_per_hz=up_bit_per_s_per_hz,

@@ -109,7 +109,7 @@ class Inputs:
 
     @property
     def precision(self) -> str:
-        """Of trainings. Raises :class:`BadInput` where nobody has decided it yet."""
+        """The precision of trainings. Raises :class:`BadInput` where nobody has decided it yet."""
         if self.config.precision == "auto":
             raise BadInput(
                 "precision is auto and not decided; 'endedge measure' does and writes it down, or "

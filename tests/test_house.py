@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
+import re
 import tomllib
 from collections.abc import Collection, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,3 +159,54 @@ def test_every_lie_still_finds_its_line() -> None:
         if (n := (ROOT / lie.file).read_text(encoding="utf-8").count(lie.true)) != 1
     ]
     assert not lost, lost
+
+
+# What a reader meets ---------------------------------------------------------------------------
+
+MOST_LINES = 400
+LONGER = {"tests/lab/loop/test_loop.py", "tests/lab/loop/test_columns.py"}  # and no further one
+MOST_UNEXPLAINED = 4  # arguments of a public call without a section that explains each
+
+
+def _sources(*folders: str) -> list[Path]:
+    return sorted(p for folder in folders for p in (ROOT / folder).rglob("*.py"))
+
+
+def test_a_module_is_read_in_one_sitting() -> None:
+    sources = _sources(*FOLDERS, "benchmarks", "tests")
+    long = {
+        str(path.relative_to(ROOT))
+        for path in sources
+        if path.read_text(encoding="utf-8").count("\n") >= MOST_LINES
+    }
+    assert long <= LONGER, f"in two modules each: {sorted(long - LONGER)}"
+
+
+def _offered() -> dict[str, Any]:
+    """Functions, and methods of classes, that a folder or a room offers by its ``__all__``."""
+    found = {}
+    for name in (m for m, path in _modules().items() if path.name == "__init__.py"):
+        room = importlib.import_module(name)
+        for word in getattr(room, "__all__", ()):
+            thing = getattr(room, word)
+            parts = {word: thing}
+            if inspect.isclass(thing):
+                parts = {f"{word}.{k}": v for k, v in vars(thing).items() if k[0] != "_"}
+            for part, value in parts.items():
+                call = getattr(value, "__func__", value)
+                if inspect.isfunction(call):
+                    found[f"{name}.{part}"] = call
+    return found
+
+
+def test_calls_with_many_arguments_explain_each() -> None:
+    """Shapes, units and ranges, of what is offered to others (docs/api.md)."""
+    lacking, long = [], 0
+    for name, call in _offered().items():
+        given = [p for p in inspect.signature(call).parameters if p not in ("self", "cls")]
+        if len(given) > MOST_UNEXPLAINED:
+            long += 1
+            said = inspect.getdoc(call) or ""
+            lacking += [f"{name}: {p}" for p in given if not re.search(rf"^ +{p}: ", said, re.M)]
+    assert long > 5
+    assert not lacking, lacking

@@ -54,8 +54,8 @@ def calibrated(grid: Grid, errors: Floats, draws: Sequence[Joint]) -> Width:
 
 
 def _share(grid: Grid, excess: Floats, rooms: Floats, axis: int) -> float:
-    """Of the rise along ``axis``: the root of what is in ``excess`` over its square, at most all of
-    it: what lies between its neighbours cannot be further off."""
+    """The share of the rise along ``axis``: the root of what is in ``excess`` over its square, at
+    most all of it: what lies between its neighbours cannot be further off."""
     of = [(f, at) for f, at, along in _levels(grid) if along == axis]
     if not of:
         return UNIFORM

@@ -140,7 +140,18 @@ class Curves:
         down_bit_per_s_per_hz: float = 5.0,
         rules: Rules | None = None,
     ) -> Allocation:
-        """The best split of a link: :func:`endedge.allocator.allocate` with these curves."""
+        """The best split of a link: :func:`endedge.allocator.allocate` with these curves.
+
+        Args:
+            bandwidth_hz: of both directions together, >= 0.
+            period_s: between two updates, > 0.
+            up_bit_per_s_per_hz: spectral efficiency of the uplink, > 0.
+            down_bit_per_s_per_hz: of the downlink, > 0.
+            rules: schedule, times, limits (None: pipelined, within the bytes that were measured).
+
+        Raises:
+            BadInput: for a value outside its range.
+        """
         link = Link(bandwidth_hz, period_s, up_bit_per_s_per_hz, down_bit_per_s_per_hz)
         return allocate(self, link, rules or Rules())
 

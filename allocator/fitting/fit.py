@@ -58,6 +58,14 @@ def fit(
 
     Raises :class:`BadInput` for fewer than three upload sizes or two model budgets. Equal
     accuracies everywhere give flat curves and say so in ``note``.
+
+    Args:
+        surface: measured cells, of one seed or several.
+        m0: mAP in [0, 1] before any update (None: the mean of the surface's).
+        kinds: what is tried (None: all that the grid can tell apart).
+        replicates: bootstrap surfaces, >= 0; 0 gives no intervals.
+        seed: of the bootstrap.
+        drawn: (cells, r) mAP of the cells on r draws of the evaluation frames.
     """
     m0 = float(surface.m0.mean()) if m0 is None else m0
     if not (math.isfinite(m0) and 0 <= m0 <= 1):

@@ -95,7 +95,7 @@ class Grid:
 
     @property
     def variance(self) -> float:
-        """Of one cell around the mean of its point; 0 where no point has two."""
+        """The variance of one cell around the mean of its point; 0 where no point has two."""
         mean = np.bincount(self.point, weights=self.cells) / self.count
         spare = len(self.cells) - len(self)
         return float(((self.cells - mean[self.point]) ** 2).sum()) / spare if spare else 0.0

@@ -314,7 +314,7 @@ class Points:
 
 
 def _envelope(rows: NDArray[np.int64], cost: Floats, value: Floats) -> NDArray[np.int64]:
-    """Of ``rows``, those that no row of at most the same cost equals or beats."""
+    """Those of ``rows`` that no row of at most the same cost equals or beats."""
     kept: list[int] = []
     for i in rows[np.lexsort((-value[rows], cost[rows]))]:
         if not kept or value[i] > value[kept[-1]]:

@@ -62,7 +62,7 @@ class Achievable:
 
 
 def achievable(curves: Curves | None) -> Achievable:
-    """Of the table behind ``curves``; without one, ten points more or less."""
+    """What the table behind ``curves`` can give; without one, ten points more or less."""
     if curves is None:
         return Achievable()
     gain = max(_top(curves) - curves.m0, 0.02)

@@ -72,6 +72,16 @@ def ledger(
 
     ``edge_s``: seconds of the edge's GPU; ``visits``: expected visits to the device (e.g. the
     share of updates that fail and need one).
+
+    Args:
+        prices: per gigabyte, GPU hour, visit and mAP point held for an hour, in one currency.
+        upload_bytes: sent up in the period, >= 0.
+        update_bytes: sent down, >= 0.
+        average_map: mAP in [0, 1] averaged over the period.
+        m0: mAP in [0, 1] without an update; below ``average_map`` the gain is positive.
+        period_s: between two updates, > 0.
+        edge_s: seconds of the edge's GPU, >= 0.
+        visits: expected number of visits, >= 0.
     """
     return Ledger(
         uplink=prices.up_per_gb * upload_bytes / 1e9,

@@ -162,7 +162,8 @@ class _Found:
 
 
 def _seconds(fleet: Fleet, n_bytes: Floats) -> Floats:
-    """Of the edge (K,), for the bytes that devices send; none for those that send nothing."""
+    """Seconds of the edge (K,), for the bytes that devices send; none for those that send
+    nothing."""
     if fleet.seconds is None:
         return np.zeros(len(fleet))
     fixed, each = fleet.seconds.T

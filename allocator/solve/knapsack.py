@@ -56,6 +56,13 @@ def allocate_menus(
     answer is at most the gain of one device below the optimum where the band alone is scarce
     (Sinha and Zoltners 1979), and ``bound`` says how much. Raises :class:`BadInput` for shapes that
     differ, NaN, negative costs, or a row without an entry of cost 0.
+
+    Args:
+        cost_hz: (K, J) hertz of every entry, >= 0.
+        value: (K, J) weighted mAP of every entry; -inf where a menu has fewer.
+        bandwidth_hz: of all devices together, >= 0.
+        edge_s: (K, J) seconds of the edge (None: its work takes no time).
+        room_s: seconds that the edge has.
     """
     menus = _Menus.checked(cost_hz, value, bandwidth_hz, edge_s, room_s)
     choice, price, price_s = _priced(menus)

@@ -19,7 +19,7 @@ __all__ = ["PreparedMenu", "pack_best", "pack_for", "prepare_menu"]
 
 @dataclass(frozen=True, eq=False)
 class PreparedMenu:
-    """Of ``models`` the ones that were ``prepared`` (by their places) compete, and one is sent.
+    """Those of ``models`` that were ``prepared`` (by their places) compete, and one is sent.
     ``architectures`` (one a model; empty: all of one) tells which may be compared by what they
     predict: of each, the model that comes through a budget closest to the first of that
     architecture, its whole one; ``judges`` (N, 3, S, S) uint8 are the frames on which that is

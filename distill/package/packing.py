@@ -239,7 +239,17 @@ def prepare(
     watch: Watch | None = None,
 ) -> Prepared:
     """Learn of ``model`` all that its packages of any size need; the arguments are those of
-    :func:`pack`. Raises :class:`BadInput` for a mode that is unknown or needs another base."""
+    :func:`pack`. Raises :class:`BadInput` for a mode that is unknown or needs another base.
+
+    Args:
+        model: to be sent.
+        base: what the device holds already, of the same layers and widths: allows a delta.
+        frames: (N, 3, S, S) uint8, unlabelled (None: made up from ``seed``); 128 are used.
+        seed: of the frames that are made up.
+        mode: ``auto``, ``full`` or ``delta``.
+        watch: hears of progress, as ``watch(share in [0, 1], message)``.
+        device: ``cpu`` or ``cuda``, where networks look at frames.
+    """
     if mode not in ("auto", "full", "delta"):
         raise BadInput(f"mode {mode!r}; choose auto, full or delta")
     references: list[DetectionModel | None] = [] if mode == "delta" else [None]
@@ -299,6 +309,18 @@ def pack(
     result is used. ``watch(share, message)`` hears of progress. For several budgets,
     :func:`prepare` once. Raises :class:`BadInput` if the budget is below the smallest reachable
     size, and says it.
+
+    Args:
+        model: to be sent.
+        budget_bytes: of the whole package, header and all.
+        params: most numbers in it that are not zero (None: as many as fit).
+        base: what the device holds already: allows a delta.
+        frames: (N, 3, S, S) uint8, unlabelled.
+        seed: of frames that are made up where none are given.
+        mode: ``auto``, ``full`` or ``delta``.
+        aware: recipe for training the integers (None: they are only rounded).
+        watch: hears of progress, as ``watch(share in [0, 1], message)``.
+        device: ``cpu`` or ``cuda``, where networks look at frames.
     """
     prepared = prepare(
         model, base=base, frames=frames, seed=seed, mode=mode, device=device, watch=watch

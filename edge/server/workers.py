@@ -76,8 +76,8 @@ class JobError(RuntimeError):
 
 @dataclass(frozen=True)
 class JobLimits:
-    """Of the process that runs jobs: ``memory_bytes`` of data (None: half of what the machine
-    has; enforced by the kernel, on Linux), ``seconds`` for one job."""
+    """Limits of the process that runs jobs: ``memory_bytes`` of data (None: half of what the
+    machine has; enforced by the kernel, on Linux), ``seconds`` for one job."""
 
     memory_bytes: int | None = None
     seconds: float = 3600.0
@@ -108,7 +108,7 @@ class JobProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that runs just now."""
+        """Id of the process that runs just now."""
         return self._process.pid if self._process is not None else None
 
     def start(self) -> None:

@@ -48,7 +48,7 @@ class Outcomes:
         self.future(round_index)
 
     def future(self, round_index: int) -> asyncio.Future[Outcome]:
-        """Of a round that ended or will."""
+        """The outcome of a round that ended or will."""
         if round_index not in self._futures:
             self._futures[round_index] = asyncio.get_running_loop().create_future()
         return self._futures[round_index]

@@ -55,8 +55,8 @@ class Plan:
 
 
 def plan(where: Path, changes: Mapping[str, Any]) -> Plan:
-    """Of a results folder, of a shipped table by name, or of a curves file with the default link;
-    ``changes`` to keys of ``link`` (``{"period_s": "30 s"}``).
+    """The plan of a results folder, of a shipped table by name, or of a curves file with the
+    default link; ``changes`` to keys of ``link`` (``{"period_s": "30 s"}``).
 
     Raises :class:`BadInput` for what is not there or no value of its key.
     """

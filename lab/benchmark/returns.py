@@ -105,7 +105,7 @@ def returns(
     value_per_point: float,
     points: Points | None = None,
 ) -> Return:
-    """Of the split ``found``.
+    """The returns of the split ``found``.
 
     Args:
         found: What was allocated; its average mAP over the period is what is paid for.

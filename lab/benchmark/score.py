@@ -82,7 +82,7 @@ class Score:
         return [k for k in range(len(self.bandwidth_hz)) if self.honest_headroom(k).claims]
 
     def caught(self, policy: str) -> tuple[float, float, float]:
-        """Of the headroom over the sweep: the share that ``policy`` catches, and its 90 % interval
+        """The share of the headroom over the sweep that ``policy`` catches, and its 90 % interval
         (NaN where there is no headroom). Below 0: the split fixed in advance was better."""
         most, mine = self.headroom().mean, self.contrast(policy, self.fixed)
         if most < 5e-5:

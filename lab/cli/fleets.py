@@ -35,7 +35,7 @@ _FLEET = (  # options that only make sense with several devices, and their defau
 
 
 def add_bench_options(sub: argparse.ArgumentParser) -> None:
-    """Of ``bench``."""
+    """Arguments of ``bench``."""
     many = sub.add_argument_group("many devices")
     many.add_argument(
         "--devices", type=whole(2, 100_000), metavar="K", help="draw K devices from the tables"
@@ -126,7 +126,7 @@ def _zero_to_one(text: str) -> float:
 
 
 def add_share_options(sub: argparse.ArgumentParser) -> None:
-    """Of ``allocate``."""
+    """Arguments of ``allocate``."""
     sub.add_argument(
         "--trainers",
         type=whole(0),

@@ -364,5 +364,5 @@ class Loop(Section):
 
     @property
     def rounds(self) -> int:
-        """Of the shortest day; the first period is only captured."""
+        """Rounds of the shortest day; the first period is only captured."""
         return min(sum(s.periods for s in day) for day in self.days) - 1

@@ -46,7 +46,7 @@ class Kept:
 
     @cached_property
     def gains(self) -> Floats:
-        """Of each pace (P,)."""
+        """The gain of each pace (P,)."""
         return np.array([kept_gain(pace, self.keep) for pace in self.paces])
 
 

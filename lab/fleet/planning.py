@@ -99,7 +99,7 @@ class FleetPlan:
 
 @dataclass(frozen=True)
 class Shares:
-    """Of every device (K,), in the order of the members: which ``member`` it is of, its hertz,
+    """For every device (K,), in the order of the members: which ``member`` it is of, its hertz,
     bytes and whole frames, the row of its package among its plan's updates (−1: none is known, or
     nothing is sent), ``map`` and ``m0``."""
 

@@ -137,7 +137,7 @@ class Answers:
         return load_detector(answer.folder / "student.safetensors")
 
     def architecture_of(self, answer: Node | None) -> str:
-        """Of that model; answers that do not say it are of a menu of one."""
+        """The architecture of that model; answers that do not say it are of a menu of one."""
         first = self.inputs.config.weights.student[0]
         return first if answer is None else str(answer.record.get("student", first))
 
@@ -276,7 +276,7 @@ class Answers:
 
 
 def keeping(kept: Sequence[Node], running: Node | None, fresh: Node, room_bytes: int) -> list[Node]:
-    """Of the answers ``kept`` (oldest first) and the one ``running`` until now, those whose models
+    """Those of the answers ``kept`` (oldest first) and the one ``running`` until now whose models
     a device still has once it runs ``fresh``: as :class:`endedge.end.client.apply.ModelStore`
     keeps their files."""
     before = [n for n in kept if n != running] + ([running] if running is not None else [])

@@ -64,7 +64,7 @@ class DeviceState:
 
     @property
     def keys(self) -> set[str]:
-        """Of the answers that somebody still needs."""
+        """Keys of the answers that somebody still needs."""
         some = (*self.past, *self.kept, *self.waiting, self.holds, self.acknowledged)
         return {key for key in some if key}
 

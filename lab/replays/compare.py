@@ -61,7 +61,7 @@ class Condition:
         return self.contrast(ORACLE, ADVANCE)
 
     def changes(self, policy: str) -> tuple[float, float, float]:
-        """Of the recognition of places by the uploads of ``policy``: rounds until a change is
+        """How places are recognised by the uploads of ``policy``: rounds until a change is
         noticed (mean), changes said that were none, a day, and the share of uploads named right."""
         rows = self.played[policy]
         delays = [d for row in rows for d in row.delays]

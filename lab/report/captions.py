@@ -119,7 +119,7 @@ def headline(results: Results) -> Headline | None:
 
 
 def _telling(gains: Floats) -> tuple[int, str]:
-    """Of differences (bandwidths, seeds) the row that says most, and why it was taken."""
+    """The row of differences (bandwidths, seeds) that says most, and why it was taken."""
     each = [spread(row) for row in gains]
     sure = [k for k, gain in enumerate(each) if clear(gain)]
     if not sure:

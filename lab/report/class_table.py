@@ -34,8 +34,8 @@ class ClassRow:
 def class_rows(
     row: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> Iterable[ClassRow]:
-    """Of a ``row`` of the surface, from the records of what was evaluated; none where these are
-    of a time when classes were not recorded."""
+    """The classes of a ``row`` of the surface, from the records of what was evaluated; none where
+    these are of a time when classes were not recorded."""
     known = before.get("classes"), (after if row["sent"] else before).get("classes")
     if known[0] is None or known[1] is None:
         return

@@ -195,7 +195,7 @@ def _common(runs: Sequence[_Run]) -> tuple[float, float] | None:
 
 
 def _telling(runs: Sequence[_Run]) -> float | None:
-    """Of those the bandwidth at which the runs differ most and clearly, else the middle one."""
+    """The bandwidth at which the runs differ most and clearly, else the middle one."""
     common = _common(runs)
     if common is None:
         return None

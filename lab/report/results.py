@@ -89,12 +89,12 @@ class Step:
 
     @property
     def uplink_share(self) -> float:
-        """Of the bandwidth; what neither direction uses is missing to 1."""
+        """The uplink's share of the bandwidth; what neither direction uses is missing to 1."""
         return self.uplink_hz / self.bandwidth_hz
 
     @property
     def downlink_share(self) -> float:
-        """Of the bandwidth."""
+        """The downlink's share of the bandwidth."""
         return self.downlink_hz / self.bandwidth_hz
 
 
@@ -350,7 +350,7 @@ class Results:
 
 
 def judged_name(results: Results) -> str:
-    """Of the quantity that policies are judged by, for titles and axes."""
+    """The name of the quantity that policies are judged by, for titles and axes."""
     return "mAP over the period" if results.benchmark.over_the_period else "mAP"
 
 

@@ -354,7 +354,7 @@ def _plus_minus(values: Sequence[float]) -> str:
 
 
 def version(package: str) -> str:
-    """Of an installed package; "none" where there is none."""
+    """The version of an installed package; "none" where there is none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

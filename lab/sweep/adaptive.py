@@ -80,8 +80,8 @@ class Outlook:
 
     @property
     def width(self) -> float:
-        """Of the interval [0, q] (mAP) that holds the regret of the choice at a bandwidth with
-        90 %, mean over the bandwidths."""
+        """The width of the interval [0, q] (mAP) that holds the regret of the choice at a bandwidth
+        with 90 %, mean over the bandwidths."""
         mean = self.draws.mean(0)
         regrets = []
         for fits in self.fits:
@@ -92,8 +92,8 @@ class Outlook:
         return float(np.mean(regrets))
 
     def worth(self) -> Floats:
-        """Of measuring each point once more: the expected gain (mAP) in the value of the chosen
-        points, mean over the bandwidths; shape (p,)."""
+        """The worth of measuring each point once more: the expected gain (mAP) in the value of the
+        chosen points, mean over the bandwidths; shape (p,)."""
         mean = self.draws.mean(0)
         covariance = np.cov(self.draws, rowvar=False)
         scale = np.sqrt(np.diag(covariance) + self.noise**2)

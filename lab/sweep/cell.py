@@ -20,19 +20,18 @@ from endedge.data.codec import Codec
 from endedge.distill.adapter import kind_of
 from endedge.distill.model import DetectionModel, load_detector, save_detector
 from endedge.distill.package.choose import PreparedMenu
-from endedge.edge import choosing
 from endedge.edge.adapt import OnStep, Upload
 from endedge.edge.choosing import Chosen
 from endedge.edge.edge import EdgeEnd
 from endedge.edge.evidence import Evidence
-from endedge.edge.plan import Student
 from endedge.end.device import DeviceEnd
 from endedge.lab.inputs import Inputs
 from endedge.lab.store import Node, Store
+from endedge.lab.sweep.described import chosen_by, described, whole_of
 from endedge.lab.sweep.evaluating import resampled, scored
 from endedge.lab.sweep.examples import compared
 from endedge.lab.sweep.inbox import Inbox
-from endedge.lab.sweep.loss_log import loss_log
+from endedge.lab.sweep.loss_log import heard, loss_log
 
 __all__ = ["Cell", "CellRunner"]
 
@@ -84,7 +83,7 @@ class CellRunner:
         teacher = self.teacher(cell, upload)  # edge: labels; the large model learns the frames
         students = self.students(cell, upload, teacher)  # the small ones learn from it
         package = self.package(cell, upload, students)  # chosen, quantized, coded
-        whole = self._whole(package, students)  # the one that it is of, or was cut from
+        whole = whole_of(self.inputs, package, students)  # the one that it is of, or was cut from
         sent = bool(self.verdict(cell, package, whole).record["sent"])  # by frames unseen
         start = self.start()
         taught = self.taught(teacher, start)  # the large model, for comparison
@@ -109,40 +108,9 @@ class CellRunner:
             "seconds_pack": package.record["seconds"],
             "seconds_eval": applied.record["seconds"],
             "sent": int(sent),
-            **self._describe(package, students),
+            **described(self.inputs, package, students),
             "adapter": applied.record["adapter"],
         }
-
-    def _describe(self, package: Node, students: Sequence[Node]) -> dict[str, Any]:
-        """Which of ``students`` the package is of, and how that one came about."""
-        menu, said = self.inputs.plan.menu, package.record
-        kept = said.get("keep", 1 - said["prune"])  # older ones do not say which line they are of
-        name = self._architecture(package)
-        keeps = [line.keep for line in menu if line.architecture == name]
-        keep = min(keeps, key=lambda keep: abs(keep - kept))
-        learned = self._whole(package, students).record
-        return {
-            "student": name,
-            "keep": keep,
-            "latency_s": self.inputs.menu.latency_s.get(Student(name, keep), ""),
-            "labels": self.inputs.plan.labels,
-            "precision": self.inputs.precision,
-            "candidate": learned.get("candidate", ""),
-            "share": learned["share"],
-        }
-
-    def _architecture(self, package: Node) -> str:
-        """Of the student that ``package`` is of. Older ones, of a menu of one, do not say it, and a
-        file may have another name by now."""
-        names = [line.architecture for line in self.inputs.plan.menu]
-        said = package.record.get("student")
-        return said if said in names else names[0]
-
-    def _whole(self, package: Node, students: Sequence[Node]) -> Node:
-        """The unpruned one of ``students`` that ``package`` is of, or was cut from."""
-        name = self._architecture(package)
-        menu = zip(self.inputs.plan.menu, students, strict=True)
-        return next(node for line, node in menu if line.architecture == name)
 
     def trunk(self, cell: Cell) -> list[Node]:
         """What all budgets of an upload share: the distilled students."""
@@ -209,7 +177,7 @@ class CellRunner:
             "held_back": plan.held_back.model_dump(exclude={"least"}),
             "side": inputs.side,
             **inputs.arithmetic,
-            **self._chosen(),
+            **chosen_by(self.inputs),
         }
         return self._node("teacher", determinants, make)
 
@@ -253,7 +221,7 @@ class CellRunner:
             "recipe": asdict(recipe),
             "gains": plan.distillation.model_dump(),
             "held_back": plan.held_back.model_dump(exclude={"least"}),
-            **self._chosen(),
+            **chosen_by(self.inputs),
             **({} if inputs.starts[name] is inputs.student else {"held": inputs.hashes["student"]}),
         }
         return self._node("student", determinants, make)
@@ -357,7 +325,7 @@ class CellRunner:
         upload = self.upload(cell)
         students = self.trunk(cell)
         package = self.package(cell, upload, students)
-        if not self.verdict(cell, package, self._whole(package, students)).record["sent"]:
+        if not self.verdict(cell, package, whole_of(self.inputs, package, students)).record["sent"]:
             return None
 
         def make(folder: Path) -> dict[str, Any]:
@@ -376,19 +344,16 @@ class CellRunner:
         versioned = {"version": VERSIONS[stage], "device": kind, **determinants}
         return self.store.node(stage, versioned, make)
 
-    def _chosen(self) -> dict[str, str]:
-        """The policy of adaptation and whose labels, for the names of nodes; nothing for the fixed
-        one and for true labels, as nodes were named before there were others."""
-        policy, labels = self.inputs.config.adaptation.policy, self.inputs.plan.labels
-        return ({} if policy == "fixed" else {"adaptation": f"{policy}-{choosing.VERSION}"}) | (
-            {} if labels == "truth" else {"labels": labels}
-        )
-
     def _edge(self, cell: Cell, which: str = "") -> EdgeEnd:
         """The edge of ``cell``, which says and logs of its stages ``which`` model they train."""
 
         def watch(stage: str, total: int) -> OnStep:
-            return self._steps(f"{stage}{which}", cell, total)
+            what = f"{stage}{which}"
+            name = f"{what.replace(' ', '-')}-{cell.frames}-{cell.codec}-seed{cell.seed}"
+            says = f"{what} on {cell.frames} frames, seed {cell.seed}"
+            kind, logs = self.inputs.config.log, self.store.folder / "logs"
+            log = loss_log(kind, logs, name, total) if kind != "none" else None
+            return heard(self.say, says, total, log)
 
         return EdgeEnd(self.inputs.plan, cell.seed, cell.frames, watch)
 
@@ -410,20 +375,6 @@ class CellRunner:
             file = package.folder / "update.eeu"
             self._held = (package.key, _end(self.inputs).apply_file(file, self.inputs.student))
         return self._held[1]
-
-    def _steps(self, stage: str, cell: Cell, total: int) -> OnStep:
-        what, log = f"{stage} on {cell.frames} frames, seed {cell.seed}", None
-        if (kind := self.inputs.config.log) != "none":
-            name = f"{stage.replace(' ', '-')}-{cell.frames}-{cell.codec}-seed{cell.seed}"
-            log = loss_log(kind, self.store.folder / "logs", name, total)
-
-        def on_step(step: int, loss: float) -> None:
-            if step % 10 == 0 or step == total:
-                self.say(f"{what}: step {step}/{total}, loss {loss:.3f}")
-            if log is not None:
-                log(step, loss)
-
-        return on_step
 
     def _inbox(self, cell: Cell) -> Inbox:
         """The upload of ``cell``; the last one is kept, for its budgets come one by one."""

@@ -62,7 +62,7 @@ class Job:
 
     @property
     def gpu_share(self) -> float:
-        """Of one GPU, for each worker."""
+        """The share of one GPU for each worker."""
         return 1 / self.config.workers_per_gpu if self.inputs.kind == "cuda" else 0.0
 
     @property

@@ -154,7 +154,7 @@ def _file(folder: Path, result: Result) -> None:
 
 
 def length(config: Config, cell: Cell) -> float:
-    """Of the trainings of a cell, for comparison only: steps, then frames to encode."""
+    """The length of the trainings of a cell, for comparison only: steps, then frames to encode."""
     steps = (
         config.teacher.recipe(cell.frames, cell.seed).steps
         + config.student.recipe(cell.frames, cell.seed).steps

@@ -12,7 +12,7 @@ from typing import Any
 
 from endedge.data.errors import BadInput
 
-__all__ = ["Log", "loss_log"]
+__all__ = ["Log", "heard", "loss_log"]
 
 Log = Callable[[int, float], None]
 _AT_ONCE = 50  # steps that MLflow is told of in one request
@@ -29,6 +29,18 @@ def loss_log(kind: str, folder: Path, name: str, total: int) -> Log:
         return {"tensorboard": _tensorboard, "mlflow": _mlflow}[kind](folder, name, total)
     except ImportError:
         raise BadInput(f"log={kind} needs it: pip install 'endedge[{kind}]'") from None
+
+
+def heard(say: Callable[[str], None], what: str, total: int, log: Log | None) -> Log:
+    """A function of (step, loss) that says every tenth step of ``what`` and tells ``log``."""
+
+    def on_step(step: int, loss: float) -> None:
+        if step % 10 == 0 or step == total:
+            say(f"{what}: step {step}/{total}, loss {loss:.3f}")
+        if log is not None:
+            log(step, loss)
+
+    return on_step
 
 
 def _tensorboard(folder: Path, name: str, total: int) -> Log:

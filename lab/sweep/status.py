@@ -97,7 +97,8 @@ class Pace:
         return cls(config, {stage: seconds[stage] / max(units[stage], 1.0) for stage in seconds})
 
     def trunk(self, cell: Cell, missing: str = "upload") -> float:
-        """Of teacher and student of a cell, from the stage ``missing`` on (s; NaN: not known)."""
+        """Seconds of teacher and student of a cell, from the stage ``missing`` on (s; NaN: not
+        known)."""
         plan, nan = self.config, float("nan")
         steps = {
             "teacher": plan.teacher.recipe(cell.frames, cell.seed).steps,
@@ -109,7 +110,7 @@ class Pace:
         return sum(steps[s] * self.rates.get(s, nan) for s in left if steps.get(s))
 
     def leaf(self, missing: str = "package") -> float:
-        """Of package and evaluation, or of the evaluation only (s; NaN: not known)."""
+        """Seconds of package and evaluation, or of the evaluation only (s; NaN: not known)."""
         only = missing in ("start", "verdict", "cell")  # a verdict takes no time to speak of
         stages = ("cell",) if only else ("package", "cell")
         return sum(self.rates.get(stage, float("nan")) for stage in stages)

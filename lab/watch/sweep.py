@@ -83,7 +83,7 @@ class SweepView:
         }
 
     def _losses(self, running: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Of each training the losses that were heard, by step: those that run first, then those
+        """The losses of each training that were heard, by step: those that run first, then those
         that are over, the newest first."""
         now = {entry["node"] for entry in running}
         for entry in running:

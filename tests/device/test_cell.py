@@ -28,6 +28,7 @@ SMALL = [
 CELL = Cell(0, 12, "jpeg-q75-128", 110_000)
 
 
+@pytest.mark.slow  # suppression of all candidates at once, which a processor is slow at
 def test_a_cell_there_is_a_cell_here(sim: Any, tmp_path: Path) -> None:
     inputs = Inputs.of(load_config(SHIPPED / "demo.yaml", SMALL), tmp_path)
     store = Store(tmp_path)

@@ -181,8 +181,8 @@ def test_packages_leave_no_convolution_on_the_host(sim: Any, frames: Batch) -> N
     there = prepared.pack(60_000)
     prepared.pack(60_000, aware=Recipe(steps=0))  # judged by what it predicts
     assert dict(sim.host) == {}
-    assert there.report.step == pytest.approx(here.report.step, rel=0.02)
-    assert there.report.expected_loss == pytest.approx(here.report.expected_loss, rel=0.02)
+    assert there.report.step == pytest.approx(here.report.step, rel=0.05)
+    assert there.report.expected_loss == pytest.approx(here.report.expected_loss, rel=0.05)
 
 
 def test_pruning_and_recovery_leave_none_either(sim: Any, frames: Batch) -> None:

@@ -45,8 +45,8 @@ LIES = [
     Lie(
         "policies are told the results",
         "lab/loop/policies.py",
-        'row["monitor_before"],\n                row["monitor_after"],',
-        'row["map_before"],\n                row["map_after"],',
+        '                row["monitor_before"],\n                row["monitor_after"],',
+        '                row["map_before"],\n                row["map_after"],',
         "decisions see the frames that results are measured on",
         ("tests/lab/loop/test_loop.py",),
     ),

@@ -3,8 +3,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import shutil
-import subprocess
 from collections import defaultdict
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -15,11 +13,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from endedge.allocator import Curves, Joint, Kind, Link, Range, Rules, allocate
-from endedge.allocator.accuracy.joint import COMPOSITIONS
-from endedge.allocator.accuracy.shapes import DATA_SHAPES, MODEL_SHAPES
 from endedge.allocator.csv_files import rows_csv
-from endedge.allocator.fitting.synthetic import curves_of, random_joint
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.outcomes import spread
 from endedge.lab.benchmark.robustness import Trial
@@ -27,23 +21,11 @@ from endedge.lab.cli.main import main
 from endedge.lab.config import load_config
 from endedge.lab.latency_table import Row, add_rows, read_latencies
 from endedge.lab.report import captions, wording
-from endedge.lab.report.page import _joint, write_report
+from endedge.lab.report.page import write_report
 from endedge.lab.report.results import Results
-from tests.browser import Browser, chromium
+from tests.lab.report.folders import copied, results_of, written
 
 ASSETS = Path(__file__).parents[3] / "lab" / "report" / "assets"
-
-
-def _copy(folder: Path, to: Path) -> Path:
-    return Path(shutil.copytree(folder, to / "copy", ignore=lambda *_: ["report.html"]))
-
-
-def _write(folder: Path) -> str:
-    return write_report(_read(folder), folder / "report.html").read_text(encoding="utf-8")
-
-
-def _read(folder: Path) -> Results:
-    return Results.read(folder, load_config(folder / "config.yaml"))
 
 
 def _edit(path: Path, change: Callable[[dict[str, str]], None]) -> None:
@@ -96,14 +78,14 @@ def test_the_headline_says_what_the_files_say(results_folder: Path) -> None:
     sure = [hz for hz, g in gains.items() if abs(g.mean()) > 5e-5 + 2.92 * scipy.stats.sem(g)]
     middle = max(sure, key=lambda hz: abs(gains[hz].mean())) if sure else sending[len(sending) // 2]
     fitted, equal = np.array(values[middle, "fitted"]), np.array(values[middle, "equal"])
-    found = captions.headline(_read(results_folder))
+    found = captions.headline(results_of(results_folder))
     assert found is not None
     assert found.bandwidth_hz == pytest.approx(middle)
     assert float(found.fitted.mean) == pytest.approx(fitted.mean())
     assert float(found.gain.mean) == pytest.approx((fitted - equal).mean())
     half = scipy.stats.t.ppf(0.95, 2) * scipy.stats.sem(fitted)
     assert float(found.fitted.high) == pytest.approx(fitted.mean() + half)
-    title = _Parts(_write(results_folder)).texts["h1"][0]
+    title = _Parts(written(results_folder)).texts["h1"][0]
     for said in (wording.quantity(middle, "Hz"), wording.percent(fitted.mean()), found.verdict):
         assert said in title
 
@@ -133,7 +115,7 @@ def test_the_comparison_claims_no_more_than_the_seeds_allow(
 def test_results_change_the_words(
     results_folder: Path, tmp_path: Path, shift: float, verdict: str, place: str
 ) -> None:
-    folder = _copy(results_folder, tmp_path)
+    folder = copied(results_folder, tmp_path)
 
     def change(row: dict[str, str]) -> None:
         if row["policy"] == "fitted":
@@ -141,26 +123,28 @@ def test_results_change_the_words(
             row["regret"] = str(float(row["regret"]) - shift)
 
     _edit(folder / "benchmark.csv", change)
-    texts = _Parts(_write(folder)).texts
+    texts = _Parts(written(folder)).texts
     assert verdict in texts["h1"][0]
-    gap = 100 * abs(_read(folder).benchmark.regret[_read(folder).benchmark.of("fitted")].mean())
+    gap = 100 * abs(
+        results_of(folder).benchmark.regret[results_of(folder).benchmark.of("fitted")].mean()
+    )
     title = f"On average the fitted allocator is {gap:.2f}\u00a0points {place} the oracle"
     assert any(said.startswith(title) for said in texts["h3"])
 
 
 def test_nothing_that_fits_is_said(results_folder: Path, tmp_path: Path) -> None:
-    folder = _copy(results_folder, tmp_path)
+    folder = copied(results_folder, tmp_path)
     _edit(folder / "benchmark.csv", lambda r: r.update(upload_bytes="0", update_bytes="0"))
     nothing = dict.fromkeys(("uplink_hz", "downlink_hz", "upload_bytes", "update_bytes"), "0")
     _edit(folder / "allocation.csv", lambda r: r.update(nothing, regime="none"))
-    page = _Parts(_write(folder))
+    page = _Parts(written(folder))
     assert "No measured round fits the link" in page.texts["h1"][0]
     assert "Nothing is sent at any bandwidth of the sweep\n" in page.texts["h3"]
 
 
 def test_studies_are_shown_where_there_are_some(results_folder: Path, tmp_path: Path) -> None:
-    assert "Curves that are wrong" not in _write(results_folder)
-    folder = _copy(results_folder, tmp_path)
+    assert "Curves that are wrong" not in written(results_folder)
+    folder = copied(results_folder, tmp_path)
     for name, study, arm in (
         ("heldout.csv", "points", "even → odd"),
         ("errors.csv", "error", "20%"),
@@ -174,7 +158,7 @@ def test_studies_are_shown_where_there_are_some(results_folder: Path, tmp_path: 
             for seed in (0, 1)
         ]
         (folder / name).write_text(rows_csv(Trial, rows), encoding="utf-8")
-    page = _write(folder)
+    page = written(folder)
     for title in ("Curves that never saw", "Curves that are wrong", "Other links"):
         assert page.count(f"<h3>{title}") == 1
     assert page.count("<td>1.23</td>") == 2 * 3  # regrets of fitted and equal, in points
@@ -182,18 +166,18 @@ def test_studies_are_shown_where_there_are_some(results_folder: Path, tmp_path: 
     assert "&lt;30&gt;" in page
     (folder / "errors.csv").write_text("study\n1\n")
     with pytest.raises(BadInput, match=r"errors\.csv is damaged"):
-        _read(folder)
+        results_of(folder)
 
 
 def test_every_figure_has_a_place_units_and_a_takeaway(results_folder: Path) -> None:
-    page = _write(results_folder)
+    page = written(results_folder)
     figures = _contents(page)["figures"]
     parts = _Parts(page)
     places = {value for name, value in parts.attributes if name == "id"}
     assert set(figures) < places
     assert {"surface", "contour", "data-curve", "model-curve", "policies", "regret"} < set(figures)
     assert sum(name.startswith("policy-") for name in figures) == len(
-        set(_read(results_folder).benchmark.policies)
+        set(results_of(results_folder).benchmark.policies)
         - {"oracle", "no-update", "static-other-seeds"}
     )
     for name, figure in figures.items():
@@ -214,8 +198,8 @@ def test_every_figure_has_a_place_units_and_a_takeaway(results_folder: Path) -> 
 
 
 def test_measured_points_are_drawn_where_they_were_measured(results_folder: Path) -> None:
-    results = _read(results_folder)
-    figures = _contents(_write(results_folder))["figures"]
+    results = results_of(results_folder)
+    figures = _contents(written(results_folder))["figures"]
     points = results.surface.points()
     drawn = next(t for t in figures["surface"]["data"] if t["type"] == "scatter3d")
     np.testing.assert_allclose(drawn["x"], points.upload_bytes, rtol=1e-5)
@@ -231,7 +215,10 @@ def test_measured_points_are_drawn_where_they_were_measured(results_folder: Path
 
 
 def test_text_from_files_stays_text(results_folder: Path, tmp_path: Path) -> None:
-    folder, evil = _copy(results_folder, tmp_path), '</script><img src=x onerror="alert(1)">{{css}}'
+    folder, evil = (
+        copied(results_folder, tmp_path),
+        '</script><img src=x onerror="alert(1)">{{css}}',
+    )
     config = (folder / "config.yaml").read_text().replace("small.pt", f"'{evil}'")
     (folder / "config.yaml").write_text(config)
 
@@ -240,18 +227,18 @@ def test_text_from_files_stays_text(results_folder: Path, tmp_path: Path) -> Non
 
     _edit(folder / "benchmark.csv", spoil)
     _edit(folder / "allocation.csv", lambda row: row.update(regime=evil))
-    honest, attacked = _Parts(_write(results_folder)), _Parts(_write(folder))
+    honest, attacked = _Parts(written(results_folder)), _Parts(written(folder))
     assert attacked.tags.count("script") == honest.tags.count("script") == 4
     assert "img" not in attacked.tags
     assert "onerror" not in dict(attacked.attributes)
     assert any(evil in said for said in attacked.texts["h4"])
-    names = [t.get("name", "") for t in _contents(_write(folder))["figures"]["policies"]["data"]]
+    names = [t.get("name", "") for t in _contents(written(folder))["figures"]["policies"]["data"]]
     assert any("&lt;img" in name for name in names)  # plotly reads markup in text
     assert not any("<" in name for name in names)
 
 
 def test_the_page_fetches_nothing(results_folder: Path) -> None:
-    page = _write(results_folder)
+    page = written(results_folder)
     parts = _Parts(page)
     assert "link" not in parts.tags
     assert not [a for a in parts.attributes if a[0] in ("src", "srcset", "onclick", "style")]
@@ -272,28 +259,28 @@ def test_broken_folders_are_named(results_folder: Path, tmp_path: Path) -> None:
         "benchmark.csv": ("no rows", lambda p: p.write_text("policy,map\n")),
     }
     for k, (name, (says, spoil)) in enumerate(cases.items()):
-        folder = _copy(results_folder, tmp_path / str(k))
+        folder = copied(results_folder, tmp_path / str(k))
         spoil(folder / name)
         with pytest.raises(BadInput, match=says):
-            _write(folder)
+            written(folder)
         assert not (folder / "report.html").exists()
-    folder = _copy(results_folder, tmp_path / "numbers")
+    folder = copied(results_folder, tmp_path / "numbers")
     _edit(folder / "benchmark.csv", lambda row: row.update(regret="lots"))
     with pytest.raises(BadInput, match="line 2: regret = 'lots' is no number"):
-        _write(folder)
-    folder = _copy(results_folder, tmp_path / "hole")
+        written(folder)
+    folder = copied(results_folder, tmp_path / "hole")
     lines = (folder / "benchmark.csv").read_text().splitlines(keepends=True)
     (folder / "benchmark.csv").write_text("".join(lines[:-1]))
     with pytest.raises(BadInput, match="lacks the row"):
-        _write(folder)
-    folder = _copy(results_folder, tmp_path / "other")
+        written(folder)
+    folder = copied(results_folder, tmp_path / "other")
     _edit(folder / "surface.csv", lambda row: row.update(map="0.5"))
     with pytest.raises(BadInput, match="another surface"):
-        _write(folder)
+        written(folder)
 
 
 def test_costs_are_those_of_the_executed_rounds(results_folder: Path) -> None:
-    results = _read(results_folder)
+    results = results_of(results_folder)
     with (results_folder / "benchmark.csv").open() as file:
         rows = [r for r in csv.DictReader(file) if r["policy"] in ("fitted", "no-update")]
     for cost in results.costs:
@@ -313,7 +300,7 @@ def test_costs_are_those_of_the_executed_rounds(results_folder: Path) -> None:
 
 def test_reports_of_one_and_two_seeds(results_folder: Path, tmp_path: Path) -> None:
     for seeds in (1, 2):
-        folder = _copy(results_folder, tmp_path / str(seeds))
+        folder = copied(results_folder, tmp_path / str(seeds))
         curves = json.loads((folder / "curves.json").read_text())
         curves["provenance"] = {}
         (folder / "curves.json").write_text(json.dumps(curves))
@@ -324,7 +311,7 @@ def test_reports_of_one_and_two_seeds(results_folder: Path, tmp_path: Path) -> N
                 writer = csv.DictWriter(file, list(rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)
-        page = _write(folder)
+        page = written(folder)
         assert spread(np.zeros(seeds)).what in page
         assert "NaN" not in json.dumps(_contents(page))
 
@@ -339,136 +326,9 @@ def test_spread_is_students_t() -> None:
     assert np.isnan(spread([1.0]).low)
 
 
-# In a browser.
-
-
-def _browse(address: str, profile: Path) -> tuple[str, str]:
-    """The document after its scripts ran, and what the browser said."""
-    done = subprocess.run(
-        [
-            chromium(),
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-3d-apis",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--user-data-dir={profile}",
-            "--enable-logging=stderr",
-            "--dump-dom",
-            "--virtual-time-budget=20000",
-            address,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout, done.stderr
-
-
-def _tolerant(curves: Curves, link: Link, rules: Rules, answer: dict[str, Any]) -> None:
-    """``answer`` is as good as the solver's, and the same wherever the optimum is sharp."""
-    exact = allocate(curves, link, rules)
-    if (answer["regime"] == "none") != (exact.regime == "none"):
-        # Whether an update pays at all may tip on the last digit.
-        assert abs(exact.average_map - (rules.stale_map or curves.m0)) < 1e-6
-        return
-    assert answer["predicted_map"] == pytest.approx(exact.predicted_map, abs=2e-5)
-    assert answer["average_map"] == pytest.approx(exact.average_map, abs=2e-5)
-    halfway = (
-        (answer[name] + getattr(exact, name)) / 2 for name in ("upload_bytes", "update_bytes")
-    )
-    if abs(float(curves.predict(*halfway)) - exact.predicted_map) < 1e-9:
-        return  # a plateau: all splits along it are equally good
-    assert answer["uplink_hz"] == pytest.approx(exact.uplink_hz, abs=2e-3 * link.bandwidth_hz)
-    assert answer["downlink_hz"] == pytest.approx(exact.downlink_hz, abs=2e-3 * link.bandwidth_hz)
-
-
-def test_the_page_splits_like_the_solver(tmp_path: Path) -> None:
-    rng = np.random.default_rng(5)
-    kinds = [Kind(c, a, g) for c in COMPOSITIONS for a in DATA_SHAPES for g in MODEL_SHAPES]
-    upload, update = Range(6e4, 6e6), Range(3e4, 1e6)
-    cases: list[tuple[Joint, Link, Rules]] = []
-    for kind in kinds:
-        joint = random_joint(kind, rng)
-        link = Link(float(np.exp(rng.uniform(np.log(3e3), np.log(8e5)))), 60.0)
-        cases.append((joint, link, Rules()))
-        if rng.random() < 0.4:
-            times = {"edge_s": 10.0, "edge_s_per_upload_byte": 2e-6, "apply_s": 2.0}
-            objective = "average" if rng.random() < 0.7 else "final"
-            cases.append((joint, link, Rules("sequential", **times, objective=objective)))  # type: ignore[arg-type]
-    sent = [
-        {
-            "curves": {
-                "m0": joint.m0,
-                "joint": _joint(joint),
-                "replicates": [_joint(joint)],
-                "width": {"upload": 0.0, "update": 0.0, "scale": 1.0},
-                "reference": {"upload_bytes": [1], "update_bytes": [1], "map": [[0.1]]},
-                "upload": vars(upload),
-                "update": vars(update),
-                "uploads": [],
-                "updates": [],
-            },
-            "link": vars(link),
-            "rules": vars(rules),
-        }
-        for joint, link, rules in cases
-    ]
-    page = tmp_path / "solver.html"
-    page.write_text(
-        f"<pre id=out></pre><script>{(ASSETS / 'solver.js').read_text()}</script><script>"
-        f"const cases = {json.dumps(sent)};"
-        "document.getElementById('out').textContent = JSON.stringify("
-        "cases.map((c) => Solver.allocate(c.curves, c.link, c.rules)));</script>"
-    )
-    document, _ = _browse(page.as_uri(), tmp_path / "profile")
-    found = re.search(r"<pre id=\"out\">(.*?)</pre>", document, re.S)
-    assert found is not None
-    answers = json.loads(found[1])
-    assert len(answers) == len(cases)
-    for (joint, link, rules), answer in zip(cases, answers, strict=True):
-        _tolerant(curves_of(joint, upload, update), link, rules, answer)
-
-
-def test_the_page_runs_and_its_control_moves_the_split(
-    results_folder: Path, tmp_path: Path, browser: Browser
-) -> None:
-    folder = _copy(results_folder, tmp_path)
-    _write(folder)
-    results, address = _read(folder), (folder / "report.html").as_uri()
-    browser.show(width=1280).open(f"{address}#bandwidth_hz=50000&period_s=30")
-    assert not browser.said
-    _check_answer(browser, results, 50_000.0, 30.0)
-    assert browser.run("document.querySelectorAll('.main-svg').length") > 10  # figures are drawn
-    browser.run(
-        "for (const [id, to] of [['bandwidth', 700], ['period', 300]]) {"
-        "at(id).value = to; at(id).dispatchEvent(new Event('input')); }"
-    )
-    sweep, period = results.benchmark.bandwidth_hz, results.channel.period_s
-    low, high = sweep[0] / 1.5, sweep[-1] * 1.5
-    _check_answer(browser, results, float(low * (high / low) ** 0.7), period / 10 * 100**0.3)
-
-
-def _check_answer(browser: Browser, results: Results, bandwidth: float, period: float) -> None:
-    answer = json.loads(browser.run("at('answer').dataset.answer"))
-    assert answer["bandwidth_hz"] == pytest.approx(bandwidth, rel=1e-3)
-    assert answer["period_s"] == pytest.approx(period, rel=1e-3)
-    link = Link(answer["bandwidth_hz"], answer["period_s"])
-    exact = allocate(results.curves, link, results.rules)
-    _tolerant(results.curves, link, results.rules, answer)
-    assert answer["regime"] == exact.regime
-    assert answer["frames"] == pytest.approx(exact.frames, abs=1)
-    assert (answer["low"], answer["high"]) == pytest.approx(exact.interval, abs=1e-4)
-    assert browser.run("at('regime').textContent") == exact.regime
-
-
 def test_engines_and_whose_labels(results_folder: Path, tmp_path: Path) -> None:
-    folder = _copy(results_folder, tmp_path)
-    assert "the fastest engine" not in _write(folder)
+    folder = copied(results_folder, tmp_path)
+    assert "the fastest engine" not in written(folder)
     timed = {"runs": 20, "map": 0.25, "map50": None, "frames": "9 frames", "machine": "a <board>"}
     rows = [
         Row("u.eeu", engine, 320, 1, s, s / 2, 2 * s, s / 4, **timed)  # type: ignore[arg-type]
@@ -476,7 +336,7 @@ def test_engines_and_whose_labels(results_folder: Path, tmp_path: Path) -> None:
     ]
     add_rows(folder, rows)
     assert read_latencies(folder) == rows
-    page = _write(folder)
+    page = written(folder)
     assert "openvino is the fastest engine: 100.0 frames/s" in page
     assert "<td>25.0</td>" in page
     assert "a &lt;board&gt;" in page
@@ -486,17 +346,17 @@ def test_engines_and_whose_labels(results_folder: Path, tmp_path: Path) -> None:
     assert "agreement with it, not accuracy" in write_report(results, folder / "r").read_text()
     (folder / "latency.csv").write_text("model,runtime\nx,y\n")
     with pytest.raises(BadInput, match="is damaged"):
-        _write(folder)
+        written(folder)
 
 
 def test_another_link_is_benchmarked_before_it_is_reported(
     results_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = _copy(results_folder, tmp_path)
+    folder = copied(results_folder, tmp_path)
     before = (folder / "benchmark.csv").read_text()
     link = ["link.schedule=sequential", "link.edge_s=5", "benchmark.studies=false"]
     assert main(["report", str(folder), *link]) == 0
-    results = _read(folder)
+    results = results_of(folder)
     assert results.config is not None
     assert results.config.link.schedule == "sequential"
     assert (folder / "benchmark.csv").read_text() != before
