@@ -37,6 +37,7 @@ docs: $(VENV)/.developer
 results: $(VENV)/.developer
 	$(BIN)/python -m benchmarks.surface_page demo
 	$(BIN)/python -m benchmarks.surface_page coco-infrared --name infrared
+	$(BIN)/python -m benchmarks.surface_page hituav
 
 fast: $(VENV)/.developer
 	$(BIN)/python -m pytest -n $(LANES) --dist loadfile -p no:randomly -m "not slow"

@@ -40,14 +40,21 @@ def verdict(score: Score) -> str:
     if not score.claims:
         each = [score.honest_headroom(k).standing for k in range(len(score.bandwidth_hz))]
         none = all(standing == "nothing to gain" for standing in each)
+        equal = _equal(score)
+        none = none and equal == "enough"
         what = "nothing to gain here" if none else "nothing that can be claimed here"
-        return f"{what}: {said}; an equal split is {_equal(score)}"
+        return f"{what}: {said}; an equal split is {equal}"
     at = ", ".join(f"{score.bandwidth_hz[k]:.4g} Hz" for k in score.claims)
     return f"something to win at {at}: {said}"
 
 
 def _equal(score: Score) -> str:
-    """How far an equal split is from what was fixed in advance."""
+    """How far an equal split is from what was fixed in advance, or from the curves' choice where
+    that is surely ahead of it."""
+    if "fitted" in score.policies:
+        ahead = score.contrast("fitted", "equal")
+        if ahead.verdict == "better" and ahead.claims:
+            return f"{ahead.text} points behind fitted"
     gap = score.contrast("equal", score.fixed)
     return "enough" if gap.mean > -5e-5 or gap.verdict == "same" else f"{gap.text} points from it"
 
