@@ -240,7 +240,7 @@ def _serve(dual: FleetDual, room_s: float) -> Bools:
     left = dual.band - float(cost[served].sum())
     # Those nearest to gaining come next, while what they ask for fits into what is left.
     gains = dual.surplus + dual.price * cost > dual.hurdle
-    order = np.argsort(-surplus)
+    order = np.argsort(-surplus, kind="stable")  # of alike devices the first ones
     for i in order[int(served.sum()) :]:
         if not gains[i] or cost[i] > left:
             break

@@ -19,6 +19,7 @@ __all__ = ["Fleet", "FleetDual"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 _BLOCK = 2048
 _CLOSED = 1e-13, 1e-18  # stop when steps promise less than this share of the surplus
@@ -32,7 +33,8 @@ class Fleet:
     ``kinds`` with their slices; ``theta`` (K, 7) parameters in the order of
     ``joint.PARAMETERS``; ``m0`` (K,) also the accuracy without an update; ``weight`` (K,);
     ``rate`` (K, 2) in Hz per byte (upload, update); ``low``, ``high`` (K, 2) bytes; ``seconds``
-    (K, 2) of an edge, for an update at all and for a byte of its upload (None: none).
+    (K, 2) of an edge, for an update at all and for a byte of its upload (None: none); ``count``
+    (K,): how many alike each one stands for (None: itself).
     """
 
     kinds: tuple[tuple[Kind, slice], ...]
@@ -43,9 +45,38 @@ class Fleet:
     low: Floats
     high: Floats
     seconds: Floats | None = None
+    count: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.weight)
+
+    def runs(self, served: Bools | None = None) -> Ints:
+        """Where runs of alike neighbours begin, of which all are ``served`` or none."""
+        new = np.ones(len(self), dtype=bool)
+        columns = [self.theta, self.m0, self.weight, self.rate, self.low, self.high]
+        columns += [c for c in (self.seconds, served) if c is not None]
+        new[1:] = False
+        for column in columns:
+            differs = column[1:] != column[:-1]
+            new[1:] |= differs if differs.ndim == 1 else differs.any(axis=1)
+        new[[part.start for _, part in self.kinds]] = True
+        return np.flatnonzero(new)
+
+    def thinned(self, starts: Ints) -> Fleet:
+        """One device for each of the :meth:`runs` that begin at ``starts``."""
+        ends = np.searchsorted(starts, [part.stop for _, part in self.kinds]).tolist()
+        kinds = zip((kind for kind, _ in self.kinds), [0, *ends], ends, strict=False)
+        return Fleet(
+            tuple((kind, slice(a, b)) for kind, a, b in kinds),
+            self.theta[starts],
+            self.m0[starts],
+            self.weight[starts],
+            self.rate[starts],
+            self.low[starts],
+            self.high[starts],
+            None if self.seconds is None else self.seconds[starts],
+            np.diff(np.append(starts, len(self))),
+        )
 
     @property
     def idle(self) -> Floats:
@@ -115,7 +146,7 @@ class FleetDual:
             self.bytes[block.part] = block.scan(self.bytes[block.part], price, size)
         self._climb(price, rounds)
         best = np.maximum(self.surplus, self.hurdle) - self.fee
-        dual = price * self.band + self.price_s * self.room_s + float(best.sum())
+        dual = price * self.band + self.price_s * self.room_s + self._total(best)
         self.bound = min(self.bound, dual)
 
     def _climb(self, price: float, rounds: int) -> None:
@@ -132,14 +163,30 @@ class FleetDual:
         else:
             self._climb(price, 60 if self.few else 5)
         asking = self.surplus > self.hurdle if served is None else served
-        return float(self.cost()[asking].sum())
+        return self._total(np.where(asking, self.cost(), 0.0))
+
+    def _total(self, each: Floats) -> float:
+        """Over all devices, those that stand for several counted as such."""
+        count = self.fleet.count
+        return float(each.sum() if count is None else (count * each).sum())
 
     def root(self, price: float, served: Bools | None, tolerance: float) -> None:
         """Find the price at which demand meets the band, or just stays within it.
 
         Secants on the logarithms, inside a bracket; leaves the devices where the band
-        sufficed last.
+        sufficed last. Of alike neighbours one answers for all.
         """
+        starts = self.fleet.runs(served)
+        if 2 * len(starts) <= len(self.fleet):
+            few = FleetDual(self.fleet.thinned(starts), self.band, self.price_s, self.room_s)
+            few.bytes, few.slope = self.bytes[starts], self.slope
+            few.root(price, None if served is None else served[starts], tolerance)
+            count = few.fleet.count
+            assert count is not None
+            self.bytes, self.surplus = np.repeat(few.bytes, count, 0), few.surplus.repeat(count)
+            self.price, self.slope = few.price, few.slope
+            self.bound = min(self.bound, few.bound)
+            return
         low, high, target = 0.0, math.inf, math.log(self.band)
         fits: tuple[float, Floats, Floats] | None = None
         last: tuple[float, float] | None = None

@@ -252,3 +252,32 @@ def test_menus_by_hand() -> None:
         allocate_menus(cost, value[:1], 1.0)
     with pytest.raises(BadInput, match="NaN"):
         allocate_menus(cost, value * np.nan, 1.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_alike_neighbours_answer_once_for_all(seed: int) -> None:
+    """Grouped, devices are solved as runs; dealt out anew, one by one: the same split."""
+    rng = np.random.default_rng(seed)
+    kinds = [device(rng, kind) for kind in rng.permutation(np.array(all_kinds(), dtype=object))[:2]]
+    kinds.append(replace(kinds[0], weight=2.0))
+    grouped = [one for one in kinds for _ in range(40)]
+    order = rng.permutation(len(grouped))
+    dealt = [grouped[i] for i in order]
+    most = sum(alone_hz(one) for one in grouped)
+    for share in (0.02, 0.3, 0.8):
+        a, b = allocate_fleet(grouped, share * most), allocate_fleet(dealt, share * most)
+        room = 0.02 * max(1.0, a.bound)  # both are within about a device's gain of the bound
+        assert a.objective <= a.bound + 1e-9
+        assert b.objective == pytest.approx(a.objective, abs=room)
+        assert b.bound == pytest.approx(a.bound, rel=1e-4)
+        assert a.used_hz <= share * most * (1 + 1e-9)
+        for part in range(3):  # alike devices that are served are served alike
+            mine = a.update_bytes[40 * part : 40 * part + 40]
+            sent = mine[mine > 0]
+            assert len(sent) == 0 or np.ptp(sent) <= 1e-6 * sent.max()
+
+
+def alone_hz(one: Device) -> float:
+    """What everything of a device takes."""
+    up, down = 8 / one.up_bit_per_s_per_hz, 8 / one.down_bit_per_s_per_hz
+    return up * one.upload.high + down * one.update.high
