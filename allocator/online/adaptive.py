@@ -9,7 +9,7 @@ allowed, nothing at all, and, where a device keeps its models, to ask which of t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,9 @@ def menu(known: Known) -> Menu:
     budget = known.budget
     if budget.reason:
         return Menu((NO_UPDATE,), np.zeros(1), np.zeros(1), budget.reason)
+    asking = budget.up * budget.upload.low + budget.down * REUSE_BYTES
+    if asking > known.periods * budget.room:  # even to ask for an older model takes more air
+        known = replace(known, recalls=False)
     curves = None if known.curves is NOT_FITTED else known.curves
     rates, first = first_rates(budget.upload, budget.update, curves), achievable(curves)
     belief = believe(rates, first, known.history)

@@ -68,8 +68,8 @@ def test_home_in_paths(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("override", "says"),
     [
         ("uplink.frames=[1,4]", r"uplink\.frames.*greater than or equal to 2"),
-        ("device=mps", "device"),
-        ("device=0", "device"),
+        ("device=gpu", "there are auto, cpu, cuda"),
+        ("device=-1", "there are auto, cpu, cuda"),
         ("seeds={a: 1, a: 2}", "'a' is twice"),
     ],
 )

@@ -21,10 +21,10 @@ EVAL = ["eval", "student.safetensors", "--annotations", "field-eval.json"]
 EVAL += ["--images", "field-eval", "--imgsz", "64"]
 
 REFUSED = [
-    ([*EVAL, "--device", "0"], "device '0'; there are auto, cpu, cuda"),
-    ([*EVAL, "--device", "mps"], "device 'mps'"),
-    ([*EVAL, "--device", "gpu"], "device 'gpu'"),
-    ([*EVAL, "--device", "cuda:99"], "PyTorch sees"),
+    ([*EVAL, "--device", "0"], "device cuda:0: "),
+    ([*EVAL, "--device", "mps"], "device mps: "),
+    ([*EVAL, "--device", "gpu"], "device 'gpu'; there are auto, cpu, cuda"),
+    ([*EVAL, "--device", "cuda:99"], "device cuda:99: "),
     ([*EVAL, "--device", "cpu "], "device 'cpu '"),
     ([*EVAL, "--imgsz", "0"], "--imgsz: '0'; give a whole number, 32 to 8192"),
     ([*EVAL, "--imgsz", "-32"], "--imgsz: '-32'"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from endedge.allocator import Known, Split, register
+from endedge.allocator import Known, Split, policies, register
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.table import SHIPPED_TABLES, Table
 from endedge.lab.cli.main import main
@@ -159,8 +159,9 @@ def test_a_pipeline_serves_from_the_third_period_on() -> None:
     assert only.map == pytest.approx(ground.start[0][0])  # its first package comes as it ends
 
 
-def test_a_package_that_travels(ground: Ground) -> None:
+def test_a_package_that_travels(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for what takes three periods, it is applied in the third, and nothing else is sent."""
+    monkeypatch.setattr(policies, "_BUILT_IN", dict(policies._BUILT_IN))
 
     @register("the-largest")
     def the_largest(known: Known) -> Split:
