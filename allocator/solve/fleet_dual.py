@@ -53,7 +53,8 @@ class Fleet:
     def runs(self, served: Bools | None = None) -> Ints:
         """Where runs of alike neighbours begin, of which all are ``served`` or none."""
         new = np.ones(len(self), dtype=bool)
-        columns = [self.theta, self.m0, self.weight, self.rate, self.low, self.high]
+        columns: list[Floats | Bools] = [self.theta, self.m0, self.weight, self.rate]
+        columns += [self.low, self.high]
         columns += [c for c in (self.seconds, served) if c is not None]
         new[1:] = False
         for column in columns:
