@@ -7,6 +7,8 @@ import runpy
 from collections.abc import Callable
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # what tests start computes with one thread, too
+
 import pytest
 import torch
 import yaml

@@ -16,6 +16,7 @@ from endedge.configs import SHIPPED
 from endedge.data.generated import generate
 from endedge.distill.model import build_detector, save_detector
 from endedge.lab.cli.main import main
+from tests.starts import start
 
 EVAL = ["eval", "student.safetensors", "--annotations", "field-eval.json"]
 EVAL += ["--images", "field-eval", "--imgsz", "64"]
@@ -157,11 +158,11 @@ def test_files_that_cannot_grow(here: Path, verb: str) -> None:
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
         f"sys.exit(main({VERBS[verb]!r}))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=here, capture_output=True, text=True, timeout=120
-    )
-    lines = [line for line in done.stderr.splitlines() if not line.startswith(("[", "note:"))]
-    assert (done.returncode, len(lines)) == (2, 1), done.stderr
+    job = start(code, folder=here, said=here / "said")
+    job.join(120)
+    said = (here / "said.err").read_text()
+    lines = [line for line in said.splitlines() if not line.startswith(("[", "note:"))]
+    assert (job.exitcode, len(lines)) == (2, 1), said
     assert "File too large" in lines[0]
     left = [p for p in (here / "o").rglob("*") if p.is_file()] if (here / "o").exists() else []
     assert [p for p in left if p.name != "record.json" and p.stat().st_size >= limit] == []
