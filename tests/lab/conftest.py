@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +28,22 @@ from endedge.distill.model import DetectionModel, save_detector
 from endedge.lab.cli.main import main
 
 
+@pytest.fixture(scope="session")
+def _few_frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("few")
+    for split, n in (("pool", 12), ("eval", 4)):
+        generate(folder, domain="field", split=split, n=n, seed=0, size=64)
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path: Path, tiny: DetectionModel, tiny_teacher: DetectionModel) -> Path:
+def place(
+    tmp_path: Path, tiny: DetectionModel, tiny_teacher: DetectionModel, _few_frames: Path
+) -> Path:
     """A folder with two detectors, twelve frames and a configuration of a tiny experiment."""
     save_detector(tiny, tmp_path / "student.safetensors")
     save_detector(tiny_teacher, tmp_path / "teacher.safetensors")
-    for split, n in (("pool", 12), ("eval", 4)):
-        generate(tmp_path, domain="field", split=split, n=n, seed=0, size=64)
+    shutil.copytree(_few_frames, tmp_path, dirs_exist_ok=True)
     config = {
         "name": "tiny",
         "workers": 1,

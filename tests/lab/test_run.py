@@ -93,7 +93,7 @@ def test_killed_again_and_again_it_loses_nothing(place: Path) -> None:
     while job.is_alive() and kills < 5:
         before = made()
         while job.is_alive() and made() < before + 2:  # every one gets a little further,
-            time.sleep(0.005)
+            time.sleep(0.02)
         time.sleep(rng.uniform(0, 0.3))  # and is killed in the middle of what comes next
         if job.is_alive():
             job.kill()

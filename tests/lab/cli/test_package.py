@@ -240,7 +240,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(place: Path, workers:
     )
     while not heard.exists() or "[1/4]" not in heard.read_text():  # the first cell is measured
         assert job.is_alive(), heard.read_text()
-        time.sleep(0.005)
+        time.sleep(0.02)
     assert job.pid is not None
     os.killpg(job.pid, signal.SIGINT)  # the workers too
     job.join()
