@@ -6,6 +6,7 @@ import copy
 import functools
 import os
 import runpy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from hypothesis import settings
 
 from endedge.configs import SHIPPED
 from endedge.data.coco import Dataset
+from endedge.data.storage import locked
 from endedge.distill.model import DetectionModel, build_detector
 
 settings.register_profile("patient", deadline=None)  # a busy machine is no failure
@@ -33,6 +35,27 @@ def _one_thread() -> None:
 def _same_draws() -> None:
     """Whatever ran before."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """``once(name, make)``: the folder ``name`` that ``make(folder)`` fills, once for all processes
+    of a session. Whoever changes something in it copies it first."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        folder, mark = base / name, base / f".{name}.made"
+        with locked(base / f".{name}.lock"):
+            if not mark.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                mark.touch()
+        return folder
+
+    return made
 
 
 @functools.cache

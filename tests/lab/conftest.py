@@ -121,22 +121,30 @@ class Seam:
         raise AssertionError(f"no node {stage} with {wanted}")
 
 
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def seam_world(tmp_path_factory: pytest.TempPathFactory) -> Seam:
+def seam_world(once: Once) -> Path:
     """Its frames and its configuration; nothing is measured yet."""
-    place = tmp_path_factory.mktemp("seam")
-    for split, n in (("pool", 40), ("eval", 24)):
-        generate(place / "frames", domain="source", split=split, n=n, seed=3, size=128)
-    document = {**SEAM, "data": {**SEAM["data"], "root": str(place / "frames")}}
-    (place / "seam.yaml").write_text(yaml.safe_dump(document))
-    return Seam(place / "seam.yaml", place / "frames", place / "out")
+
+    def make(place: Path) -> None:
+        for split, n in (("pool", 40), ("eval", 24)):
+            generate(place / "frames", domain="source", split=split, n=n, seed=3, size=128)
+        document = {**SEAM, "data": {**SEAM["data"], "root": str(place / "frames")}}
+        (place / "seam.yaml").write_text(yaml.safe_dump(document))
+
+    return once("seam", make)
 
 
 @pytest.fixture(scope="session")
-def seam(seam_world: Seam) -> Seam:
+def seam(seam_world: Path, once: Once) -> Seam:
     """Measured once a session: about fifteen seconds."""
-    assert main(["measure", str(seam_world.config), "--out", str(seam_world.out)]) == 0
-    return seam_world
+
+    def measure(out: Path) -> None:
+        assert main(["measure", str(seam_world / "seam.yaml"), "--out", str(out)]) == 0
+
+    return Seam(seam_world / "seam.yaml", seam_world / "frames", once("seam-measured", measure))
 
 
 def reference_map(
@@ -197,10 +205,10 @@ LOOP: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def seam_loop(seam_world: Seam, tmp_path_factory: pytest.TempPathFactory) -> Seam:
+def seam_loop(seam_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Seam:
     """Played once a session: about fifteen seconds."""
     place = tmp_path_factory.mktemp("loop")
-    document = yaml.safe_load(seam_world.config.read_text()) | {
+    document = yaml.safe_load((seam_world / "seam.yaml").read_text()) | {
         "link": {"schedule": "sequential", "period_s": 60},
         "edge": {"replay_frames": 8},
         "held_back": {"share": 0.2, "least": 2},
@@ -209,7 +217,7 @@ def seam_loop(seam_world: Seam, tmp_path_factory: pytest.TempPathFactory) -> Sea
     }
     (place / "loop.yaml").write_text(yaml.safe_dump(document))
     assert main(["loop", str(place / "loop.yaml"), "--out", str(place / "out")]) == 0
-    return Seam(place / "loop.yaml", seam_world.frames, place / "out")
+    return Seam(place / "loop.yaml", seam_world / "frames", place / "out")
 
 
 @pytest.fixture
