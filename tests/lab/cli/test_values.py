@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -173,14 +171,12 @@ def test_files_that_cannot_grow(here: Path, verb: str) -> None:
 def test_an_ascii_terminal(here: Path) -> None:
     code = (
         "import sys; from endedge.lab.cli.main import main;"
+        "[s.reconfigure(encoding='ascii', errors='strict') for s in (sys.stdout, sys.stderr)];"
         "sys.exit(main(['eval', 'µ.pt', '--annotations', 'ä.json', '--images', '.']))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=here,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        timeout=60,
-    )
-    assert done.returncode == 2
-    assert b"Traceback" not in done.stderr
+    job = start(code, folder=here, said=here / "said")
+    job.join(60)
+    said = (here / "said.err").read_bytes()
+    assert job.exitcode == 2
+    assert said.isascii()
+    assert b"Traceback" not in said
