@@ -12,9 +12,9 @@ from endedge.allocator.published import ams_rate, bandit, exhaustive
 from endedge.allocator.solve.economics import Ledger, Prices, ledger, worthwhile
 from endedge.allocator.solve.fleet import Device, FleetAllocation, allocate_fleet
 from endedge.allocator.solve.knapsack import MenuAllocation, allocate_menus
-from endedge.allocator.solve.optimum import Allocation, allocate, best_point, best_split
-from endedge.allocator.solve.regimes import Span, regime_spans, regime_table, sweep
-from endedge.allocator.solve.robust import allocate_robust
+from endedge.allocator.solve.optimum import Allocation, allocate, best_point
+from endedge.allocator.solve.regimes import Span, regime_spans, regime_table
+from endedge.allocator.solve.search import best_split
 
 __all__ = [
     "Allocation",
@@ -43,7 +43,6 @@ __all__ = [
     "allocate",
     "allocate_fleet",
     "allocate_menus",
-    "allocate_robust",
     "ams_rate",
     "bandit",
     "best_point",
@@ -57,6 +56,5 @@ __all__ = [
     "regime_table",
     "register",
     "registry",
-    "sweep",
     "worthwhile",
 ]

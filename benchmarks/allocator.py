@@ -28,11 +28,10 @@ from scipy import optimize
 from endedge.allocator import Budget, Joint, Kind, Link, Range, Rules, allocate
 from endedge.allocator.fitting.fit import all_kinds
 from endedge.allocator.fitting.synthetic import curves_of, random_joint
-from endedge.allocator.solve.branch_and_bound import worth
 from endedge.allocator.solve.fleet import Device, allocate_fleet, fleet_of
 from endedge.allocator.solve.fleet_dual import Fleet
 from endedge.allocator.solve.knapsack import allocate_menus
-from endedge.allocator.solve.optimum import best_split
+from endedge.allocator.solve.search import best_split, worth
 
 cvxpy: Any = None
 with contextlib.suppress(ImportError):
@@ -225,8 +224,6 @@ def main() -> None:
     results: dict[str, Any] = {}
     tasks = problems(kinds, Rules(), args.problems)
     results["pipelined"] = compare("One device, pipelined, every family", tasks, plain)
-    smooth = [(j, b) for j, b in tasks if j.is_log_concave]
-    results["log-concave"] = compare("… of these the log-concave", smooth, plain)
     slow = {**plain, "SciPy brute": brute}
     results["brute"] = compare("One device, with brute force", tasks[:6], slow)
     sequential = Rules(schedule="sequential", edge_s=10.0)

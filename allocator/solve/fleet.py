@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from endedge.allocator.accuracy.joint import Joint
 from endedge.allocator.problem import Budget, Range
 from endedge.allocator.solve.fleet_dual import Fleet, FleetDual
-from endedge.allocator.solve.optimum import best_split
+from endedge.allocator.solve.search import best_split
 from endedge.data.errors import BadInput
 
 __all__ = ["Device", "FleetAllocation", "allocate_fleet", "fleet_of"]

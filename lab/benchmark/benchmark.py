@@ -33,7 +33,7 @@ from endedge.allocator import (
 )
 from endedge.allocator.csv_files import dicts_csv
 from endedge.allocator.policies import decide, registry
-from endedge.allocator.solve.branch_and_bound import worth
+from endedge.allocator.solve.search import worth
 from endedge.data.errors import BadInput
 from endedge.lab.config import Config
 from endedge.lab.config import Link as LinkConfig

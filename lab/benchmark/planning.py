@@ -10,7 +10,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from endedge.allocator import Allocation, Curves, Points, Rules, Surface, allocate
+from endedge.allocator import (
+    Allocation,
+    Curves,
+    Points,
+    Rules,
+    Span,
+    Surface,
+    allocate,
+    regime_spans,
+)
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.benchmark import captured, planned, rules_of, sendable
 from endedge.lab.benchmark.table import Table, shipped_tables
@@ -30,9 +39,14 @@ class Plan:
     source: str
     points: Points | None = None
 
-    def allocate(self, bandwidth_hz: float) -> Allocation:
-        """The best split at a bandwidth."""
-        return allocate(self.curves, self.link.at(bandwidth_hz), self.rules)
+    def allocate(self, bandwidth_hz: float, quantile: float | None = None) -> Allocation:
+        """The best split at a bandwidth; with a ``quantile`` the one that is best by it."""
+        return allocate(self.curves, self.link.at(bandwidth_hz), self.rules, quantile)
+
+    def regimes(self, bandwidth_hz: float) -> list[Span]:
+        """The regimes from a hundredth of a bandwidth to a hundred times as much."""
+        around = [bandwidth_hz * 10 ** (k / 10) for k in range(-20, 21)]
+        return regime_spans(self.curves, self.link.at(bandwidth_hz), around, self.rules)
 
     def record(self) -> dict[str, Any]:
         """What was planned with, as plain numbers and text."""

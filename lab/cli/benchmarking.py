@@ -100,6 +100,15 @@ def declare(verb: Verb) -> None:
     )
     sub.add_argument("--edge-s", help="seconds of edge computing (default: the folder's, or 0)")
     sub.add_argument(
+        "--quantile",
+        type=float,
+        metavar="Q",
+        help="decide by this lower quantile of the bootstrap curves, e.g. 0.1: a cautious split",
+    )
+    sub.add_argument(
+        "--regimes", action="store_true", help="and the regimes of bandwidths around this one"
+    )
+    sub.add_argument(
         "--price-per-mb",
         type=float,
         metavar="PRICE",
@@ -200,6 +209,7 @@ def _report(a: argparse.Namespace) -> None:
 
 
 def _allocate(a: argparse.Namespace) -> None:
+    from endedge.allocator import regime_table
     from endedge.lab.benchmark.planning import plan
     from endedge.lab.fleet.members import are_several
 
@@ -216,11 +226,14 @@ def _allocate(a: argparse.Namespace) -> None:
     if any(priced) and (not all(priced) or are_several(a.where)):
         raise BadInput("--price-per-mb and --value-per-point go together, for one device")
     if are_several(a.where):
+        if a.quantile is not None or a.regimes:
+            raise BadInput("--quantile and --regimes are for one device")
         fleets.allocate_several(a, changes, bandwidth_hz)
         return
     fleets.refuse_share_options(a)
     planned = plan(Path(a.where[0]), changes)
-    found = planned.allocate(bandwidth_hz)
+    found = planned.allocate(bandwidth_hz, a.quantile)
+    spans = planned.regimes(bandwidth_hz) if a.regimes else []
     paid = None
     if all(priced):
         from endedge.lab.benchmark.returns import returns
@@ -234,7 +247,10 @@ def _allocate(a: argparse.Namespace) -> None:
             points=planned.points,
         )
     if a.json:
-        more = {} if paid is None else {"return": paid.record()}
+        more: dict[str, object] = {} if paid is None else {"return": paid.record()}
+        if spans:
+            more["regimes"] = [span.record() for span in spans]
         print(json.dumps({**found.record(), **planned.record(), **more}, indent=1))
     else:
-        print("\n".join(str(part) for part in (planned, found, paid) if part is not None))
+        table = regime_table(spans) if spans else None
+        print("\n".join(str(part) for part in (planned, found, paid, table) if part is not None))

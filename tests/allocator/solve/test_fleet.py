@@ -13,7 +13,7 @@ from endedge.allocator.fitting.fit import all_kinds
 from endedge.allocator.fitting.synthetic import random_joint
 from endedge.allocator.solve.fleet import Device, allocate_fleet
 from endedge.allocator.solve.knapsack import allocate_menus
-from endedge.allocator.solve.optimum import best_split
+from endedge.allocator.solve.search import best_split
 from endedge.data.errors import BadInput
 
 PERIOD_S = 60.0
