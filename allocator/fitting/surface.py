@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,12 @@ class Surface:
         """These cells, then those of ``more``."""
         pairs = {name: (getattr(self, name), getattr(more, name)) for name in COLUMNS}
         return Surface(**{name: np.concatenate(pair) for name, pair in pairs.items()})
+
+    @cached_property
+    def row_of(self) -> dict[tuple[int, int, str, int], int]:
+        """The row of a cell, by its seed, frames, codec and budget in bytes."""
+        columns = zip(self.seed, self.frames, self.codec, self.budget_bytes, strict=True)
+        return {(int(s), int(n), str(c), int(b)): i for i, (s, n, c, b) in enumerate(columns)}
 
     def points(self) -> Points:
         """Operating points: cells grouped over seeds."""

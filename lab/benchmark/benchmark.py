@@ -315,12 +315,6 @@ def outcomes(
 
     Raises :class:`BadInput` for a decision whose cell is not there.
     """
-    row_of = {
-        (int(s), int(f), str(c), int(b)): i
-        for i, (s, f, c, b) in enumerate(
-            zip(surface.seed, surface.frames, surface.codec, surface.budget_bytes, strict=True)
-        )
-    }
     seeds = sorted({int(s) for s in surface.seed})
     m0 = {s: float(surface.m0[surface.seed == s].mean()) for s in seeds}
 
@@ -331,9 +325,9 @@ def outcomes(
         if point is not None:
             frames, codec, budget_bytes = point.frames, point.codec, int(point.budget_bytes)
             key = (seed, frames, codec, budget_bytes)
-            if key not in row_of:
+            if key not in surface.row_of:
                 raise BadInput(f"{decision.policy} chose {key[1:]}, not measured with seed {seed}")
-            row = row_of[key]
+            row = surface.row_of[key]
             up, down = float(surface.upload_bytes[row]), float(surface.update_bytes[row])
             reached = float(surface.map[row])
             here = setup.link.at(decision.bandwidth_hz)

@@ -153,19 +153,13 @@ class Benchmark:
         """The same with what the choice of evaluation frames does to the headroom: every draw of
         ``replicates`` puts the mAP of one set of frames in the place of the measured one, in the
         ``rounds`` of the oracle and of the split fixed in advance, whose ``cells`` these are."""
-        row_of = {
-            (int(s), int(f), str(c), int(b)): i
-            for i, (s, f, c, b) in enumerate(
-                zip(cells.seed, cells.frames, cells.codec, cells.budget_bytes, strict=True)
-            )
-        }
         after, before = replicates.of(cells), UNIT * replicates.m0
         of = {(r.policy, r.bandwidth_hz, r.seed): r for r in rounds}
 
         def gain(policy: str, bandwidth_hz: float, seed: int) -> Floats:
             """Over no update, averaged over the period as the measured one was."""
             one = of[policy, bandwidth_hz, seed]
-            row = row_of.get((seed, one.frames, one.codec, one.budget_bytes))
+            row = cells.row_of.get((seed, one.frames, one.codec, one.budget_bytes))
             if row is None or not cells.sent[row]:
                 return np.zeros_like(before)
             stale, reached = float(cells.m0[row]), float(cells.map[row])

@@ -18,8 +18,8 @@ from endedge.allocator import Budget, FleetAllocation, Kind, allocate_fleet
 from endedge.allocator.solve.fleet_dual import Fleet
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.planning import Plan, plan
-from endedge.lab.benchmark.telling import plain_table
 from endedge.lab.fleet.members import Member, same_period
+from endedge.lab.text_tables import plain_table
 
 __all__ = ["FleetPlan", "Shares"]
 

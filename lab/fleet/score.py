@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from endedge.allocator import Budget, Device, allocate_fleet, best_split
 from endedge.allocator.solve.turns import paces
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark.headroom import Contrast
+from endedge.lab.benchmark.headroom import Contrast, Judged
 from endedge.lab.benchmark.table import Table
 from endedge.lab.fleet.members import Member, same_period, total
 from endedge.lab.fleet.menus import Kept, Menus, Sort, Unit
@@ -134,7 +134,7 @@ class Fleet:
 
 
 @dataclass(frozen=True)
-class FleetScore:
+class FleetScore(Judged):
     """``worth`` (policies, bands, trials): the objective, mAP; ``draws`` the same with a last axis
     of evaluation draws, None where a table has none. ``by_member`` (policies, bands, members): mean
     mAP of a member's devices; ``served`` and ``used`` (policies, bands): share of devices that get
@@ -161,15 +161,6 @@ class FleetScore:
     def devices(self) -> int:
         return self.settings.devices or total(self.fleet.members)
 
-    def contrast(self, one: str, other: str, at: int | None = None) -> Contrast:
-        """How far ``one`` is ahead of ``other`` at a band, or in the mean over the sweep."""
-        i, j = self.policies.index(one), self.policies.index(other)
-        which = slice(None) if at is None else slice(at, at + 1)
-        gap = (self.worth[i, which] - self.worth[j, which]).mean(axis=0)
-        if self.draws is None:
-            return Contrast.of(gap)
-        return Contrast.of(gap, (self.draws[i, which] - self.draws[j, which]).mean(axis=0))
-
     def fixed(self, at: int | None = None, among: Sequence[str] = FIXED) -> str:
         """The best of the rules of slots ``among`` which a gain is held to."""
         which = slice(None) if at is None else slice(at, at + 1)
@@ -195,11 +186,6 @@ class FleetScore:
         return [
             (name, what, self.contrast(after, before, at)) for name, before, after, what in STEPS
         ]
-
-    @property
-    def claims(self) -> list[int]:
-        """The bands at which the headroom is above two errors."""
-        return [k for k in range(len(self.bandwidth_hz)) if self.honest_headroom(k).claims]
 
     def ranking(self) -> list[str]:
         """Policies, the best in the mean over the sweep first."""

@@ -23,7 +23,7 @@ from endedge.data.errors import BadInput
 from endedge.lab.config import Config, loop_of
 from endedge.lab.devices import check_device, kind_of_device
 from endedge.lab.inputs import Inputs
-from endedge.lab.loop.deciding import decide_all, remembered
+from endedge.lab.loop.deciding import decide_all
 from endedge.lab.loop.federated import check_budgets, federated_round
 from endedge.lab.loop.pipelined import pipelined_round
 from endedge.lab.loop.policies import Prior, check_policy
@@ -88,17 +88,7 @@ def one_round(
         arrived_s = clock.up.reserve(len(sent.batch), start_s)
 
         # Edge: labels, teacher with replay, student, package against what the device holds.
-        answer = run.edge.answer(
-            f"{run.name}-{device.number}",
-            k,
-            sent.batch,
-            int(split.update_bytes),
-            base=run.answer(state.acknowledged),
-            certain=state.certain,
-            past=run.answers(state.past),
-            kept=run.answers(state.kept),
-        )
-        after[i] = remembered(run, state, answer, row)
+        answer, after[i] = answered(run, k, device, state, sent.batch, split, row)
         row |= {
             "frames": sent.frames,
             "upload_bytes": len(sent.batch),
@@ -106,9 +96,6 @@ def one_round(
             "budget_bytes": int(split.update_bytes),
             "identifiable": sent.identifiable,
             "exposed": sent.exposed,
-            "edge_seconds": answer.record["seconds"],
-            "update_bytes": answer.record["update_bytes"],
-            "reason": answer.record["reason"],
             "curve": curves[i],
         }
         if answer.record["sent"]:
