@@ -23,7 +23,7 @@ from endedge.data.errors import BadInput
 from endedge.lab.config import Config, loop_of
 from endedge.lab.devices import check_device, kind_of_device
 from endedge.lab.inputs import Inputs
-from endedge.lab.loop.deciding import decide_all
+from endedge.lab.loop.deciding import answered, decide_all
 from endedge.lab.loop.federated import check_budgets, federated_round
 from endedge.lab.loop.pipelined import pipelined_round
 from endedge.lab.loop.policies import Prior, check_policy
