@@ -33,7 +33,7 @@ from endedge.edge import labels as edge_labels
 from endedge.edge.menu import Menu, fast_enough, seconds_of
 from endedge.edge.plan import Plan, Student
 from endedge.end.inference import detect
-from endedge.lab.config import Config, Data
+from endedge.lab.config import Config, DataConfig
 from endedge.lab.devices import device_of, kind_of_device
 from endedge.lab.store import Store
 
@@ -244,7 +244,7 @@ def _camera(config: Config) -> Shift:
     return Shift(camera.kind, camera.severity, camera.seed)
 
 
-def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:
+def _frames(data: DataConfig, folder: Path) -> tuple[Dataset, Dataset]:
     if data.source == "generated":
         made = [
             generate(

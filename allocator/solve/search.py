@@ -34,7 +34,7 @@ def _spread(count: int) -> Floats:
 
 
 _SPLITS, _FINER = _spread(160), np.linspace(0.0, 1.0, 33)
-_COARSE, _ROOMS, _FINE = _spread(64), _spread(100), np.linspace(0.0, 1.0, 13)
+_COARSE, _ROOMS, _FINE = _spread(64), _spread(100), np.linspace(0.0, 1.0, 17)
 
 
 def worth(joint: Joint, budget: Budget, upload: Number, update: Number) -> Number:
@@ -99,16 +99,25 @@ def _best_share(value: Callable[[Number, Number], Number], ends: Ends) -> Best:
 def _best_room(
     value: Callable[[Number, Number], Number], budget: Budget, least: float, most: float
 ) -> Best:
-    """The best point of all lines of ``least`` to ``most`` room."""
-    shares, used = _COARSE, _ROOMS
+    """The best point of all lines of ``least`` to ``most`` room: from the best of the first grid,
+    and from the best of those with least upload, which a ridge beside them may hide."""
+
+    def on(used: Floats, shares: Floats) -> tuple[Floats, Floats, Floats]:
+        ends = _ends(budget, (least + (most - least) * used)[:, None])
+        upload, update = _between(ends, shares)
+        return upload, update, value(upload, update)
+
     best = (0.0, 0.0, -math.inf)
-    for _ in range(6):
-        upload, update = _between(_ends(budget, (least + (most - least) * used)[:, None]), shares)
-        values = value(upload, update)
-        i, j = divmod(int(values.argmax()), len(shares))
-        found = float(upload[i, j]), float(update[i, j]), float(values[i, j])
-        best = max(best, found, key=lambda split: split[2])
-        shares, used = _around(shares, j, _FINE, 2), _around(used, i, _FINE, 2)
+    first = on(_ROOMS, _COARSE)
+    for width in (len(_COARSE), 1):
+        used, shares, grid = _ROOMS, _COARSE[:width], tuple(table[:, :width] for table in first)
+        for _ in range(6):
+            upload, update, values = grid
+            i, j = divmod(int(values.argmax()), len(shares))
+            found = float(upload[i, j]), float(update[i, j]), float(values[i, j])
+            best = max(best, found, key=lambda split: split[2])
+            shares, used = _around(shares, j, _FINE, 3), _around(used, i, _FINE, 3)
+            grid = on(used, shares)
     return best
 
 

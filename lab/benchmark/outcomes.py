@@ -19,7 +19,7 @@ from endedge.allocator import Surface
 from endedge.allocator import display as show
 from endedge.allocator.csv_files import read_csv
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark.benchmark import STATIC, Outcome
+from endedge.lab.benchmark.benchmark import STATIC, BenchmarkRow
 from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.sweep.replicates import UNIT, Replicates
 
@@ -148,7 +148,7 @@ class Benchmark:
         return _benchmark(path, rounds).with_frames(rounds, cells, replicates)
 
     def with_frames(
-        self, rounds: Iterable[Outcome], cells: Surface, replicates: Replicates
+        self, rounds: Iterable[BenchmarkRow], cells: Surface, replicates: Replicates
     ) -> Benchmark:
         """The same with what the choice of evaluation frames does to the headroom: every draw of
         ``replicates`` puts the mAP of one set of frames in the place of the measured one, in the
@@ -185,7 +185,7 @@ class Benchmark:
         return cls(policies, np.array(sweep), seeds, *np.moveaxis(grid, -1, 0))
 
     @classmethod
-    def from_outcomes(cls, rows: Iterable[Outcome]) -> Benchmark:
+    def from_outcomes(cls, rows: Iterable[BenchmarkRow]) -> Benchmark:
         """From the rows of ``benchmark.csv``, as the benchmark makes them."""
         return cls.measured(
             {
@@ -259,14 +259,14 @@ def reader_of(path: Path, line: int, row: dict[str, str]) -> Callable[[str], flo
     return number
 
 
-def _rounds(path: Path) -> list[Outcome]:
+def _rounds(path: Path) -> list[BenchmarkRow]:
     """The rows of ``benchmark.csv``."""
     rounds = []
     for line, row in enumerate(rows_of(path, "bench"), start=2):
         number = reader_of(path, line, row)
         measured = {name: number(name) for name in _MEASURED}
         rounds.append(
-            Outcome(
+            BenchmarkRow(
                 bandwidth_hz=number("bandwidth_hz"),
                 policy=str(row.get("policy") or ""),
                 seed=int(number("seed")),
@@ -279,7 +279,7 @@ def _rounds(path: Path) -> list[Outcome]:
     return rounds
 
 
-def _benchmark(path: Path, rounds: Iterable[Outcome]) -> Benchmark:
+def _benchmark(path: Path, rounds: Iterable[BenchmarkRow]) -> Benchmark:
     try:
         return Benchmark.from_outcomes(rounds)
     except KeyError as error:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from endedge.allocator.problem import Link as AllocatorLink
+from endedge.allocator.problem import Link
 from endedge.data.codec import Codec
 from endedge.data.shift import Kind
 from endedge.distill.loss import Loss, chosen
@@ -46,7 +46,7 @@ class Camera(Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-class Data(Section):
+class DataConfig(Section):
     """Frames. ``coco``: a folder with COCO annotations and images, relative to ``root`` (of a
     folder that `endedge import` made: that folder).
     ``generated``: scenes made on the spot (domain ``field``), ``pool`` and ``eval`` counts."""
@@ -193,7 +193,7 @@ class Downlink(Section):
         return self
 
 
-class Link(Section):
+class LinkConfig(Section):
     """The shared link: one update each ``period_s``; efficiencies in bit/s/Hz; the sweep of
     bandwidths (Hz, log-spaced) over which policies are compared.
 
@@ -217,9 +217,9 @@ class Link(Section):
     up: dict[str, Any] | None = None  # `endedge device` shapes its sockets so (docs/link.md),
     down: dict[str, Any] | None = None  # both directions or none
 
-    def at(self, bandwidth_hz: float) -> AllocatorLink:
+    def at(self, bandwidth_hz: float) -> Link:
         """This link with a bandwidth, as the allocator takes it."""
-        return AllocatorLink(
+        return Link(
             bandwidth_hz, self.period_s, self.up_bit_per_s_per_hz, self.down_bit_per_s_per_hz
         )
 
@@ -231,7 +231,7 @@ class Link(Section):
         return self.bandwidth_low_hz or low, self.bandwidth_high_hz or high
 
 
-class Benchmark(Section):
+class BenchmarkConfig(Section):
     """How the decisions of policies are executed. ``measured``: the device takes the largest
     measured upload and package within them. ``exact``: they are trained, packed and evaluated as
     decided, rounded down to a ladder of sizes, each ``step`` times the one before."""
@@ -287,7 +287,7 @@ class Serve(Section):
     job_s: Annotated[Positive, LATER] = 3600.0
 
 
-class Domain(Section):
+class DomainConfig(Section):
     """What a device sees for a while (see data/stream.py): the shift of its camera, and class
     weights by name (1 for those not named)."""
 
@@ -296,7 +296,7 @@ class Domain(Section):
     class_weights: dict[str, NonNegative] = {}
 
 
-class Segment(Section):
+class SegmentConfig(Section):
     """So many periods in one of the loop's ``domains``."""
 
     domain: str
@@ -329,8 +329,8 @@ class Loop(Section):
     deadline_s: Seconds | None = None  # the last package is there by then; None: the period
     edge_s: NonNegative = 5.0
     latency_s: NonNegative = 0.03  # each way
-    domains: dict[str, Domain]
-    days: tuple[tuple[Segment, ...], ...]
+    domains: dict[str, DomainConfig]
+    days: tuple[tuple[SegmentConfig, ...], ...]
     frames_per_period: Count = 24  # captured; the most that can be uploaded in a round
     eval_frames: Count = 100  # of each domain: the results
     monitor_frames: Count = 100  # of each domain, others: what the adaptive policy may see

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from endedge.allocator import Budget, Device, allocate_fleet, best_split
+from endedge.allocator import Budget, FleetDevice, allocate_fleet, best_split
 from endedge.allocator.solve.turns import paces
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.headroom import Contrast, Judged
 from endedge.lab.benchmark.table import Table
 from endedge.lab.fleet.members import Member, same_period, total
-from endedge.lab.fleet.menus import Kept, Menus, Sort, Unit
+from endedge.lab.fleet.menus import Menus, Sort, Timing, Unit
 from endedge.lab.fleet.rivals import (
     OBJECTIVES,
     RIVALS,
@@ -204,7 +204,9 @@ def score_fleet(
     (default: a sweep of 8). Raises :class:`BadInput` for a band that carries no device's least
     update in any turn."""
     settings = settings or Settings()
-    kept = Kept(paces(settings.turns, stretch=settings.keep > 0), settings.keep, settings.trainers)
+    kept = Timing(
+        paces(settings.turns, stretch=settings.keep > 0), settings.keep, settings.trainers
+    )
     devices = settings.devices or total(fleet.members)
     sweep = tuple(bandwidths_hz) or fleet.sweep(devices, settings.turns)
     _check(fleet, max(sweep), settings)
@@ -250,7 +252,7 @@ def _check(fleet: Fleet, band_hz: float, settings: Settings) -> None:
 
 def _unrounded(fleet: Fleet, units: Sequence[Unit], band_hz: float) -> float:
     """What the best shares of any bytes gain over equal ones by the curves (mean mAP)."""
-    told: dict[tuple[int, int], tuple[Device, float]] = {}
+    told: dict[tuple[int, int], tuple[FleetDevice, float]] = {}
     for u in units:
         if (key := (u.member, u.seed)) in told:
             continue
@@ -259,7 +261,7 @@ def _unrounded(fleet: Fleet, units: Sequence[Unit], band_hz: float) -> float:
         budget = Budget.of(sort.link.at(band_hz / len(units)), rules, curves)
         joint, link = curves.joint, sort.link
         rates = link.up_bit_per_s_per_hz, link.down_bit_per_s_per_hz
-        device = Device(joint, budget.upload, budget.update, u.weight, *rates)
+        device = FleetDevice(joint, budget.upload, budget.update, u.weight, *rates)
         told[key] = device, best_split(joint, budget)[2]
     mine = [told[u.member, u.seed] for u in units]
     weight = np.array([u.weight for u in units])
@@ -287,7 +289,7 @@ class _Played:
 def _trial(
     fleet: Fleet,
     trial: int,
-    kept: Kept,
+    kept: Timing,
     sweep: Sequence[float],
     names: Sequence[str],
     settings: Settings,

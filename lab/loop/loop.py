@@ -26,7 +26,7 @@ from endedge.lab.inputs import Inputs
 from endedge.lab.loop.deciding import answered, decide_all
 from endedge.lab.loop.federated import check_budgets, federated_round
 from endedge.lab.loop.pipelined import pipelined_round
-from endedge.lab.loop.policies import Prior, check_policy
+from endedge.lab.loop.policies import MeasuredPrior, check_policy
 from endedge.lab.loop.policy_run import Clock, DeviceState, PolicyRun, Row
 from endedge.lab.store import Node, Store
 from endedge.lab.sweep.workers import how_many, in_processes, one_thread
@@ -146,7 +146,7 @@ def run(
                 f"loop.edge_s: the edge needs {need_s:g} s for all devices, a period has "
                 f"{config.link.period_s:g} s; a pipeline would grow without end"
             )
-    known = None if prior is None else Prior.read(prior)
+    known = None if prior is None else MeasuredPrior.read(prior)
     inputs = Inputs.of(config, folder)
     blurs = any(name.endswith("+redacted") for name in loop.policies)
     if blurs and not set(loop.redact) & set(inputs.pool.names):
@@ -186,10 +186,12 @@ def run(
     return [row for task in tasks for row in rows[task]]
 
 
-_given: tuple[Inputs, Store, Prior | None] | None = None  # of a worker process
+_given: tuple[Inputs, Store, MeasuredPrior | None] | None = None  # of a worker process
 
 
-def _begin(config: Config, folder: Path, prior: Prior | None, files: Sequence[Path]) -> None:
+def _begin(
+    config: Config, folder: Path, prior: MeasuredPrior | None, files: Sequence[Path]
+) -> None:
     global _given
     for file in files:
         from_file(file)

@@ -17,7 +17,7 @@ from endedge.lab.config import Config, loop_of, named
 from endedge.lab.inputs import Inputs
 from endedge.lab.loop.answers import Answers, keeping
 from endedge.lab.loop.day import Day
-from endedge.lab.loop.policies import Air, Prior, check_policy, source_of, watches
+from endedge.lab.loop.policies import Air, MeasuredPrior, check_policy, source_of, watches
 from endedge.lab.store import Node, Store
 from endedge.link.channel import Bottleneck, Capacity, Channel
 
@@ -124,7 +124,7 @@ class PolicyRun:
     """``name``: a policy, perhaps ``…+redacted``. Raises :class:`BadInput` for one there is not."""
 
     def __init__(
-        self, inputs: Inputs, store: Store, name: str, seed: int, prior: Prior | None
+        self, inputs: Inputs, store: Store, name: str, seed: int, prior: MeasuredPrior | None
     ) -> None:
         check_policy(name)
         self.inputs, self.store, self.name, self.seed = inputs, store, name, seed

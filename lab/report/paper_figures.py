@@ -31,7 +31,7 @@ from endedge.lab.report.style import (
     styles,
 )
 from endedge.lab.report.tables import families
-from endedge.lab.report.tabular import Table, decimal
+from endedge.lab.report.tabular import ReportTable, decimal
 from endedge.lab.report.wording import bandwidth
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _known(what: str) -> None:
         raise BadInput(f"no figure {what!r}; there are {', '.join(FIGURES)}")
 
 
-def _table(results: Results, what: str, choice: Choice) -> Table:
+def _table(results: Results, what: str, choice: Choice) -> ReportTable:
     """What a figure draws, as a table."""
     if what == "curves":
         return families(results)

@@ -15,7 +15,7 @@ from typing import Any
 from endedge.allocator.csv_files import csv_text
 from endedge.lab.text_tables import markdown_table
 
-__all__ = ["Column", "Table", "decimal", "latex_text"]
+__all__ = ["Column", "ReportTable", "decimal", "latex_text"]
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -64,7 +64,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """``rows`` of values, one a column; ``name`` is the stem of its file, ``chosen`` the row in
     bold, ``note`` what stands below."""
 

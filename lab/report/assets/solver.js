@@ -56,7 +56,7 @@ const Solver = (() => {
      parabola polishes it. */
   const even = (count) => Array.from({ length: count }, (_, i) => i / (count - 1));
   const spread = (count) => [0, ...even(count - 2).map((t) => 1 / (1 + Math.exp(14 - 28 * t))), 1];
-  const SPLITS = spread(160), FINER = even(33), COARSE = spread(64), ROOMS = spread(100), FINE = even(13);
+  const SPLITS = spread(160), FINER = even(33), COARSE = spread(64), ROOMS = spread(100), FINE = even(17);
 
   const topOf = (values) => values.reduce((best, v, i) => (v > values[best] ? i : best), 0);
   function around(grid, i, finer, steps) {
@@ -87,15 +87,19 @@ const Solver = (() => {
     return worth(polished) > worth(best) ? polished : best;
   }
 
+  /* From the best of the first grid, and from the best of those with least upload. */
   function bestRoom(worth, q, least, most) {
-    let shares = COARSE, used = ROOMS, best;
-    for (let k = 0; k < 6; k++) {
-      const points = used.flatMap((t) => shares.map(line(q, least + (most - least) * t)));
-      const top = topOf(points.map(worth));
-      if (!best || worth(points[top]) > worth(best)) best = points[top];
-      const i = Math.floor(top / shares.length), j = top % shares.length;
-      shares = around(shares, j, FINE, 2);
-      used = around(used, i, FINE, 2);
+    const on = (used, shares) => used.flatMap((t) => shares.map(line(q, least + (most - least) * t)));
+    let best;
+    for (const width of [COARSE.length, 1]) {
+      let shares = COARSE.slice(0, width), used = ROOMS;
+      for (let k = 0; k < 6; k++) {
+        const points = on(used, shares), top = topOf(points.map(worth));
+        if (!best || worth(points[top]) > worth(best)) best = points[top];
+        const i = Math.floor(top / shares.length), j = top % shares.length;
+        shares = around(shares, j, FINE, 3);
+        used = around(used, i, FINE, 3);
+      }
     }
     return best;
   }

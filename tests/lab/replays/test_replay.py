@@ -13,7 +13,7 @@ from endedge.data.errors import BadInput
 from endedge.lab.benchmark.table import SHIPPED_TABLES, Table
 from endedge.lab.cli.main import main
 from endedge.lab.replays.compare import ADVANCE, as_record, replay
-from endedge.lab.replays.days import Day, draw, levels_of
+from endedge.lab.replays.days import ReplayedDay, draw, levels_of
 from endedge.lab.replays.play import ORACLE, Setting, play
 from endedge.lab.replays.worlds import KINDS, Ground, World
 
@@ -25,8 +25,8 @@ def ground() -> Ground:
     return Ground.of([Table.load("demo", TDD)])
 
 
-def day(places: list[int], hz: float) -> Day:
-    return Day(np.array(places), np.full(len(places) - 1, hz))
+def day(places: list[int], hz: float) -> ReplayedDay:
+    return ReplayedDay(np.array(places), np.full(len(places) - 1, hz))
 
 
 def test_a_day_visits_long_enough_and_stays_in_its_band() -> None:
@@ -199,7 +199,7 @@ def test_the_split_in_advance_is_chosen_elsewhere(
 
     real = play
 
-    def rigged(name: str, g: Ground, w: World, d: Day, number: int, seed: int, s: Setting):  # type: ignore[no-untyped-def]
+    def rigged(name: str, g: Ground, w: World, d: ReplayedDay, number: int, seed: int, s: Setting):  # type: ignore[no-untyped-def]
         found = real("no-update", g, w, d, number, seed, s)
         liked = {0: "static-0.3", 1: "static-0.8"}[seed]
         found.map = 1.0 if name == liked else 0.0
