@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from endedge.allocator import Points, Prices, fit, worthwhile
+from endedge.data.text_tables import markdown_table
 from endedge.lab.benchmark.contrasts import compared
 from endedge.lab.benchmark.returns import returns
 from endedge.lab.benchmark.score import Score, score
@@ -28,7 +29,6 @@ from endedge.lab.report.plotting import Look
 from endedge.lab.report.results import Results
 from endedge.lab.report.tabular import decimal
 from endedge.lab.report.wording import quantity
-from endedge.lab.text_tables import markdown_table
 
 BEGIN, END = "<!-- numbers: python -m benchmarks.surface_page -->", "<!-- end of numbers -->"
 FIGURES = ("curves", "share", "policies", "regret")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from endedge.data.text_tables import plain_table
 from endedge.lab.benchmark.outcomes import HINDSIGHT, STATIC, Benchmark, Spread, spread
-from endedge.lab.text_tables import plain_table
 
 __all__ = [
     "PairedComparison",

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from endedge.data.text_tables import markdown_table, plain_table
 from endedge.lab.benchmark.benchmark import ORACLE, STATIC, UNLUCKY
 from endedge.lab.benchmark.contrasts import compared
 from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.benchmark.score import Score
-from endedge.lab.text_tables import markdown_table, plain_table
 
 __all__ = ["as_markdown", "as_record", "as_text"]
 

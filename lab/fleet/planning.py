@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from endedge.allocator import Budget, FleetAllocation, Kind, allocate_fleet
 from endedge.allocator.solve.fleet_dual import FleetColumns
 from endedge.data.errors import BadInput
+from endedge.data.text_tables import plain_table
 from endedge.lab.benchmark.planning import SplitPlan, plan
 from endedge.lab.fleet.members import Member, same_period
-from endedge.lab.text_tables import plain_table
 
 __all__ = ["FleetPlan", "Shares"]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from endedge.data.text_tables import markdown_table, plain_table
 from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.fleet.score import PLAIN, FleetScore
-from endedge.lab.text_tables import markdown_table, plain_table
 
 __all__ = ["as_csv", "as_markdown", "as_record", "as_text", "verdict"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from endedge.allocator.csv_files import csv_text
-from endedge.lab.text_tables import markdown_table
+from endedge.data.text_tables import markdown_table
 
 __all__ = ["Column", "ReportTable", "decimal", "latex_text"]
 
