@@ -31,7 +31,7 @@ from endedge.distill.model import DetectionModel, load_detector, model_hash
 from endedge.distill.precision import check_precision
 from endedge.edge import labels as edge_labels
 from endedge.edge.menu import Menu, fast_enough, seconds_of
-from endedge.edge.plan import Plan, Student
+from endedge.edge.plan import Plan, Student, with_shallow
 from endedge.end.inference import detect
 from endedge.lab.config import Config, Data
 from endedge.lab.devices import device_of, kind_of_device
@@ -218,13 +218,15 @@ class Inputs:
     def plan(self) -> Plan:
         """How the edge answers an upload."""
         config, held = self.config, self.config.held_back
+        chosen = config.adaptation.policy == "chosen"
+        depths = with_shallow if chosen else tuple[Student, ...]
         return Plan(
             teacher=config.teacher,
             student=config.student,
             recovery=config.recovery,
             loss=config.distillation,
-            menu=self.menu.lines,
-            barred=self.menu.barred,
+            menu=depths(self.menu.lines),
+            barred=depths(self.menu.barred),
             held_share=held.share,
             held_most=held.most,
             shares=held.shares,
@@ -233,7 +235,7 @@ class Inputs:
             mode=config.downlink.mode,
             side=self.side,
             device=self.device,
-            chosen=config.adaptation.policy == "chosen",
+            chosen=chosen,
             sure=config.adaptation.sure,
             precision=self.precision,
         )
