@@ -383,10 +383,8 @@ class CellRunner:
         """The upload of ``cell``; the last one is kept, for its budgets come one by one."""
         key = (cell.seed, cell.frames, cell.codec)
         if self._last is None or self._last[0] != key:
-            self._last = (
-                key,
-                Inbox(self.inputs, _end(self.inputs, cell.codec), cell.seed, cell.frames),
-            )
+            end = _end(self.inputs, cell.codec)
+            self._last = (key, Inbox(self.inputs, end, cell.seed, cell.frames))
         return self._last[1]
 
     _last: tuple[tuple[int, int, str], Inbox] | None = None

@@ -189,7 +189,7 @@ LIES = [
     Lie(
         "only the first student takes time",
         "lab/sweep/cell.py",
-        '"seconds_student": sum(s.record["seconds"] for s in students),',
+        '"seconds_student": sum({s.key: s.record["seconds"] for s in students}.values()),',
         '"seconds_student": students[0].record["seconds"],',
         "pruning and recovery cost nothing",
         ROW,
@@ -213,8 +213,8 @@ LIES = [
     Lie(
         "a cut student is judged",
         "lab/sweep/described.py",
-        "return next(node for line, node in menu if line.architecture == name)",
-        "return [node for line, node in menu if line.architecture == name][-1]",
+        "return next(node for line, node in menu if line.kin == kin)",
+        "return [node for line, node in menu if line.kin == kin][-1]",
         "the verdict is on another student than the one distilled, of the same architecture",
         ROW,
     ),
@@ -253,7 +253,7 @@ LIES = [
     Lie(
         "no adaptation is named",
         "lab/sweep/described.py",
-        '"candidate": learned.get("candidate", ""),',
+        '"candidate": whole.get("candidate", ""),',
         '"candidate": "",',
         "how the student was adapted is lost",
         ROW,
@@ -261,7 +261,7 @@ LIES = [
     Lie(
         "the share of another student",
         "lab/sweep/described.py",
-        '        "share": learned["share"],',
+        '        "share": whole["share"],',
         '        "share": students[0].record["share"],',
         "how far the student went is another's",
         ROW,
@@ -277,16 +277,16 @@ LIES = [
     Lie(
         "every upload has the first codec",
         "lab/sweep/cell.py",
-        "Inbox(self.inputs, _end(self.inputs, cell.codec), cell.seed, cell.frames),",
-        "Inbox(self.inputs, _end(self.inputs), cell.seed, cell.frames),",
+        "end = _end(self.inputs, cell.codec)",
+        "end = _end(self.inputs)",
         "codecs are compared that were never used",
         STAGES,
     ),
     Lie(
         "a package is of the first student",
         "lab/sweep/cell.py",
-        "line = edge.line(packed)",
-        "line = inputs.plan.menu[0]",
+        "sent_of(packed, edge.line(packed))",
+        "sent_of(packed, inputs.plan.menu[0])",
         "the row names another student than the one that won",
         STAGES,
     ),

@@ -135,6 +135,7 @@ def test_a_stage_is_given_what_the_one_before_made(
         "mode": "delta",
         "seconds": 0,
         "student": "student.safetensors",
+        "shallow": False,
         "keep": 0.5,  # of the second line of the menu, which won
     }
 
