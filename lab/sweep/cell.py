@@ -97,6 +97,7 @@ class CellRunner:
             "upload_bytes": upload.record["upload_bytes"],
             "update_bytes": package.record["update_bytes"],
             "params": package.record["params"],
+            "transmitted": package.record.get("transmitted", ""),  # older ones do not say
             "bits": package.record["bits"],
             "prune": package.record["prune"],
             "mode": package.record["mode"],

@@ -187,6 +187,14 @@ LIES = [
         ROW,
     ),
     Lie(
+        "what is not sent is transmitted",
+        "lab/sweep/cell.py",
+        '"transmitted": package.record.get("transmitted", ""),',
+        '"transmitted": package.record["params"],',
+        "a delta of few layers is said to send the whole network",
+        ROW,
+    ),
+    Lie(
         "only the first student takes time",
         "lab/sweep/cell.py",
         '"seconds_student": sum({s.key: s.record["seconds"] for s in students}.values()),',
