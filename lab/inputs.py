@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from endedge.configs import SHIPPED
+from endedge.configs import file_of
 from endedge.data.classes import match_classes, same_classes
 from endedge.data.coco import (
     Dataset,
@@ -333,7 +333,7 @@ def find_weights(name: str, root: str | None) -> Path:
     Raises :class:`BadInput` that names the places looked at and where to put the file.
     """
     if name.startswith("endedge:"):
-        shipped = SHIPPED / name.removeprefix("endedge:")
+        shipped = file_of(name)
         if not shipped.is_file():
             raise BadInput(f"weights not found: the package ships no {name}")
         return shipped
