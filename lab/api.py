@@ -24,7 +24,7 @@ from endedge.lab.benchmark import benchmark
 from endedge.lab.benchmark.outcomes import Benchmark
 from endedge.lab.cli.progress import Progress
 from endedge.lab.config import Config, LinkConfig, config_of, load_config
-from endedge.lab.notebook import Results
+from endedge.lab.report.notebook import Results
 
 __all__ = ["bench", "load", "measure", "run"]
 

@@ -75,6 +75,7 @@ def declare(verb: Verb) -> None:
         metavar="FILE",
         help="(default: report.html in DIR, of a table here; of several compare.html here)",
     )
+    sub.set_defaults(words="dirs")
     sub = verb(
         "allocate",
         _allocate,
@@ -89,6 +90,7 @@ def declare(verb: Verb) -> None:
         help="results folder, whose config.yaml gives link, rules and limits, a curves.json, or a "
         "shipped table; several, with counts and weights ('demo*3@0.5'), share the band",
     )
+    sub.set_defaults(words="where")
     sub.add_argument("--bandwidth", required=True, help="Hz, e.g. 20000 or 20kHz")
     sub.add_argument("--period", help="seconds between two updates (default: the folder's, or 60)")
     sub.add_argument("--up", help="uplink bit/s/Hz (default: the folder's, or 2.55)")

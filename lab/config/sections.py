@@ -46,17 +46,22 @@ class Camera(Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-class DataConfig(Section):
-    """Frames. ``coco``: a folder with COCO annotations and images, relative to ``root`` (of a
-    folder that `endedge import` made: that folder).
-    ``generated``: scenes made on the spot (domain ``field``), ``pool`` and ``eval`` counts."""
+class FramesConfig(Section):
+    """A folder with COCO annotations and images, relative to ``root`` (of a folder that
+    `endedge import` made: that folder)."""
 
-    source: Literal["coco", "generated"] = "coco"
     root: File = "."
     pool_annotations: str = "annotations/instances_pool.json"
     pool_images: str = "images/pool"
     eval_annotations: str = "annotations/instances_eval.json"
     eval_images: str = "images/eval"
+
+
+class DataConfig(FramesConfig):
+    """Frames. ``coco``: a folder of them. ``generated``: scenes made on the spot (domain
+    ``field``), ``pool`` and ``eval`` counts."""
+
+    source: Literal["coco", "generated"] = "coco"
     # Who drew the boxes, as the annotations say it: a detector's own measure agreement with it.
     pool_labels: Annotated[LabelledBy, LATER] = "truth"
     eval_labels: Annotated[LabelledBy, LATER] = "truth"
@@ -288,12 +293,14 @@ class Serve(Section):
 
 
 class DomainConfig(Section):
-    """What a device sees for a while (see data/stream.py): the shift of its camera, and class
-    weights by name (1 for those not named)."""
+    """What a device sees for a while (see data/stream.py): the shift of its camera, class
+    weights by name (1 for those not named), and where it sees other ``frames`` than those of
+    ``data``, their folder."""
 
     kind: Kind = "none"
     severity: Annotated[int, Field(ge=1, le=5)] = 3
     class_weights: dict[str, NonNegative] = {}
+    frames: Annotated[FramesConfig | None, LATER] = None
 
 
 class SegmentConfig(Section):

@@ -6,10 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from endedge.configs import SHIPPED
+from endedge.configs import file_of
 from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, model_hash
 from endedge.edge.places import recognise
@@ -108,9 +107,7 @@ def levels_of(trace: str | None, period_s: float) -> tuple[float, ...]:
     """The bandwidth of each whole period of a Mahimahi trace over its mean; 1 without a trace."""
     if trace is None:
         return (1.0,)
-    shipped = trace.startswith("endedge:")
-    path = SHIPPED / trace.removeprefix("endedge:") if shipped else Path(trace)
-    return Capacity.mahimahi(path).levels(period_s, str(trace))
+    return Capacity.mahimahi(file_of(trace)).levels(period_s, str(trace))
 
 
 def air_of(devices: Sequence[Day]) -> Air:

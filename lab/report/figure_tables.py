@@ -217,7 +217,7 @@ def parameters(results: Results) -> ReportTable:
         rows.append(
             (
                 int(frames),
-                float(cells.params.mean()),
+                float(cells.parameters.mean()),
                 float(cells.bits.mean()),
                 float(cells.update_bytes.mean()),
                 8 * float(cells.update_bytes.mean()) / 32,
@@ -235,7 +235,9 @@ def parameters(results: Results) -> ReportTable:
             Column("mAP (%)", ("map", "map_low", "map_high"), _plus_minus),
         ),
         rows,
-        note="Parameters transmitted, the mean bits of each, and the 32-bit parameters that take "
+        note="Parameters transmitted (numbers in the package that are not zero, of a delta: that "
+        "change; all of the network where that was not counted), the mean bits of each, and the "
+        "32-bit parameters that take "
         f"as many bytes; mAP50-95: {spread(s.map[: len({int(v) for v in s.seed})]).what}.",
     )
 

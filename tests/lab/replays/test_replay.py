@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from endedge.allocator import Known, Split, policies, register
+from endedge.configs import file_of
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.table import SHIPPED_TABLES, Table
 from endedge.lab.cli.main import main
@@ -50,6 +51,7 @@ def test_a_trace_as_levels(tmp_path: Path) -> None:
     trace.write_text("\n".join(map(str, [500, 1000, 1100, 1200, 1300, 1400, 1500, 2000])))
     assert levels_of(trace, 1.0) == pytest.approx([0.5, 1.5])
     assert levels_of(trace, 60.0) == pytest.approx([1.0])  # shorter than a period: it repeats
+    assert len(levels_of(file_of("endedge:traces/tunnel"), 60.0)) > 2  # as `--trace` names it
     trace.write_text("1\n5000\n")
     with pytest.raises(BadInput, match="nothing passes in a whole period"):
         levels_of(trace, 1.0)

@@ -75,7 +75,7 @@ class Marking(EdgeEnd):
         hashes = [model_hash(student) for student in students]
         self.heard.append(("prepare", self.seed, hashes, model_hash(base)))
 
-        def pack(budget_bytes: int, *, params: int | None, loss: Any) -> Any:
+        def pack(budget_bytes: int, *, params: int | None, order: Any) -> Any:
             self.heard.append(("pack", budget_bytes, params))
             report = SimpleNamespace(
                 parameters=62, transmitted=59, mean_bits=6.3, kept=0.75, mode="delta"
@@ -135,6 +135,7 @@ def test_a_stage_is_given_what_the_one_before_made(
         "mode": "delta",
         "seconds": 0,
         "student": "student.safetensors",
+        "shallow": False,
         "keep": 0.5,  # of the second line of the menu, which won
     }
 
