@@ -120,9 +120,12 @@ def test_a_model_that_fits_better_is_asked_for() -> None:
 
 
 def test_the_luckiest_of_many_rounds_is_not_asked_for() -> None:
-    """In a place that was never left the newest model is the best one, whatever was measured."""
-    noisy = [Observed(k, 5e4, 4e4, 0.4, 0.4 + 0.02 * (k % 2), False, 0, 0) for k in range(9)]
-    assert decide("adaptive", known(tuple(noisy), recalls=True)).update_bytes != REUSE_BYTES
+    """What the device left with counts, and it came back with as much."""
+    lucky = [Observed(k, 5e4, 4e4, 0.4, 0.48 if k == 3 else 0.4, False, 0, 0) for k in range(6)]
+    away = [Observed(k, 5e4, 4e4, 0.2, 0.2, False, 1, 1) for k in range(6, 9)]
+    back = Observed(9, 5e4, 4e4, 0.4, 0.4, True, 1, 0)
+    history = (*lucky, *away, back)
+    assert decide("adaptive", known(history, recalls=True)).update_bytes != REUSE_BYTES
 
 
 def test_a_share_of_the_room() -> None:
