@@ -10,7 +10,7 @@ LIES = [
     Lie(
         "any package will do",
         "distill/package/choose.py",
-        "return min(found, key=loss)",
+        "return min(found, key=order)",
         "return found[0]",
         "the first architecture is sent, whichever detects better",
         ("tests/lab/sweep/test_menu.py",),
@@ -42,8 +42,8 @@ LIES = [
     Lie(
         "on an accelerator anchors outside of a box learn it",
         "distill/dense.py",
-        "        return torch.where(mask, align, 0.0), overlaps",
-        "        return align, overlaps",
+        "mask = mask_gt.bool()",
+        "mask = mask_gt >= 0",
         "a GPU trains towards other boxes than a processor",
         ("tests/device/test_dense.py",),
     ),
