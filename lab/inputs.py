@@ -27,6 +27,7 @@ from endedge.data.generated import generate
 from endedge.data.shift import Shift
 from endedge.data.storage import cache_folder, sha256_of
 from endedge.data.stream import Captured
+from endedge.distill.graphs import check_graphs
 from endedge.distill.model import DetectionModel, load_detector, model_hash
 from endedge.distill.precision import check_precision
 from endedge.edge import labels as edge_labels
@@ -84,6 +85,8 @@ class Inputs:
         device = device_of(config, folder)
         if config.precision != "auto":
             check_precision(config.precision, kind_of_device(device))
+        if config.cuda_graphs:
+            check_graphs(kind_of_device(device))
         for role, model in (("teacher", teacher), *(("student", s) for s in (student, *others))):
             check_side(model, config.data.image_side, "data.image_side", f"weights.{role}")
         for codec in map(Codec.parse, config.uplink.codecs):
@@ -236,6 +239,7 @@ class Inputs:
             chosen=config.adaptation.policy == "chosen",
             sure=config.adaptation.sure,
             precision=self.precision,
+            cuda_graphs=self.config.cuda_graphs,
         )
 
 
