@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -54,12 +55,12 @@ def recorded_on(device: str) -> bool:
 
 
 class Recorded:
-    """``step`` (of a batch; gives its loss, a scalar, and leaves no gradient behind) as a graph.
-    Steps come one after the other, with batches of one shape."""
+    """``step`` (of a batch; gives its loss, a scalar, and leaves no gradient behind) as a graph on
+    ``device``. Steps come one after the other, with batches of one shape."""
 
-    def __init__(self, step: Callable[[Targets], Tensor]) -> None:
+    def __init__(self, step: Callable[[Targets], Tensor], device: str) -> None:
         self._step, self._done = step, 0
-        self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._side = torch.cuda.Stream(torch.device(device))  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, targets: Targets) -> Tensor:
@@ -74,7 +75,7 @@ class Recorded:
         return self._loss.clone()  # the next replay writes over it
 
     def _beside(self, targets: Targets) -> Tensor:
-        here = torch.cuda.current_stream()
+        here = torch.cuda.current_stream(self._side.device)
         self._side.wait_stream(here)
         with torch.cuda.stream(self._side):
             loss = self._step(targets)
@@ -84,11 +85,11 @@ class Recorded:
     def _record(self, targets: Targets) -> torch.cuda.CUDAGraph:
         """The step of a batch that lies where ``self._held`` does; recording computes nothing."""
         images, boxes, view = (given.clone() for given in _inputs(targets))
-        # How many rows there are changes from batch to batch, so a loss that reads them must fail.
-        rows = torch.empty(0, 6, device="meta")
+        # How many rows there are changes from batch to batch: a loss that reads them fails here.
+        rows = cast(Tensor, None)
         self._held = Targets(images, rows, (), (), boxes, targets.feed, view)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=self._side):
             self._loss = self._step(self._held)
         return graph
 

@@ -129,7 +129,7 @@ class Inputs:
     def arithmetic(self) -> dict[str, str]:
         """The precision, for the names of results; nothing for what they had before it could be
         chosen: fp32, and bf16 on a GPU."""
-        usual = "fp32" if self.device == "cpu" else "bf16"
+        usual = "fp32" if self.kind == "cpu" else "bf16"
         return {} if self.precision == usual else {"precision": self.precision}
 
     @property

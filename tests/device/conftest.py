@@ -29,6 +29,11 @@ def sim() -> Iterator[Any]:
 
 
 class _Stream:
+    device = torch.device("cpu")
+
+    def __init__(self, device: object) -> None:
+        pass
+
     def wait_stream(self, other: object) -> None:
         pass
 
@@ -42,7 +47,7 @@ def tapes(sim: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         made.append(sim.tape())
         return made[-1]
 
-    def record(tape: Any) -> AbstractContextManager[None]:
+    def record(tape: Any, stream: object) -> AbstractContextManager[None]:
         found: AbstractContextManager[None] = tape.recording()
         return found
 

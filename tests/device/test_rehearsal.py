@@ -20,7 +20,7 @@ SIDE = 64
 def seen(tmp_path: Path) -> dict[str, Any]:
     found = {}
     for split in ("pool", "eval"):
-        truth = generate(tmp_path, domain="field", split=split, n=6, seed=0, size=SIDE)
+        truth = generate(tmp_path, domain="field", split=split, n=8, seed=0, size=SIDE)
         found[split] = truth, stack_frames(truth.frames, SIDE, lambda f: f.read())
     return found
 
