@@ -62,7 +62,7 @@ def descend(
         return loss.detach()
 
     optimizer.zero_grad(set_to_none=True)
-    move = Recorded(moved, feed.device) if recorded else moved
+    move: Callable[[Targets], Tensor] = Recorded(moved, feed.device) if recorded else moved
     average = [p.detach().clone() for p in averaged]
     unread: list[tuple[int, Tensor, float]] = []
     for step, targets in enumerate(feed, 1):

@@ -44,6 +44,10 @@ def _towards(name: str) -> Callable[[DetectionModel], Any]:
     return labels if name == "labels" else distillation(TeacherCache(TEACHER, "sim"))
 
 
+def _into(losses: list[float]) -> Callable[[int, float], None]:
+    return lambda step, loss: losses.append(loss)
+
+
 def test_every_step_has_the_same_shapes(sim: Any, frames: Batch) -> None:
     """Boxes are filled up to those of the fullest frame, and to a multiple of eight."""
     some = frames.take([0, 1, 3])
@@ -79,9 +83,9 @@ def test_every_step_does_the_same_operations(
 def test_a_recording_trains_as_steps_do(
     sim: Any, tapes: list[Any], frames: Batch, name: str, precision: str
 ) -> None:
-    models, losses = {}, {}
-    for wanted in (False, True):
-        losses[wanted] = []
+    models: dict[bool, DetectionModel] = {}
+    losses: dict[bool, list[float]] = {False: [], True: []}
+    for wanted, heard in losses.items():
         with computing(precision, "sim"), recording(wanted):
             models[wanted] = train(
                 STUDENT,
@@ -89,7 +93,7 @@ def test_a_recording_trains_as_steps_do(
                 _towards(name),
                 RECIPE,
                 device="sim",
-                on_step=lambda step, loss, to=losses[wanted]: to.append(loss),
+                on_step=_into(heard),
             )
     assert len(tapes) == 1
     near = 1e-4 if precision == "fp32" else 0.02
