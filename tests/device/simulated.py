@@ -260,7 +260,7 @@ def _dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     wanted = kwargs.get("device")
     wanted = None if wanted is None else torch.device(wanted).type
     if not ours and wanted != DEVICE:
-        if name in _HEAVY:
+        if name in _HEAVY and not all(x.is_meta for x in tensors):  # shapes alone cost nothing
             _seen.host[f"{name} @ {_where()}"] += 1
         return func(*args, **kwargs)
     others = [x for x in tensors if not isinstance(x, _Tensor)]
