@@ -1,7 +1,7 @@
 """Curves, solver and policies: NumPy and SciPy only."""
 
 from endedge.allocator.accuracy.joint import Joint, Kind
-from endedge.allocator.fitting.curves import Candidate, Curves
+from endedge.allocator.fitting.curves import Curves, TriedKind
 from endedge.allocator.fitting.fit import fit
 from endedge.allocator.fitting.grid import checkerboard
 from endedge.allocator.fitting.surface import Points, Surface
@@ -10,19 +10,18 @@ from endedge.allocator.policies import Known, Observed, Policy, decide, register
 from endedge.allocator.problem import Budget, Link, OperatingPoint, Range, Rules, Split
 from endedge.allocator.published import ams_rate, bandit, exhaustive
 from endedge.allocator.solve.economics import Ledger, Prices, ledger, worthwhile
-from endedge.allocator.solve.fleet import Device, FleetAllocation, allocate_fleet
+from endedge.allocator.solve.fleet import FleetAllocation, FleetDevice, allocate_fleet
 from endedge.allocator.solve.knapsack import MenuAllocation, allocate_menus
-from endedge.allocator.solve.optimum import Allocation, allocate, best_point, best_split
-from endedge.allocator.solve.regimes import Span, regime_spans, regime_table, sweep
-from endedge.allocator.solve.robust import allocate_robust
+from endedge.allocator.solve.optimum import Allocation, allocate, best_point
+from endedge.allocator.solve.regimes import Span, regime_spans, regime_table
+from endedge.allocator.solve.search import best_split
 
 __all__ = [
     "Allocation",
     "Budget",
-    "Candidate",
     "Curves",
-    "Device",
     "FleetAllocation",
+    "FleetDevice",
     "Joint",
     "Kind",
     "Known",
@@ -39,11 +38,11 @@ __all__ = [
     "Span",
     "Split",
     "Surface",
+    "TriedKind",
     "adaptive",
     "allocate",
     "allocate_fleet",
     "allocate_menus",
-    "allocate_robust",
     "ams_rate",
     "bandit",
     "best_point",
@@ -57,6 +56,5 @@ __all__ = [
     "regime_table",
     "register",
     "registry",
-    "sweep",
     "worthwhile",
 ]

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from endedge.allocator.fitting.curves import Curves
 from endedge.allocator.fitting.surface import Points
 from endedge.allocator.problem import Budget, Link, Rules, Split
-from endedge.allocator.solve.branch_and_bound import worth
-from endedge.allocator.solve.optimum import best_point, best_split
+from endedge.allocator.solve.optimum import best_point
+from endedge.allocator.solve.search import best_split, worth
 from endedge.data.errors import BadInput
 
 __all__ = [

@@ -159,6 +159,11 @@ class Budget:
     stale: float
     reason: str = ""
 
+    @property
+    def takes_time(self) -> bool:
+        """Whether bytes shorten the time in which the new model is in use."""
+        return self.fresh_up > 0 or self.fresh_down > 0
+
     @classmethod
     def of(cls, link: Link, rules: Rules, curves: Measured) -> Budget:
         """The constraint of ``link`` under ``rules`` with the ranges of ``curves``."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from endedge.allocator.policies import NO_UPDATE, Known, register
 from endedge.allocator.problem import Split
-from endedge.allocator.solve.branch_and_bound import worth
+from endedge.allocator.solve.search import worth
 
 __all__ = ["ams_rate", "bandit", "exhaustive"]
 

@@ -28,11 +28,10 @@ from scipy import optimize
 from endedge.allocator import Budget, Joint, Kind, Link, Range, Rules, allocate
 from endedge.allocator.fitting.fit import all_kinds
 from endedge.allocator.fitting.synthetic import curves_of, random_joint
-from endedge.allocator.solve.branch_and_bound import worth
-from endedge.allocator.solve.fleet import Device, allocate_fleet, fleet_of
-from endedge.allocator.solve.fleet_dual import Fleet
+from endedge.allocator.solve.fleet import FleetDevice, allocate_fleet, fleet_of
+from endedge.allocator.solve.fleet_dual import FleetColumns
 from endedge.allocator.solve.knapsack import allocate_menus
-from endedge.allocator.solve.optimum import best_split
+from endedge.allocator.solve.search import best_split, worth
 
 cvxpy: Any = None
 with contextlib.suppress(ImportError):
@@ -143,27 +142,27 @@ def compare(name: str, tasks: list[tuple[Joint, Budget]], solvers: dict[str, Sol
     return rows
 
 
-def devices(count: int, kinds: list[Kind]) -> list[Device]:
+def devices(count: int, kinds: list[Kind]) -> list[FleetDevice]:
     rng = np.random.default_rng(1)
     found = []
     for k in range(count):
         joint = random_joint(kinds[k % len(kinds)], rng)
         rates = float(rng.uniform(1, 4)), float(rng.uniform(2, 8))
-        found.append(Device(joint, UPLOAD, UPDATE, float(rng.uniform(0.5, 2)), *rates))
+        found.append(FleetDevice(joint, UPLOAD, UPDATE, float(rng.uniform(0.5, 2)), *rates))
     return found
 
 
-def concave(count: int) -> list[Device]:
+def concave(count: int) -> list[FleetDevice]:
     """Devices that CVXPY takes too: concave, and all of them better off with an update."""
     found = devices(count, [Kind("additive", "exponential", "exponential")])
     return [replace(d, joint=replace(d.joint, model_s=0.7, m0=0.0)) for d in found]
 
 
-def fleet_ours(fleet: Fleet, band: float) -> float:
+def fleet_ours(fleet: FleetColumns, band: float) -> float:
     return allocate_fleet(fleet, band).objective
 
 
-def fleet_cvxpy(fleet: Fleet, band: float) -> float:
+def fleet_cvxpy(fleet: FleetColumns, band: float) -> float:
     t, count = fleet.theta, len(fleet)
     u0, m0 = np.exp(t[:, 2]), np.exp(t[:, 4])
     up, down = cvxpy.Variable(count), cvxpy.Variable(count)
@@ -180,7 +179,7 @@ def fleet_cvxpy(fleet: Fleet, band: float) -> float:
     return float(cvxpy.Problem(cvxpy.Maximize(fleet.weight @ value), limits).solve("CLARABEL"))
 
 
-def fleet_slsqp(fleet: Fleet, band: float) -> float:
+def fleet_slsqp(fleet: FleetColumns, band: float) -> float:
     t, count = fleet.theta, len(fleet)
     u0, m0 = np.exp(t[:, 2]), np.exp(t[:, 4])
     low, span = fleet.low.T, (fleet.high - fleet.low).T
@@ -225,8 +224,6 @@ def main() -> None:
     results: dict[str, Any] = {}
     tasks = problems(kinds, Rules(), args.problems)
     results["pipelined"] = compare("One device, pipelined, every family", tasks, plain)
-    smooth = [(j, b) for j, b in tasks if j.is_log_concave]
-    results["log-concave"] = compare("… of these the log-concave", smooth, plain)
     slow = {**plain, "SciPy brute": brute}
     results["brute"] = compare("One device, with brute force", tasks[:6], slow)
     sequential = Rules(schedule="sequential", edge_s=10.0)
@@ -251,7 +248,7 @@ def main() -> None:
     rows: list[Any] = []
     for count in (10, 100, 1000):
         fleet, band = fleet_of(concave(count), 60.0)[0], count * 3e4
-        jobs: dict[str, Callable[[Fleet, float], float]] = {"endedge": fleet_ours}
+        jobs: dict[str, Callable[[FleetColumns, float], float]] = {"endedge": fleet_ours}
         if count <= 100:
             jobs["SciPy SLSQP"] = fleet_slsqp
         if cvxpy is not None:

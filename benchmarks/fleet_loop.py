@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from endedge.allocator import Device, allocate_fleet, best_split
+from endedge.allocator import FleetDevice, allocate_fleet, best_split
 from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.benchmark.table import Table
 from endedge.lab.config import Config, load_config, loop_of
@@ -43,7 +43,7 @@ def config_of(days: int, hz: float) -> Config:
 def predicted(air: Air) -> float:
     """Points that one price gains over equal slots, by the demo's curves."""
     joint = Table.load("demo").whole().joint
-    device = Device(joint, air.upload, air.update, 1.0, 1.0 / air.up_s, 1.0 / air.down_s)
+    device = FleetDevice(joint, air.upload, air.update, 1.0, 1.0 / air.up_s, 1.0 / air.down_s)
     shared = allocate_fleet([device] * air.devices, air.room_s, period_s=8.0)
     alone = joint.m0 if air.slot.reason else best_split(joint, air.slot)[2]
     return 100 * (shared.objective / air.devices - max(alone, joint.m0))

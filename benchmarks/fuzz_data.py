@@ -1,27 +1,16 @@
-"""Random and mutated inputs for the readers of frames: nothing but BadInput may come out.
-
-    python -m benchmarks.fuzz_data coco --inputs 100000
-    python -m benchmarks.fuzz_data batch --inputs 100000
-    python -m benchmarks.fuzz_data picture --inputs 100000
+"""What the readers of frames must stand (see fuzz.py).
 
 ``coco``: COCO JSON, as text and by its fields; what is read must have boxes inside their images
 and labels of its classes. ``batch``: uploads of JPEG, WebP and AVIF frames, three quarters of the
 mutants under right checksums, so that they reach the decoders. ``picture``: files of eight
-formats, as stored sets have them. Prints what happened, the slowest input and the peak memory;
-any other outcome, an input of over ten seconds of CPU, or one more gigabyte of memory ends the run
-with its seed.
+formats, as stored sets have them.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import io
 import json
-import resource
-import tempfile
-import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,10 +30,8 @@ from endedge.data.codec import (
     pack_batch,
     unpack_batch,
 )
-from endedge.data.errors import BadInput
 from endedge.data.pictures import inspect_picture, read_image
 
-_LONGEST_S, _MORE_BYTES = 10.0, 10**9
 _ODD: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 0.5, -0.0, 1e308, 1e-300, 2**31, 2**53, 2**64, 10**40),
     *(float("nan"), float("inf"), float("-inf"), "", "0", "1", "a.png", "../a.png", "/a", "\0"),
@@ -83,9 +70,6 @@ def mutated(blob: bytes, rng: np.random.Generator) -> bytes:
         elif body:
             body[at % len(body)] = int(rng.integers(256))
     return bytes(body)
-
-
-# Readers ------------------------------------------------------------------------------------
 
 
 def coco(folder: Path) -> Try:
@@ -209,42 +193,3 @@ def _picture(seed: int, width: int, height: int) -> NDArray[np.uint8]:
 
 
 READERS: dict[str, Callable[[Path], Try]] = {"coco": coco, "batch": batch, "picture": picture}
-
-
-def main() -> None:
-    """Run one reader for the given number of inputs or time and print what happened."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("reader", choices=READERS)
-    parser.add_argument("--inputs", type=int, default=10**5)
-    parser.add_argument("--seconds", type=float, default=1800)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    outcomes: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as name:
-        attempt = READERS[args.reader](Path(name))
-        attempt_s, slowest = 0.0, (0.0, 0)
-        end, seed = time.monotonic() + args.seconds, args.seed
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        while time.monotonic() < end and outcomes.total() < args.inputs:
-            seed += 1
-            start = time.process_time()
-            try:
-                outcomes[attempt(np.random.default_rng(seed))] += 1
-            except BadInput as error:
-                if "\n" in str(error):
-                    raise SystemExit(f"seed {seed}: more than one line: {error}") from None
-                outcomes["refused"] += 1
-            except Exception as error:
-                raise SystemExit(f"seed {seed}: {type(error).__name__}: {error}") from error
-            took = time.process_time() - start
-            attempt_s, slowest = attempt_s + took, max(slowest, (took, seed))
-            grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-            if took > _LONGEST_S or grown > _MORE_BYTES:
-                raise SystemExit(f"seed {seed}: {took:.1f} s, {grown / 1e6:.0f} MB more memory")
-    print(f"{args.reader}: {outcomes.total():,} inputs in {attempt_s:.0f} s of CPU, 0 crashes")
-    print(", ".join(f"{n:,} {what}" for what, n in outcomes.most_common()))
-    print(f"slowest {slowest[0]:.2f} s (seed {slowest[1]}); {grown / 1e6:.0f} MB more memory")
-
-
-if __name__ == "__main__":
-    main()

@@ -20,7 +20,7 @@ import numpy as np
 from endedge.allocator.fitting.fit import all_kinds, fit
 from endedge.allocator.fitting.synthetic import random_joint, sample_surface
 from endedge.allocator.problem import Budget, Link, Rules
-from endedge.allocator.solve.optimum import best_split
+from endedge.allocator.solve.search import best_split
 
 BANDWIDTHS_HZ = np.geomspace(8e3, 6e5, 12)
 

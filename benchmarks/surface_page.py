@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from endedge.allocator import Points, Prices, fit, worthwhile
+from endedge.data.text_tables import markdown_table
 from endedge.lab.benchmark.contrasts import compared
 from endedge.lab.benchmark.returns import returns
 from endedge.lab.benchmark.score import Score, score
@@ -84,7 +85,7 @@ def measured(table: Table) -> str:
     cells = table.surface
     budgets = sorted({int(b) for b in cells.budget_bytes})
     heads = ["frames (bytes)", *(quantity(b, "B") for b in budgets), "teacher"]
-    lines = [heads, ["---"] * len(heads)]
+    rows = []
     for frames, codec in dict.fromkeys(zip(cells.frames, cells.codec, strict=True)):
         here = (cells.frames == frames) & (cells.codec == codec)
         up = quantity(float(np.mean(cells.upload_bytes[here])), "B")
@@ -97,22 +98,22 @@ def measured(table: Table) -> str:
             said = decimal(100 * float(cells.map[these].mean()), 1)
             sent = int(cells.sent[these].sum())
             row.append(said if sent == these.sum() else f"{said} ({sent} of {these.sum()} sent)")
-        lines.append([*row, decimal(100 * float(cells.teacher_map[here].mean()), 1)])
+        rows.append([*row, decimal(100 * float(cells.teacher_map[here].mean()), 1)])
     seeds = ", ".join(map(str, table.seeds))
     note = (
         f"mAP50-95 on the device in %, mean of seeds {seeds}; {100 * cells.m0.mean():.1f} before."
     )
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines) + f"\n\n{note}\n"
+    return f"{markdown_table(heads, rows)}\n\n{note}\n"
 
 
 def headroom(played: Score) -> str:
     """The oracle over the best split fixed in advance, and the named comparisons, by bandwidth."""
     heads = ["bandwidth", "oracle", "headroom", "by other seeds", "fitted over equal", ""]
-    lines = [heads, ["---"] * len(heads)]
+    rows = []
     best = played.policies.index("oracle")
     for k, hz in enumerate(played.bandwidth_hz):
         gap = played.contrast("fitted", "equal", k)
-        lines.append(
+        rows.append(
             [
                 quantity(hz, "Hz"),
                 decimal(100 * float(played.worth[best, k].mean()), 2),
@@ -122,17 +123,17 @@ def headroom(played: Score) -> str:
                 gap.verdict,
             ]
         )
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines) + "\n\nPoints of mAP ± one error.\n"
+    return f"{markdown_table(heads, rows)}\n\nPoints of mAP ± one error.\n"
 
 
 def shares(results: Results) -> str:
     """The fitted allocator over the sweep: regime, share of the bytes' cost that data has, and the
     same share by the curves' elasticities, to which it is equal at an interior optimum."""
     heads = ["bandwidth", "up", "down", "regime", "data's share of the band", "by elasticities"]
-    lines = [heads, ["---"] * len(heads)]
+    rows = []
     for step in results.steps:
         if step.regime == "none":
-            lines.append([quantity(step.bandwidth_hz, "Hz"), "–", "–", "none", "–", "–"])
+            rows.append([quantity(step.bandwidth_hz, "Hz"), "–", "–", "none", "–", "–"])
             continue
         slopes = results.curves.joint.slopes(step.upload_bytes, step.update_bytes)
         data, model = (
@@ -140,7 +141,7 @@ def shares(results: Results) -> str:
             for s, b in zip(slopes, (step.upload_bytes, step.update_bytes), strict=True)
         )
         used = step.uplink_hz + step.downlink_hz
-        lines.append(
+        rows.append(
             [
                 quantity(step.bandwidth_hz, "Hz"),
                 quantity(step.upload_bytes, "B"),
@@ -150,7 +151,7 @@ def shares(results: Results) -> str:
                 f"{data / (data + model):.0%}" if step.regime == "interior" else "–",
             ]
         )
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines) + "\n"
+    return f"{markdown_table(heads, rows)}\n"
 
 
 def permuted(played: Score) -> str:
@@ -183,7 +184,7 @@ def economics(table: Table, results: Results) -> str:
     if not sending:
         return "Nothing is sent at any bandwidth of the sweep.\n"
     heads = ["bandwidth", "net a period", "gain", "pays from", "pilot (periods)"]
-    lines = [heads, ["---"] * len(heads)]
+    rows = []
     for hz in (sending[0], sending[len(sending) // 2], sending[-1]):
         found = returns(
             results.allocate(hz),
@@ -194,7 +195,7 @@ def economics(table: Table, results: Results) -> str:
             points=Points.of(table.cells),
         )
         periods = found.pilot_periods
-        lines.append(
+        rows.append(
             [
                 quantity(hz, "Hz"),
                 f"{found.books.net:+.4f}",
@@ -203,7 +204,6 @@ def economics(table: Table, results: Results) -> str:
                 "–" if np.isnan(periods) else f"{periods:.0f}",
             ]
         )
-    text = "\n".join(f"| {' | '.join(row)} |" for row in lines)
     note = (
         f"At {PRICE_PER_MB:g} a megabyte either way and {VALUE_PER_POINT:g} for a point held an "
         f"hour (`endedge allocate --price-per-mb --value-per-point` takes others)."
@@ -212,7 +212,7 @@ def economics(table: Table, results: Results) -> str:
         prices = Prices(1e3 * PRICE_PER_MB, 1e3 * PRICE_PER_MB, map_point_hour=VALUE_PER_POINT)
         hertz = worthwhile(curves, table.link.at(1.0), prices, rules)[0]
         note += f" Another byte pays for itself up to {quantity(hertz, 'Hz')}."
-    return f"{text}\n\n{note}\n"
+    return f"{markdown_table(heads, rows)}\n\n{note}\n"
 
 
 if __name__ == "__main__":

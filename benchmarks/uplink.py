@@ -51,8 +51,8 @@ from endedge.distill.model import model_hash
 from endedge.edge import labels as edge_labels
 from endedge.edge.adapt import adapt_teacher, split_upload
 from endedge.end.inference import Detections, detect
-from endedge.end.metric import Score, evaluate
-from endedge.end.selection import RULES, Observed, observe, select
+from endedge.end.metric import CocoScore, evaluate
+from endedge.end.selection import RULES, Observations, observe, select
 from endedge.lab.config import Config, load_config
 from endedge.lab.inputs import Inputs
 from endedge.lab.store import Store
@@ -96,7 +96,7 @@ class Bench:
         self.config, self.options = config, options
         self._encoded: dict[tuple[str, int], bytes] = {}
         self._found: dict[tuple[str, int], Detections] = {}
-        self._observed: Observed | None = None
+        self._observed: Observations | None = None
 
     def determinants(self) -> dict[str, Any]:
         """All that a cell's result depends on besides the cell."""
@@ -214,7 +214,7 @@ class Bench:
         return self.stack(self.truth, self.look)
 
     @cache  # noqa: B019
-    def start(self) -> Score:
+    def start(self) -> CocoScore:
         """The student before any update."""
         return evaluate(self.student, self.seen_eval(), self.truth, self.device)
 

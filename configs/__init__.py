@@ -3,3 +3,9 @@
 from pathlib import Path
 
 SHIPPED = Path(__file__).parent
+
+
+def file_of(name: str) -> Path:
+    """The file that ``name`` is: one that ships here (``endedge:traces/walk``), or a path."""
+    shipped = name.startswith("endedge:")
+    return SHIPPED / name.removeprefix("endedge:") if shipped else Path(name)

@@ -37,7 +37,8 @@ _LISTED = 50  # bad files that one message names
 class Frame:
     """One annotated image. ``boxes`` (n, 4) float32 as x, y, width, height in px of the file;
     ``labels`` (n,) int64 indices into ``Dataset.names``; ``crowd`` (n,) bool; ``group``: the
-    flight or scene it is of, where the file says one (see data/groups.py)."""
+    flight or scene it is of, where the file says one (see data/groups.py); ``source``: the set that
+    it is of, where several are one (empty: the first)."""
 
     image_id: int
     path: Path
@@ -47,6 +48,7 @@ class Frame:
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
     group: str | None = None
+    source: str = ""
 
     def read(self) -> NDArray[np.uint8]:
         """The picture as its boxes were drawn on it, (H, W, 3) uint8 RGB. Raises
@@ -186,6 +188,7 @@ def fingerprint(dataset: Dataset) -> str:
     for f in dataset.frames:
         digest.update(f"{f.image_id}|{f.width}x{f.height}".encode())
         digest.update(b"" if f.group is None else f"|{f.group}".encode())
+        digest.update(b"" if not f.source else f"|of {f.source}".encode())
         digest.update(f.file.sha256)
         digest.update(f.file.reading.encode())
         for array in (f.boxes, f.labels, f.crowd):

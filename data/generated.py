@@ -37,7 +37,7 @@ from endedge.data.drawing import GROUNDS, Array, Patch, grid, pole, thing
 from endedge.data.errors import BadInput
 from endedge.data.storage import locked
 
-__all__ = ["DOMAINS", "NAMES", "Domain", "Scene", "generate", "scene"]
+__all__ = ["DOMAINS", "NAMES", "Scene", "Scenery", "generate", "scene"]
 
 _SHAPES, _TEXTURES = ("disk", "square", "triangle"), ("striped", "dotted")
 NAMES = tuple(f"{texture} {shape}" for shape in _SHAPES for texture in _TEXTURES)
@@ -47,7 +47,7 @@ _VERSION = 1  # counts changes of the pixels; part of the written annotations
 
 
 @dataclass(frozen=True)
-class Domain:
+class Scenery:
     """What surrounds the objects. Light and colours in [0, 1]; ``blur_px`` at 128 px."""
 
     ground: str  # of endedge.data.drawing.GROUNDS
@@ -60,8 +60,8 @@ class Domain:
 
 
 DOMAINS = {
-    "source": Domain("patches", (0.85, 1.1), 0.2, (1.0, 1.0, 1.0), 0.0, 0.0, (0.005, 0.02)),
-    "field": Domain("masonry", (0.45, 0.75), 0.55, (1.0, 0.8, 0.55), 0.08, 0.6, (0.02, 0.04)),
+    "source": Scenery("patches", (0.85, 1.1), 0.2, (1.0, 1.0, 1.0), 0.0, 0.0, (0.005, 0.02)),
+    "field": Scenery("masonry", (0.45, 0.75), 0.55, (1.0, 0.8, 0.55), 0.08, 0.6, (0.02, 0.04)),
 }
 
 
@@ -220,7 +220,7 @@ class _Canvas:
         return True
 
 
-def _draw(rng: np.random.Generator, domain: Domain, size: int) -> Scene:
+def _draw(rng: np.random.Generator, domain: Scenery, size: int) -> Scene:
     canvas = _Canvas(GROUNDS[domain.ground](rng, size).astype(np.float32))
     for _ in range(rng.integers(3, 7)):  # behind the objects
         canvas.lay(_distractor(rng, size))
@@ -251,7 +251,7 @@ def _distractor(rng: np.random.Generator, size: int) -> Patch:
     return thing(rng, size, _side(rng, size), shape, texture)
 
 
-def _photograph(rng: np.random.Generator, picture: Array, domain: Domain) -> NDArray[np.uint8]:
+def _photograph(rng: np.random.Generator, picture: Array, domain: Scenery) -> NDArray[np.uint8]:
     """Light, veil, lens and sensor."""
     size = len(picture)
     y, x = grid(size, size)

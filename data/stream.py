@@ -36,11 +36,13 @@ _MAX_CAPTURED = 10**6
 class Domain:
     """What a device sees for a while: ``shift`` of its camera, and ``class_weights`` by class
     name (1 for those not named). A frame comes with probability in proportion to the mean weight
-    of its boxes' classes (1 without boxes). ``name`` is what tells domains apart."""
+    of its boxes' classes (1 without boxes), one of another ``source`` never. ``name`` is what tells
+    domains apart."""
 
     name: str
     shift: Shift = field(default_factory=Shift)
     class_weights: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
 
     def __post_init__(self) -> None:
         for name, weight in self.class_weights.items():
@@ -224,6 +226,7 @@ def _weighted_order(dataset: Dataset, domain: Domain, seed: int) -> list[int]:
     weights = np.array(
         [weight_of[f.labels].mean() if len(f.labels) else 1.0 for f in dataset.frames]
     )
+    weights *= [f.source == domain.source for f in dataset.frames]
     if not weights.any():
         raise BadInput(f"domain {domain.name!r} has no frame: every class it could see weighs 0")
     salt = int.from_bytes(hashlib.sha256(domain.name.encode()).digest()[:8], "little")

@@ -30,7 +30,7 @@ from endedge.distill.adapter import InputAdapter
 from endedge.distill.layers import MAX_CHANNELS, MAX_PARAMETERS, set_widths, widths
 from endedge.distill.network import Conv, parse_model
 
-__all__ = ["ACTIVATIONS", "PROBE_SIDE", "Plan", "check_spec", "plan_of", "resolved", "using"]
+__all__ = ["ACTIVATIONS", "PROBE_SIDE", "SpecSummary", "check_spec", "plan_of", "resolved", "using"]
 
 PROBE_SIDE = 256  #: px; the picture on which Ultralytics finds the strides of a detector
 _MAX_LAYERS, _MAX_REPEATS, _MAX_CLASSES = 200, 24, 2000
@@ -264,7 +264,7 @@ def using(activation: str | None) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SpecSummary:
     """What a description comes to: ``parameters``; ``heights`` of the head's feature maps for a
     picture of ``PROBE_SIDE`` px; ``widths`` (output, input channels) of its convolutions."""
 
@@ -273,7 +273,7 @@ class Plan:
     widths: dict[str, tuple[int, int]]
 
 
-def plan_of(spec: Any, wanted: Mapping[str, tuple[int, int]] | None = None) -> Plan:
+def plan_of(spec: Any, wanted: Mapping[str, tuple[int, int]] | None = None) -> SpecSummary:
     """The plan of ``spec`` with convolutions of the widths ``wanted``, at bounded cost and without
     memory for a single weight. Raises :class:`BadInput` for a description that is not allowed,
     does not fit together, or costs too much to hold or to run."""
@@ -282,7 +282,7 @@ def plan_of(spec: Any, wanted: Mapping[str, tuple[int, int]] | None = None) -> P
 
 
 @functools.lru_cache(maxsize=64)
-def _plan(text: str, wanted: tuple[tuple[str, tuple[int, int]], ...]) -> Plan:
+def _plan(text: str, wanted: tuple[tuple[str, tuple[int, int]], ...]) -> SpecSummary:
     spec = json.loads(text)
     try:
         with torch.device("meta"), using(spec["yaml"].get("activation")), _few_modules():
@@ -294,7 +294,7 @@ def _plan(text: str, wanted: tuple[tuple[str, tuple[int, int]], ...]) -> Plan:
             if count > MAX_PARAMETERS:
                 raise BadInput(f"model description: more than {MAX_PARAMETERS:,} parameters")
             heights = _run(sequence, len(spec["names"]))
-        return Plan(int(count), heights, widths(holder))
+        return SpecSummary(int(count), heights, widths(holder))
     except BadInput:
         raise
     except RecursionError:

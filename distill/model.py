@@ -23,7 +23,7 @@ from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
 from endedge.distill.adapter import InputAdapter, adapter_of, attach
 from endedge.distill.checkpoint import read_checkpoint
-from endedge.distill.description import PROBE_SIDE, Plan, plan_of, resolved, using
+from endedge.distill.description import PROBE_SIDE, SpecSummary, plan_of, resolved, using
 from endedge.distill.layers import MAX_PARAMETERS, set_widths
 from endedge.distill.network import DEFAULT_CFG, Conv, DetectionModel, fuse_conv_and_bn
 
@@ -78,7 +78,7 @@ def build_detector(
     return set_widths(model, widths or {})
 
 
-def _planned(plan: Plan, config: dict[str, Any], classes: int) -> DetectionModel:
+def _planned(plan: SpecSummary, config: dict[str, Any], classes: int) -> DetectionModel:
     """Ultralytics' own construction, but for the forward pass by which it finds the strides of
     the head: they are known, and a pass costs whatever the description makes it cost."""
 

@@ -7,6 +7,11 @@ thirds of the frames and are judged on the rest, by groups (flight, scene) that 
 the other; where that is too few frames to judge by, the thirds take turns. All of this takes at
 most as many steps as the training of the winner, which then has all the frames.
 
+How deep to train is a question of the budget too: a model that differs from the device's in its
+first layers alone travels whole in a package that cannot carry one that differs everywhere. So
+where all layers win, the best of the shallower ways is trained as well, and the two compete for
+every budget.
+
 Few and long trainings, not many short ones: after a handful of steps the careful candidate is
 ahead of the one that wins in the end, so halving a large field (K. Jamieson, A. Talwalkar,
 *Non-stochastic Best Arm Identification and Hyperparameter Optimization*, AISTATS 2016) threw out
@@ -52,9 +57,9 @@ __all__ = [
     "choose_and_train",
 ]
 
-OnTrial: TypeAlias = Callable[[str, int], OnStep | None]
+OnOther: TypeAlias = Callable[[str, int], OnStep | None]
 
-VERSION = 3  #: to be raised when what is chosen changes: results that rest on it get other names
+VERSION = 4  #: to be raised when what is chosen changes: results that rest on it get other names
 
 _FOLDS = 3
 _MOST_TURNS = 2  # folds that judge: more would leave each training too short
@@ -73,6 +78,11 @@ class Candidate:
     layers: int | None
     lr: float
     train_norm: bool
+
+    @property
+    def deep(self) -> bool:
+        """Whether it changes the whole network."""
+        return self.layers is None
 
     def recipe(self, like: Recipe, steps: int, n_frames: int) -> Recipe:
         """The recipe of ``steps`` on ``n_frames``, in all else ``like`` the one given."""
@@ -102,7 +112,8 @@ class Chosen(Adapted):
     """The adapted detector and why: ``candidate`` (``none``: nothing was trained), the ``kind``
     of its input adapter, the ``evidence``, training steps spent on choosing and on the winner,
     whether a teacher ``taught`` beside the labels, and the mean gain of everything tried
-    (``trials``: fold, candidate, share, gain)."""
+    (``trials``: fold, candidate, share, gain). ``shallow``: where all layers won, the best of the
+    ways that change the first ones only, trained as well; None: nothing of it would help."""
 
     candidate: str = "none"
     kind: str = "none"
@@ -111,6 +122,7 @@ class Chosen(Adapted):
     training_steps: int = 0
     taught: bool = False
     trials: tuple[tuple[str, str, float, float], ...] = ()
+    shallow: Chosen | None = None
 
     def record(self) -> dict[str, Any]:
         """What is kept of the choice beside the detector, JSON-able."""
@@ -172,7 +184,7 @@ def choose_and_train(
     prior: Prior = FIRST_ROUND,
     device: str = "cpu",
     on_step: OnStep | None = None,
-    on_trial: OnTrial = lambda candidate, steps: None,
+    on_other: OnOther = lambda training, steps: None,
 ) -> Chosen:
     """The student for ``frames``, adapted in the way that they themselves show to be best.
 
@@ -189,8 +201,8 @@ def choose_and_train(
         prior: What earlier rounds gained.
         device: Where it computes.
         on_step: Told of the steps of the winner's training.
-        on_trial: Gives, for a candidate (``front 2``: on the second fold) and its number of steps,
-            who is told of them.
+        on_other: Gives, for any other training (``try front 2``: on the second fold; ``shallow``)
+            and its number of steps, who is told of them.
 
     Raises:
         BadInput: for fewer than :data:`~endedge.data.groups.LEAST_FRAMES` frames.
@@ -202,31 +214,43 @@ def choose_and_train(
         raise BadInput("no candidates to choose an adaptation from")
     named = groups_of(groups, n, _FOLDS)
     first, _ = choose_adapter(start, frames, groups=groups, device=device)
-    search = _Search(held or start, first, frames, named, recipe, device, on_trial)
+    search = _Search(held or start, first, frames, named, recipe, device, on_other)
     tried = list(candidates)[: max(1, recipe.steps // _LEAST_STEPS)]
     turns = search.turns(recipe.steps // (len(tried) * _LEAST_STEPS))
     for fold in turns:
         search.turn(tried, fold, recipe.steps // (len(tried) * len(turns)))
+
+    def learned(winner: Candidate | None, share: float, told: OnStep | None) -> Chosen:
+        evidence = search.evidence(winner, share, prior)
+        towards = objective(evidence.gain) if winner is not None and winner.layers != 0 else labels
+        if winner is None:
+            model = first
+        else:
+            model = search.trained(winner, range(n), recipe.steps, towards, told)
+            model = interpolate(search.begin(winner), model, share)
+        return Chosen(
+            model,
+            share,
+            {0.0: evidence.before, share: evidence.before * math.exp(-evidence.gain)},
+            candidate="none" if winner is None else winner.name,
+            kind=kind_of(model),
+            evidence=evidence,
+            choosing_steps=search.steps,
+            training_steps=0 if winner is None else recipe.steps,
+            taught=towards is not labels,
+            trials=tuple(search.trials),
+        )
+
     winner, share = search.winner(tried)
-    evidence = search.evidence(winner, share, prior)
-    towards = objective(evidence.gain) if winner is not None and winner.layers != 0 else labels
-    if winner is None:
-        model = first
-    else:
-        model = search.trained(winner, range(n), recipe.steps, towards, on_step)
-        model = interpolate(search.begin(winner), model, share)
-    return Chosen(
-        model,
-        share,
-        {0.0: evidence.before, share: evidence.before * math.exp(-evidence.gain)},
-        candidate="none" if winner is None else winner.name,
-        kind=kind_of(model),
-        evidence=evidence,
-        choosing_steps=search.steps,
-        training_steps=0 if winner is None else recipe.steps,
-        taught=towards is not labels,
-        trials=tuple(search.trials),
-    )
+    chosen = learned(winner, share, on_step)
+    shallower = [c for c in tried if not c.deep]
+    if winner is None or not winner.deep or not shallower:
+        return chosen
+    second, share = search.winner(shallower)
+    if second is None:
+        return chosen
+    told = on_other("shallow", recipe.steps)
+    return replace(chosen, shallow=learned(second, share, told))
 
 
 class _Search:
@@ -240,11 +264,11 @@ class _Search:
         groups: Sequence[str],
         recipe: Recipe,
         device: str,
-        on_trial: OnTrial,
+        on_other: OnOther,
     ) -> None:
         self._base, self._first, self._frames = base, first, frames
         self._groups, self._recipe = groups, recipe
-        self._device, self._on_trial = device, on_trial
+        self._device, self._on_other = device, on_other
         self._folds = folds_of(groups, _FOLDS, recipe.seed)
         self._gains: dict[tuple[str, float], dict[int, Floats]] = {}
         self._judges: dict[int, list[int]] = {}
@@ -300,7 +324,7 @@ class _Search:
         for candidate in candidates:
             self.steps += steps
             try:
-                told = self._on_trial(f"{candidate.name} {fold + 1}", steps)
+                told = self._on_other(f"try {candidate.name} {fold + 1}", steps)
                 end = self.trained(candidate, training, steps, on_step=told)
             except Diverged:
                 for share in _SHARES:

@@ -173,7 +173,7 @@ class EdgeEnd:
                 prior=self.prior,
                 device=self.plan.device,
                 on_step=self.watch("student", recipe.steps),
-                on_trial=lambda name, steps: self.watch(f"student try {name}", steps),
+                on_other=lambda name, steps: self.watch(f"student {name}", steps),
             )
         return distil_student(
             start,
@@ -233,6 +233,8 @@ class EdgeEnd:
                 start = starts[line.architecture]
                 whole[line.architecture] = self.distil(start, teacher, known, held)
             learned = whole[line.architecture]
+            if line.shallow and isinstance(learned, Chosen):
+                learned = learned.shallow or learned
             if line.keep < 1:
                 learned = replace(learned, model=self.prune(learned.model, line.keep, known))
             made.append(learned)
@@ -252,7 +254,7 @@ class EdgeEnd:
             seed=self.seed,
             mode="auto" if several else mode,
             device=self.plan.device,
-            architectures=[line.architecture for line in self.plan.menu],
+            kin=[line.kin for line in self.plan.menu],
             barred=[i for i, line in enumerate(self.plan.menu) if line in self.plan.barred],
         )
 
@@ -265,20 +267,20 @@ class EdgeEnd:
         *,
         params: int | None = None,
     ) -> Packed:
-        """The package that detects best: within an architecture the one that comes through
-        closest to the whole student, between architectures the one with the smallest loss on
-        held-back frames. ``evidence`` for the students of each architecture, where frames chose
-        them (they train on all frames): then by the gain over what the device has, less what
-        packing lost. Raises :class:`BadInput` for a budget too small."""
+        """The package that detects best: within a kin the one that comes through closest to the
+        whole student, between kin the one with the smallest loss on held-back frames. ``evidence``
+        for the students of each kin, where frames chose them (they train on all frames): then by
+        the gain over what the device has, less what packing lost, those first that would be sent.
+        Raises :class:`BadInput` for a budget too small."""
 
-        def loss(packed: Packed) -> float:
+        def order(packed: Packed) -> tuple[bool, float]:
             if not self.plan.chosen:
-                return float(self.losses(packed.decoded, known).mean())
-            whole, said = prepared.whole(packed.candidate), evidence[self.line(packed).architecture]
-            found = self.judge_chosen(whole, said, packed.decoded, known)
-            return math.log(found.after / found.before)
+                return False, float(self.losses(packed.decoded, known).mean())
+            whole, said = prepared.whole(packed.candidate), evidence[self.line(packed).kin]
+            verdict = self.judge_chosen(whole, said, packed.decoded, known)
+            return not verdict.helps, math.log(verdict.after / verdict.before)
 
-        return prepared.pack(budget_bytes, params=params, loss=loss)
+        return prepared.pack(budget_bytes, params=params, order=order)
 
     def line(self, packed: Packed) -> Student:
         """The line of the menu that a package is of."""
@@ -314,7 +316,7 @@ class EdgeEnd:
 
     def _evidence(self, learned: Sequence[Adapted]) -> dict[str, Evidence]:
         return {
-            line.architecture: each.evidence
+            line.kin: each.evidence
             for line, each in zip(self.plan.menu, learned, strict=True)
             if isinstance(each, Chosen)
         }
@@ -376,11 +378,9 @@ class EdgeEnd:
             if recalled is None or budget_bytes < HEADER_BYTES:
                 raise
             return recalled.answer(taught, students)
-        name, decoded = self.line(packed).architecture, packed.decoded
+        kin, decoded = self.line(packed).kin, packed.decoded
         whole = next(
-            each
-            for line, each in zip(self.plan.menu, learned, strict=True)
-            if line.architecture == name
+            each for line, each in zip(self.plan.menu, learned, strict=True) if line.kin == kin
         )
         if isinstance(whole, Chosen):
             verdict = self.judge_chosen(whole.model, whole.evidence, decoded, known)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -18,7 +18,7 @@ from endedge.distill.training import Recipe
 from endedge.edge.adapt import Adapted, Verdict
 from endedge.edge.evidence import Evidence
 
-__all__ = ["Plan", "Received", "Schedule", "Student", "Update", "in_its_precision"]
+__all__ = ["Plan", "Received", "Schedule", "Student", "Update", "in_its_precision", "with_shallow"]
 
 
 class Schedule(Protocol):
@@ -30,13 +30,26 @@ class Schedule(Protocol):
 @dataclass(frozen=True)
 class Student:
     """A line of the menu: the detector of ``architecture`` (the name of its weights) with the
-    share ``keep`` in (0, 1] of its parameters."""
+    share ``keep`` in (0, 1] of its parameters; ``shallow``: that one of which the first layers
+    alone have learned, where the frames choose how deep."""
 
     architecture: str
     keep: float = 1.0
+    shallow: bool = False
 
     def __str__(self) -> str:
-        return self.architecture + f" at {self.keep:.0%}" * (self.keep < 1)
+        return self.kin + f" at {self.keep:.0%}" * (self.keep < 1)
+
+    @property
+    def kin(self) -> str:
+        """What it shares with those that are cut from it."""
+        return self.architecture + ", first layers" * self.shallow
+
+
+def with_shallow(lines: Sequence[Student]) -> tuple[Student, ...]:
+    """``lines``, and after each whole one its shallow one."""
+    shallow = {line: [replace(line, shallow=True)] * (line.keep == 1) for line in lines}
+    return tuple(each for line in lines for each in (line, *shallow[line]))
 
 
 @dataclass(frozen=True)
@@ -45,11 +58,12 @@ class Plan:
 
     ``teacher``, ``student``, ``recovery``: schedules of the three trainings; ``loss`` of the
     student; ``menu``: the students that compete for every budget, an architecture's whole one
-    before its pruned ones; those ``barred`` are never sent. The last ``held_share`` of an upload,
-    at most ``held_most`` frames, is trained on by nobody: it chooses among ``shares`` of the way,
-    and an answer needs ``least`` such frames. ``chosen``: instead, all frames are trained on and
-    judged in turn, and choose the input adapter, depth and strength of the student too
-    (:mod:`endedge.edge.choosing`); an answer then needs a gain of ``sure`` standard errors.
+    before its shallow and its pruned ones; those ``barred`` are never sent. The last
+    ``held_share`` of an upload, at most ``held_most`` frames, is trained on by nobody: it chooses
+    among ``shares`` of the way, and an answer needs ``least`` such frames. ``chosen``: instead, all
+    frames are trained on and judged in turn, and choose the input adapter, depth and strength of
+    the student too (:mod:`endedge.edge.choosing`); an answer then needs a gain of ``sure`` standard
+    errors.
     ``labels``: whose (``truth``, ``pseudo``, ``mix-N``); ``mode`` of the packer; ``side`` px of the
     detectors' square input; ``device``: where it computes, in which ``precision`` it trains
     and judges, and whether a training step is one of ``cuda_graphs``.

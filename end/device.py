@@ -25,9 +25,9 @@ from endedge.distill.envelope import builds_on
 from endedge.distill.model import DetectionModel, model_hash
 from endedge.distill.package.format import unpack
 from endedge.end.capture import covered, encode_batch, redact
-from endedge.end.metric import Score, evaluate
+from endedge.end.metric import CocoScore, evaluate
 from endedge.end.replicates import evaluate_resampled
-from endedge.end.selection import Observed, observe, select
+from endedge.end.selection import Observations, observe, select
 
 __all__ = ["DeviceEnd", "Picture", "Sent"]
 
@@ -78,7 +78,7 @@ class DeviceEnd:
         seen: Sequence[Captured],
         shots: Mapping[int, Picture],
         seed: int,
-    ) -> tuple[list[int], Observed]:
+    ) -> tuple[list[int], Observations]:
         """In which order the frames go up by what ``model``, on the device, sees in them, and what
         that is."""
         times = [c.time_s for c in seen]
@@ -146,12 +146,12 @@ class DeviceEnd:
         except BadInput as error:
             raise BadInput(f"{package}: {error}") from None
 
-    def evaluate(self, model: DetectionModel, frames: Batch, truth: Dataset) -> Score:
+    def evaluate(self, model: DetectionModel, frames: Batch, truth: Dataset) -> CocoScore:
         """COCO mAP of ``model`` on ``frames``: the pictures of ``truth`` as it sees them."""
         return evaluate(model, frames, truth, self.device)
 
     def resampled(
         self, model: DetectionModel, frames: Batch, truth: Dataset, draws: NDArray[np.int64]
-    ) -> tuple[Score, NDArray[np.float64]]:
+    ) -> tuple[CocoScore, NDArray[np.float64]]:
         """The same, and mAP on ``draws`` of the frames (see :mod:`endedge.end.replicates`)."""
         return evaluate_resampled(model, frames, truth, draws, self.device)

@@ -24,13 +24,13 @@ from endedge.data.frames import Batch
 from endedge.distill.model import DetectionModel
 from endedge.end.inference import Detections, detect
 
-__all__ = ["FAST", "Score", "coco_map", "evaluate", "iou", "matched"]
+__all__ = ["FAST", "CocoScore", "coco_map", "evaluate", "iou", "matched"]
 
 FAST = importlib.util.find_spec("hotcoco") is not None
 
 
 @dataclass(frozen=True)
-class Score:
+class CocoScore:
     """``map``: COCO mAP50-95 in [0, 1]; ``map50``: AP at IoU 0.5; ``images`` evaluated;
     ``classes``: of each class with objects their number and its AP50-95."""
 
@@ -40,7 +40,7 @@ class Score:
     classes: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
 
-def coco_map(truth: Dataset, detections: Sequence[Detections], *, fast: bool = FAST) -> Score:
+def coco_map(truth: Dataset, detections: Sequence[Detections], *, fast: bool = FAST) -> CocoScore:
     """Score ``detections`` of all frames of ``truth`` (bbox, all areas, 100 detections).
 
     Classes without a box in ``truth`` do not count, as in COCOeval. With no boxes at all the
@@ -48,12 +48,12 @@ def coco_map(truth: Dataset, detections: Sequence[Detections], *, fast: bool = F
     """
     run = _matched(truth, detections, fast)
     if run is None:
-        return Score(0.0, 0.0, len(truth), _by_class(truth, None))
+        return CocoScore(0.0, 0.0, len(truth), _by_class(truth, None))
     with contextlib.redirect_stdout(io.StringIO()):
         run.accumulate()
     precision = np.asarray(run.eval["precision"])[:, :, :, 0, 0]  # iou, recall, class
     by_class = _by_class(truth, precision)
-    return Score(_mean(precision), _mean(precision[0]), len(truth), by_class)
+    return CocoScore(_mean(precision), _mean(precision[0]), len(truth), by_class)
 
 
 def matched(
@@ -103,7 +103,9 @@ def _compared(truth: dict[str, Any], results: Any, fast: bool) -> Any:
     return COCOeval(known, known.loadRes(results), "bbox")
 
 
-def evaluate(model: DetectionModel, frames: Batch, truth: Dataset, device: str = "cpu") -> Score:
+def evaluate(
+    model: DetectionModel, frames: Batch, truth: Dataset, device: str = "cpu"
+) -> CocoScore:
     """Detect on ``frames`` (the pictures of ``truth``, same order) and score."""
     return coco_map(truth, detect(model, frames, device=device))
 

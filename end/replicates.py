@@ -20,7 +20,7 @@ from endedge.data.frames import Batch
 from endedge.distill.model import DetectionModel
 from endedge.distill.package.compiled import compiled
 from endedge.end.inference import Detections, detect
-from endedge.end.metric import FAST, Score, coco_map, matched
+from endedge.end.metric import FAST, CocoScore, coco_map, matched
 
 __all__ = ["draws_of", "evaluate_resampled", "groups_drawn", "map_replicates"]
 
@@ -60,7 +60,7 @@ def evaluate_resampled(
     truth: Dataset,
     draws: NDArray[np.int64],
     device: str = "cpu",
-) -> tuple[Score, Floats]:
+) -> tuple[CocoScore, Floats]:
     """Detect once on ``frames`` (the pictures of ``truth``, same order): the score, and mAP on
     each of ``draws``."""
     found = detect(model, frames, device=device)

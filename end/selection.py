@@ -30,7 +30,7 @@ from endedge.end.inference import Detections, computed_order, detect
 __all__ = [
     "BY_FEATURES",
     "RULES",
-    "Observed",
+    "Observations",
     "disagreement",
     "entropy",
     "k_centre",
@@ -47,7 +47,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Observed:
+class Observations:
     """What the device knows of n captured frames: ``detections`` of its student, ``features``
     (n, d) float32, ``time_s`` (n,) of capture."""
 
@@ -74,7 +74,7 @@ def observe(
     *,
     batch_size: int = 16,
     device: torch.device | str = "cpu",
-) -> Observed:
+) -> Observations:
     """Detections and features of ``frames`` (seen at ``time_s``) in one pass of the student.
 
     A feature vector is the average over the picture of each map that enters the detection head,
@@ -96,10 +96,10 @@ def observe(
         seen = torch.cat(pooled)[-len(frames) :].cpu().numpy()
         features = np.empty_like(seen)
         features[computed_order(model, frames)] = seen
-    return Observed(found, features, np.asarray(time_s, np.float64))
+    return Observations(found, features, np.asarray(time_s, np.float64))
 
 
-def select(rule: str, seen: Observed, seed: int) -> Order:
+def select(rule: str, seen: Observations, seed: int) -> Order:
     """The order (n,) of the frames of ``seen`` under one of :data:`RULES`, for any budget.
 
     Raises :class:`BadInput` for an unknown rule.
@@ -140,7 +140,7 @@ def margin(detections: Sequence[Detections]) -> Array:
     return out
 
 
-def disagreement(seen: Observed, neighbours: int = _NEIGHBOURS) -> Array:
+def disagreement(seen: Observations, neighbours: int = _NEIGHBOURS) -> Array:
     """How differently the student sees a frame and those that look alike to it. (n,) in [0, 1]
 
     For each frame the expected count of every class (sum of scores) is compared with that of
@@ -189,11 +189,11 @@ def k_centre(features: NDArray[Any], first: int, weight: Array | None = None) ->
     return order
 
 
-def _random(seen: Observed, rng: np.random.Generator) -> Order:
+def _random(seen: Observations, rng: np.random.Generator) -> Order:
     return rng.permutation(len(seen)).astype(np.int64)
 
 
-def _uniform(seen: Observed, rng: np.random.Generator) -> Order:
+def _uniform(seen: Observations, rng: np.random.Generator) -> Order:
     """Evenly over time at every prefix: the frames nearest to a van der Corput sequence over the
     span of the capture, rotated by the seed."""
     n = len(seen)
@@ -211,13 +211,13 @@ def _uniform(seen: Observed, rng: np.random.Generator) -> Order:
     return order
 
 
-def _diversity(seen: Observed, rng: np.random.Generator) -> Order:
+def _diversity(seen: Observations, rng: np.random.Generator) -> Order:
     return (
         k_centre(seen.features, int(rng.integers(len(seen)))) if len(seen) else _random(seen, rng)
     )
 
 
-def _combined(seen: Observed, rng: np.random.Generator) -> Order:
+def _combined(seen: Observations, rng: np.random.Generator) -> Order:
     """Farthest-first with distances weighted by the ranks of entropy and disagreement: far from
     what is already chosen *and* uncertain. Ranks, since the two scores have no common scale."""
     if not len(seen):
@@ -226,7 +226,7 @@ def _combined(seen: Observed, rng: np.random.Generator) -> Order:
     return k_centre(seen.features, int(np.argmax(weight)), weight)
 
 
-RULES: dict[str, Callable[[Observed, np.random.Generator], Order]] = {
+RULES: dict[str, Callable[[Observations, np.random.Generator], Order]] = {
     "random": _random,
     "uniform": _uniform,
     "entropy": lambda seen, rng: _descending(entropy(seen.detections), rng),

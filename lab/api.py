@@ -23,8 +23,8 @@ from endedge.lab import pipeline
 from endedge.lab.benchmark import benchmark
 from endedge.lab.benchmark.outcomes import Benchmark
 from endedge.lab.cli.progress import Progress
-from endedge.lab.config import Config, Link, config_of, load_config
-from endedge.lab.notebook import Results
+from endedge.lab.config import Config, LinkConfig, config_of, load_config
+from endedge.lab.report.notebook import Results
 
 __all__ = ["bench", "load", "measure", "run"]
 
@@ -84,7 +84,7 @@ def bench(
     Raises:
         BadInput: for a value outside its range, or a policy whose answer the link cannot carry.
     """
-    link = Link(
+    link = LinkConfig(
         period_s=period_s,
         up_bit_per_s_per_hz=up_bit_per_s_per_hz,
         down_bit_per_s_per_hz=down_bit_per_s_per_hz,

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from endedge.configs import SHIPPED
+from endedge.configs import file_of
 from endedge.data.classes import match_classes, same_classes
 from endedge.data.coco import (
     Dataset,
-    check_boxes,
-    check_pictures,
     fingerprint,
-    load_coco,
     nested_subset,
 )
-from endedge.data.codec import MAX_PIXELS, MAX_SIDE, Codec, encoded_size
+from endedge.data.codec import MAX_PIXELS, Codec, encoded_size
 from endedge.data.download import fetch_weights
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, stack_frames
-from endedge.data.generated import generate
 from endedge.data.shift import Shift
 from endedge.data.storage import cache_folder, sha256_of
 from endedge.data.stream import Captured
@@ -32,10 +29,12 @@ from endedge.distill.model import DetectionModel, load_detector, model_hash
 from endedge.distill.precision import check_precision
 from endedge.edge import labels as edge_labels
 from endedge.edge.menu import Menu, fast_enough, seconds_of
-from endedge.edge.plan import Plan, Student
+from endedge.edge.plan import Plan, Student, with_shallow
 from endedge.end.inference import detect
-from endedge.lab.config import Config, Data
+from endedge.lab.config import Config
+from endedge.lab.config.sections import DomainConfig
 from endedge.lab.devices import device_of, kind_of_device
+from endedge.lab.frames import frames_of, with_own_frames
 from endedge.lab.store import Store
 
 _log = logging.getLogger("endedge")
@@ -67,7 +66,7 @@ class Inputs:
         are not those of the frames, for a side of the input that their strides do not allow,
         for an evaluation without boxes, and for uploads larger than the pool.
         """
-        pool, evaluation = _frames(config.data, folder)
+        pool, evaluation = frames_of(config.data, folder)
         weights = config.weights
         teacher = load_detector(find_weights(weights.teacher, weights.root))
         student, *others = (load_detector(find_weights(s, weights.root)) for s in weights.student)
@@ -103,12 +102,24 @@ class Inputs:
     @cached_property
     def hashes(self) -> dict[str, str]:
         """What the inputs are, for the names of results."""
+        own = any(domain.frames for domain in self._domains.values())
         return {
             "pool": fingerprint(self.pool),
             "evaluation": fingerprint(self.evaluation),
             "teacher": model_hash(self.teacher),
             "student": model_hash(self.student),
+            **({"places": "+".join(map(fingerprint, self.seen))} if own else {}),
         }
+
+    @property
+    def _domains(self) -> Mapping[str, DomainConfig]:
+        return {} if self.config.loop is None else self.config.loop.domains
+
+    @cached_property
+    def seen(self) -> tuple[Dataset, Dataset]:
+        """``pool`` and ``evaluation``, and after them the frames of the loop's domains that have
+        their own. Raises :class:`BadInput` as :meth:`of` does."""
+        return with_own_frames(self.pool, self.evaluation, self._domains)
 
     @property
     def precision(self) -> str:
@@ -221,13 +232,15 @@ class Inputs:
     def plan(self) -> Plan:
         """How the edge answers an upload."""
         config, held = self.config, self.config.held_back
+        chosen = config.adaptation.policy == "chosen"
+        depths = with_shallow if chosen else tuple[Student, ...]
         return Plan(
             teacher=config.teacher,
             student=config.student,
             recovery=config.recovery,
             loss=config.distillation,
-            menu=self.menu.lines,
-            barred=self.menu.barred,
+            menu=depths(self.menu.lines),
+            barred=depths(self.menu.barred),
             held_share=held.share,
             held_most=held.most,
             shares=held.shares,
@@ -236,7 +249,7 @@ class Inputs:
             mode=config.downlink.mode,
             side=self.side,
             device=self.device,
-            chosen=config.adaptation.policy == "chosen",
+            chosen=chosen,
             sure=config.adaptation.sure,
             precision=self.precision,
             cuda_graphs=self.config.cuda_graphs,
@@ -246,48 +259,6 @@ class Inputs:
 def _camera(config: Config) -> Shift:
     camera = config.data.camera
     return Shift(camera.kind, camera.severity, camera.seed)
-
-
-def _frames(data: Data, folder: Path) -> tuple[Dataset, Dataset]:
-    if data.source == "generated":
-        made = [
-            generate(
-                folder / "frames",
-                domain="field",
-                split=split,
-                n=n,
-                seed=data.seed,
-                size=data.image_side,
-            )
-            for split, n in (("pool", data.pool_frames or 256), ("eval", data.eval_frames or 200))
-        ]
-        return made[0], made[1]
-    root = Path(data.root)
-    if not root.is_dir():
-        raise BadInput(f"data.root is not a folder: {root}; give the folder of the COCO files")
-    pool = load_coco(root / data.pool_annotations, root / data.pool_images)
-    evaluation = load_coco(root / data.eval_annotations, root / data.eval_images)
-    for name, dataset, said in (
-        ("eval", evaluation, data.eval_labels),
-        ("pool", pool, data.pool_labels),
-    ):
-        if dataset.labels != said:
-            raise BadInput(
-                f"the {name} annotations say that their boxes are of {dataset.labels}, and "
-                f"data.{name}_labels says {said}; a detector's own boxes measure agreement with "
-                f"it, not accuracy: data.{name}_labels={dataset.labels} takes them as they are"
-            )
-    pool, evaluation = _first(pool, data.pool_frames), _first(evaluation, data.eval_frames)
-    check_pictures(pool, evaluation, max_side=MAX_SIDE)
-    check_boxes(evaluation, data.eval_annotations)
-    seen = {f.file.sha256: f for f in evaluation.frames}
-    for frame in pool.frames:
-        if (twin := seen.get(frame.file.sha256)) is not None:
-            raise BadInput(
-                f"{frame.path} may be uploaded and {twin.path} is evaluated, and they "
-                "are the same picture; pool and evaluation must not overlap"
-            )
-    return pool, evaluation
 
 
 def _comparable(a: DetectionModel, what: str, b: DetectionModel, other: str) -> None:
@@ -324,10 +295,6 @@ def check_side(model: DetectionModel, side: int, option: str, detector: str) -> 
         )
 
 
-def _first(dataset: Dataset, n: int | None) -> Dataset:
-    return dataset if n is None else dataset.take(range(min(n, len(dataset))))
-
-
 def find_weights(name: str, root: str | None) -> Path:
     """The file behind ``name``: a path, a file in ``root``, one shipped with the package
     (``endedge:demo/student.safetensors``), or an Ultralytics release that is downloaded once.
@@ -335,7 +302,7 @@ def find_weights(name: str, root: str | None) -> Path:
     Raises :class:`BadInput` that names the places looked at and where to put the file.
     """
     if name.startswith("endedge:"):
-        shipped = SHIPPED / name.removeprefix("endedge:")
+        shipped = file_of(name)
         if not shipped.is_file():
             raise BadInput(f"weights not found: the package ships no {name}")
         return shipped

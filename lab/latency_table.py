@@ -13,7 +13,7 @@ from endedge.data.storage import write_atomic
 
 if TYPE_CHECKING:  # what reads the table needs no PyTorch
     from endedge.end.latency import Latency
-    from endedge.end.metric import Score
+    from endedge.end.metric import CocoScore
 
 __all__ = ["Row", "add_rows", "read_latencies"]
 
@@ -40,7 +40,9 @@ class Row:
     machine: str
 
     @classmethod
-    def of(cls, model: str, imgsz: int, timed: Latency, score: Score | None, frames: str) -> Row:
+    def of(
+        cls, model: str, imgsz: int, timed: Latency, score: CocoScore | None, frames: str
+    ) -> Row:
         """From a timing on this machine and, where frames are labelled, a score."""
         return cls(
             model,

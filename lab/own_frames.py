@@ -25,7 +25,7 @@ from endedge.data.frames import stack_frames
 from endedge.data.groups import LEAST_FRAMES
 from endedge.data.importing.classes import map_classes
 from endedge.data.importing.detect import read_source
-from endedge.data.importing.found import EVAL, POOL, Box, Found, Picture
+from endedge.data.importing.found import EVAL, POOL, Found, LabelledObject, Picture
 from endedge.data.importing.sides import look, split
 from endedge.data.importing.writing import Side, free, write_set
 from endedge.distill.model import DetectionModel, count_parameters, load_detector
@@ -187,11 +187,11 @@ def _side_px(pictures: Sequence[Picture]) -> int:
 
 def _teacher_boxes(
     teacher: DetectionModel, pictures: Sequence[Picture], side_px: int, wishes: Wishes, say: Say
-) -> dict[str, tuple[Box, ...]]:
+) -> dict[str, tuple[LabelledObject, ...]]:
     """The teacher's boxes by picture name, of those without labels."""
     todo = [p for p in pictures if not p.labelled]
     device, names = pick_device(wishes.device), list(teacher.names.values())
-    drawn: dict[str, tuple[Box, ...]] = {}
+    drawn: dict[str, tuple[LabelledObject, ...]] = {}
     for start in range(0, len(todo), _CHUNK):
         say(start, len(todo), f"pictures labelled by {Path(wishes.teacher).name}")
         part = todo[start : start + _CHUNK]
@@ -201,7 +201,7 @@ def _teacher_boxes(
             part, detect(teacher, batch, min_score=wishes.score, device=device), strict=True
         ):
             drawn[picture.name] = tuple(
-                Box(names[int(k)], (float(x), float(y), float(w), float(h)))
+                LabelledObject(names[int(k)], (float(x), float(y), float(w), float(h)))
                 for (x, y, w, h), k in zip(found.boxes, found.labels, strict=True)
                 if w > 0 and h > 0
             )
@@ -222,7 +222,7 @@ def _frame(number: int, picture: Picture) -> Frame:
 def _sides(
     pictures: Sequence[Picture],
     hashes: NDArray[np.bool_],
-    drawn: Mapping[str, tuple[Box, ...]],
+    drawn: Mapping[str, tuple[LabelledObject, ...]],
     wishes: Wishes,
     left_out: Counter[str],
 ) -> tuple[dict[str, Side], str]:

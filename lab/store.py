@@ -25,7 +25,7 @@ from typing import Any
 from endedge.data.errors import BadInput
 from endedge.data.storage import locked
 
-__all__ = ["Busy", "Missing", "Node", "Peek", "Running", "Store", "digest"]
+__all__ = ["Missing", "Node", "NodeBusy", "Peek", "Running", "Store", "digest"]
 
 _LINE = 512  # bytes of a lock's note
 
@@ -64,13 +64,13 @@ class Running:
     says: str
 
 
-class Busy(Exception):  # noqa: N818 (an answer, not an error)
+class NodeBusy(Exception):  # noqa: N818 (an answer, not an error)
     """Another process makes this node now."""
 
 
 class Store:
     """The nodes of one results folder. Who does not ``wait`` for a node that another process
-    makes gets :class:`Busy` and can do something else meanwhile."""
+    makes gets :class:`NodeBusy` and can do something else meanwhile."""
 
     def __init__(self, folder: Path, *, wait: bool = True) -> None:
         self.folder, self._wait = folder, wait
@@ -196,14 +196,14 @@ class Store:
 
     @contextmanager
     def _lock(self, key: str) -> Iterator[None]:
-        """Alone on ``key``; raises :class:`Busy` where another is at it and nobody waits."""
+        """Alone on ``key``; raises :class:`NodeBusy` where another is at it and nobody waits."""
         self._nodes.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             try:
                 lock = locked(self.folder / "locks" / f"{key}.lock", wait=self._wait)
                 descriptor = stack.enter_context(lock)
             except BlockingIOError:
-                raise Busy(key) from None
+                raise NodeBusy(key) from None
             for litter in self._nodes.glob(f".{key}.*"):  # of a killed process
                 shutil.rmtree(litter, ignore_errors=True)
             who = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -177,26 +176,6 @@ class Joint:
         (data, data_slope), (model, model_slope) = self.data_line(upload), self.model_line(update)
         by_data, by_model = self.weights(data, model)
         return by_data * data_slope, by_model * model_slope
-
-    @cached_property
-    def is_log_concave(self) -> bool:
-        """Whether one marginal condition finds the global best on any line of constant cost.
-
-        ``additive``: both curves concave, so F is. ``product`` and ``share``: F − base is
-        (A − base)·G with base 0 or m0, and every shape is log-concave; subtracting a constant
-        keeps that, adding one keeps it only where A is concave (docs/curves.md).
-        """
-        data_concave = self.kind.data_shape.is_concave(self.data_s)
-        if self.kind.composition == "additive":
-            return data_concave and self.kind.model_shape.is_concave(self.model_s)
-        return data_concave or self.start <= self.base
-
-    @cached_property
-    def has_one_bend(self) -> bool:
-        """Whether the surface is additive with a concave data curve (and any model curve): the
-        marginal condition then has one inner maximum at most on such a line."""
-        additive = self.kind.composition == "additive"
-        return additive and self.kind.data_shape.is_concave(self.data_s)
 
     @property
     def base(self) -> float:

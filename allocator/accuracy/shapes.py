@@ -30,10 +30,8 @@ class Shape:
     """One rising shape.
 
     ``value(x, s)`` is r; ``slope``, ``bend`` and ``shape_slope`` (x, s, r) are dr/dx, d²r/dx²
-    over dr/dx, and dr/ds, for x >= ``TINY``. ``peak(s)`` is the x of the steepest slope (0 for
-    a concave shape): the slope rises up to it and falls after it, so its range on an interval
-    is known exactly, which is what proves the solver's bounds. ``bounds`` is the range of s;
-    ``symbol`` its name in files, empty when the shape has none.
+    over dr/dx, and dr/ds, for x >= ``TINY``. ``bounds`` is the range of s; ``symbol`` its name in
+    files, empty when the shape has none.
     """
 
     name: str
@@ -43,23 +41,7 @@ class Shape:
     slope: Callable[[Number, Number, Number], Number]
     bend: Callable[[Number, Number, Number], Number]
     shape_slope: Callable[[Number, Number, Number], Number]
-    peak: Callable[[Number], Number]
     has_corner: bool = False  # rises, then is flat from one x on
-
-    def is_concave(self, s: float) -> bool:
-        """Whether r(.; s) is concave on x >= 0."""
-        return float(self.peak(float(s))) <= 0.0
-
-    def slope_range(self, low: Number, high: Number, s: Number) -> tuple[Number, Number]:
-        """Smallest and largest dr/dx on [low, high] (arrays)."""
-
-        def slope(x: Number) -> Number:
-            x = np.maximum(x, TINY)
-            return self.slope(x, s, self.value(x, s))
-
-        at_low, at_high = slope(low), slope(high)
-        steepest = slope(np.clip(self.peak(s), low, high))
-        return np.minimum(at_low, at_high), np.maximum(np.maximum(at_low, at_high), steepest)
 
 
 def _exp(x: Number) -> Number:
@@ -161,10 +143,6 @@ def _hill_shape(x: Number, h: Number, r: Number) -> Number:
     return r * (1.0 - r) * _log(x)
 
 
-def _hill_peak(h: Number) -> Number:
-    return (_floor(h - 1.0, 0.0) / (h + 1.0)) ** (1.0 / h)
-
-
 # Weibull: r = 1 - e^-y with y = x^c
 
 
@@ -189,10 +167,6 @@ def _weibull_shape(x: Number, c: Number, r: Number) -> Number:
     return _weibull_power(r) * (1.0 - r) * _log(x)
 
 
-def _weibull_peak(c: Number) -> Number:
-    return (_floor(c - 1.0, 0.0) / c) ** (1.0 / c)
-
-
 # knee: r = max(0, 1 - e * exp(-x))
 
 
@@ -206,10 +180,6 @@ def _knee_slope(x: Number, e: Number, r: Number) -> Number:
 
 def _knee_shape(x: Number, e: Number, r: Number) -> Number:
     return _where(r > 0.0, (r - 1.0) / e, x * 0.0)
-
-
-def _knee_peak(e: Number) -> Number:
-    return _floor(_log(e), 0.0)
 
 
 # capped power: r = min(1, x^c)
@@ -231,17 +201,13 @@ def _capped_shape(x: Number, c: Number, r: Number) -> Number:
     return _where(x < 1.0, r * _log(x), x * 0.0)
 
 
-def _capped_peak(c: Number) -> Number:
-    return _where(c > 1.0, c * 0.0 + 1.0, c * 0.0)
-
-
-_POWER = (_power, _power_slope, _power_bend, _power_shape, _zero)
-_EXPONENTIAL = (_exponential, _exponential_slope, _exponential_bend, _zero, _zero)
-_LOGARITHM = (_logarithm, _logarithm_slope, _logarithm_bend, _zero, _zero)
-_HILL = (_hill, _hill_slope, _hill_bend, _hill_shape, _hill_peak)
-_WEIBULL = (_weibull, _weibull_slope, _weibull_bend, _weibull_shape, _weibull_peak)
-_KNEE = (_knee, _knee_slope, _exponential_bend, _knee_shape, _knee_peak)
-_CAPPED = (_capped, _capped_slope, _capped_bend, _capped_shape, _capped_peak)
+_POWER = (_power, _power_slope, _power_bend, _power_shape)
+_EXPONENTIAL = (_exponential, _exponential_slope, _exponential_bend, _zero)
+_LOGARITHM = (_logarithm, _logarithm_slope, _logarithm_bend, _zero)
+_HILL = (_hill, _hill_slope, _hill_bend, _hill_shape)
+_WEIBULL = (_weibull, _weibull_slope, _weibull_bend, _weibull_shape)
+_KNEE = (_knee, _knee_slope, _exponential_bend, _knee_shape)
+_CAPPED = (_capped, _capped_slope, _capped_bend, _capped_shape)
 
 # Accuracy against uploaded bytes: A(U) = start + gain * r(U / U0).
 DATA_SHAPES: dict[str, Shape] = {

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-__all__ = ["Candidate", "Curves"]
+__all__ = ["Curves", "TriedKind"]
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +38,7 @@ _NOT_CURVES = (ValueError, TypeError, KeyError, AttributeError, OverflowError, R
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TriedKind:
     """One kind of surface that was tried: held-out and in-sample error in mAP, and AICc."""
 
     kind: Kind
@@ -63,7 +63,7 @@ class Curves:
 
     m0: float
     joint: Joint
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[TriedKind, ...]
     replicates: tuple[Joint, ...]
     upload_range: Range
     update_range: Range
@@ -82,7 +82,7 @@ class Curves:
         return np.asarray(np.clip(self.joint.value(u, m), 0.0, 1.0))
 
     @property
-    def chosen(self) -> Candidate:
+    def chosen(self) -> TriedKind:
         """The candidate that ``joint`` is of."""
         return next(c for c in self.candidates if c.kind == self.joint.kind)
 
@@ -351,7 +351,7 @@ def _curves_in(document: Any) -> Curves:
     for item in _items(document, "candidates"):
         joint = _joint_in(item, m0)
         held_out, rmse, aicc = (_maybe(item[name], name) for name in ("held_out", "rmse", "aicc"))
-        candidates.append(Candidate(joint.kind, held_out, rmse, aicc, joint))
+        candidates.append(TriedKind(joint.kind, held_out, rmse, aicc, joint))
     joint = _joint_in(document["chosen"], m0)
     if not any(c.kind == joint.kind for c in candidates):
         raise BadInput("candidates must hold the one that is chosen")

@@ -13,7 +13,7 @@ from endedge.allocator.accuracy.joint import COMPOSITIONS, Joint, Kind, joint_va
 from endedge.allocator.accuracy.shapes import DATA_SHAPES, MODEL_SHAPES
 from endedge.allocator.accuracy.width import Width
 from endedge.allocator.fitting.calibration import calibrated
-from endedge.allocator.fitting.curves import Candidate, Curves
+from endedge.allocator.fitting.curves import Curves, TriedKind
 from endedge.allocator.fitting.grid import Grid, falling, usable
 from endedge.allocator.fitting.levenberg_marquardt import Problem, leverage, polish, screen
 from endedge.allocator.fitting.surface import Surface
@@ -120,7 +120,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _Fit:
-    candidate: Candidate
+    candidate: TriedKind
     errors: Floats  # squared, of each point of each fold in turn
 
     def ties_with(self, best: _Fit) -> bool:
@@ -160,7 +160,7 @@ def _fit_kind(kind: Kind, grid: Grid, m0: float, huber: float, rng: np.random.Ge
     aicc = n * math.log(max(mean_square, 1e-300)) + 2 * k + correction
     joint = Joint.of(kind, best, m0)
     held_out_error = math.sqrt(float(errors.mean()))
-    return _Fit(Candidate(kind, held_out_error, math.sqrt(mean_square), aicc, joint), errors)
+    return _Fit(TriedKind(kind, held_out_error, math.sqrt(mean_square), aicc, joint), errors)
 
 
 def _bootstrap(
@@ -214,4 +214,4 @@ def _flat(grid: Grid, m0: float) -> _Fit:
     kind = Kind("additive", "exponential", "exponential")
     u0, m0_bytes = float(grid.upload.max()), float(grid.update.max())
     joint = Joint(kind, m0, float(grid.cells[0]), 0.0, u0, 1.0, m0_bytes, 1.0, 0.0)
-    return _Fit(Candidate(kind, 0.0, 0.0, -math.inf, joint), np.zeros(len(grid)))
+    return _Fit(TriedKind(kind, 0.0, 0.0, -math.inf, joint), np.zeros(len(grid)))

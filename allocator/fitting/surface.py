@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,8 @@ class Surface:
     ``update_bytes`` M, what it really sent; ``map``, ``map50``, ``m0``, ``teacher_map`` in
     [0, 1]; ``prune`` pruning ratio; ``bits`` mean bits a parameter; ``sent`` 1 when the
     update was applied, 0 when it was held back (then ``map`` is ``m0``); ``student`` the
-    architecture of the package. Optional columns are NaN (text: empty) where a file has none.
+    architecture of the package; ``transmitted``: numbers in it that are not zero (of a delta: that
+    change). Optional columns are NaN (text: empty) where a file has none.
     """
 
     cell: NDArray[np.str_]
@@ -63,6 +65,7 @@ class Surface:
     seconds_eval: Floats
     sent: Floats
     student: NDArray[np.str_]
+    transmitted: Floats
 
     def __len__(self) -> int:
         return len(self.map)
@@ -98,9 +101,11 @@ class Surface:
         return cls.from_rows(read_csv(path), str(path))
 
     def to_csv(self) -> str:
-        """The file's text: canonical, so that equal surfaces have equal hashes. ``student`` came
-        when there were surfaces already, and is left out where no cell names one."""
-        named = COLUMNS if (self.student != "").any() else COLUMNS[:-1]
+        """The file's text: canonical, so that equal surfaces have equal hashes. ``student`` and
+        ``transmitted`` came when there were surfaces already, and are left out where no cell has
+        them."""
+        late = {"student": self.student != "", "transmitted": np.isfinite(self.transmitted)}
+        named = [name for name in COLUMNS if name not in late or late[name].any()]
         rows = zip(*(getattr(self, name) for name in named), strict=True)
         return csv_text(named, ([_text(value) for value in row] for row in rows))
 
@@ -126,6 +131,17 @@ class Surface:
         """These cells, then those of ``more``."""
         pairs = {name: (getattr(self, name), getattr(more, name)) for name in COLUMNS}
         return Surface(**{name: np.concatenate(pair) for name, pair in pairs.items()})
+
+    @cached_property
+    def row_of(self) -> dict[tuple[int, int, str, int], int]:
+        """The row of a cell, by its seed, frames, codec and budget in bytes."""
+        columns = zip(self.seed, self.frames, self.codec, self.budget_bytes, strict=True)
+        return {(int(s), int(n), str(c), int(b)): i for i, (s, n, c, b) in enumerate(columns)}
+
+    @property
+    def parameters(self) -> Floats:
+        """(n,) What a package sends: ``transmitted``; where nobody counted, all ``params``."""
+        return np.where(np.isfinite(self.transmitted), self.transmitted, self.params)
 
     def points(self) -> Points:
         """Operating points: cells grouped over seeds."""

@@ -20,7 +20,7 @@ from endedge.allocator.online.law import achievable, first_rates
 from endedge.allocator.policies import NO_UPDATE, NOT_FITTED, NOT_KNOWN, Known, register
 from endedge.allocator.problem import Split
 
-__all__ = ["REUSE_BYTES", "Menu", "adaptive", "menu"]
+__all__ = ["REUSE_BYTES", "DeviceMenu", "adaptive", "menu"]
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ _SIZES = 14  # of each side at most, evenly over those that can be executed
 
 
 @dataclass(frozen=True)
-class Menu:
+class DeviceMenu:
     """What one device may do in a period: the ``splits`` (the first is nothing), the ``cost`` (k,)
     of each in units of the budget's room, and the ``loss`` (k,) that is expected until the place
     changes, in mAP times periods."""
@@ -44,11 +44,11 @@ class Menu:
         return self.splits[int(self.loss.argmin())]
 
 
-def menu(known: Known) -> Menu:
+def menu(known: Known) -> DeviceMenu:
     """All that ``known`` allows, weighed."""
     budget = known.budget
     if budget.reason:
-        return Menu((NO_UPDATE,), np.zeros(1), np.zeros(1), budget.reason)
+        return DeviceMenu((NO_UPDATE,), np.zeros(1), np.zeros(1), budget.reason)
     asking = budget.up * budget.upload.low + budget.down * REUSE_BYTES
     if asking > known.periods * budget.room:  # even to ask for an older model takes more air
         known = replace(known, recalls=False)
@@ -86,7 +86,7 @@ def menu(known: Known) -> Menu:
         )
     if known.recalls:
         splits.append(Split(budget.upload.low, REUSE_BYTES))
-    return Menu(tuple(splits), cost, loss, f"{words} stay={staying:.3f}")
+    return DeviceMenu(tuple(splits), cost, loss, f"{words} stay={staying:.3f}")
 
 
 def _rows(known: Known) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from endedge.allocator.accuracy.fitted import Fitted
 from endedge.allocator.problem import Budget, Link, Rules
-from endedge.allocator.solve.fleet_dual import Fleet, FleetDual
+from endedge.allocator.solve.fleet_dual import FleetColumns, FleetDual
 from endedge.data.errors import BadInput
 
 __all__ = ["Ledger", "Prices", "ledger", "worthwhile"]
@@ -107,7 +107,7 @@ def worthwhile(
         raise BadInput("worthwhile bandwidth is defined for the pipelined schedule")
     budget = Budget.of(link, rules, curves)
     joint = curves.joint
-    fleet = Fleet(
+    fleet = FleetColumns(
         kinds=((joint.kind, slice(0, 1)),),
         theta=joint.theta[None],
         m0=np.array([joint.m0]),

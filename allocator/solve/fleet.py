@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from endedge.allocator.accuracy.joint import Joint
 from endedge.allocator.problem import Budget, Range
-from endedge.allocator.solve.fleet_dual import Fleet, FleetDual
-from endedge.allocator.solve.optimum import best_split
+from endedge.allocator.solve.fleet_dual import FleetColumns, FleetDual
+from endedge.allocator.solve.search import best_split
 from endedge.data.errors import BadInput
 
-__all__ = ["Device", "FleetAllocation", "allocate_fleet", "fleet_of"]
+__all__ = ["FleetAllocation", "FleetDevice", "allocate_fleet", "fleet_of"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -32,7 +32,7 @@ _SAMPLED = 2000  # larger fleets get their first price from a sample
 
 
 @dataclass(frozen=True)
-class Device:
+class FleetDevice:
     """One device: its curves, its say, its link, the bytes that it may send and take, and the
     seconds that the edge works on an update, and on each byte of its upload."""
 
@@ -64,7 +64,9 @@ class FleetAllocation:
     used_s: float = 0.0
 
 
-def fleet_of(devices: Sequence[Device], period_s: float) -> tuple[Fleet, NDArray[np.int64]]:
+def fleet_of(
+    devices: Sequence[FleetDevice], period_s: float
+) -> tuple[FleetColumns, NDArray[np.int64]]:
     """The devices as columns, sorted by kind, and the column of each device in the list.
 
     Raises :class:`BadInput` for no devices, and for weights, rates or a period that are not
@@ -88,7 +90,7 @@ def fleet_of(devices: Sequence[Device], period_s: float) -> tuple[Fleet, NDArray
             start = stop
     column = np.empty(len(mine), dtype=np.int64)
     column[order] = np.arange(len(mine))
-    fleet = Fleet(
+    fleet = FleetColumns(
         kinds=tuple(kinds),
         theta=np.array([d.joint.theta for d in mine]),
         m0=np.array([d.joint.m0 for d in mine]),
@@ -102,14 +104,14 @@ def fleet_of(devices: Sequence[Device], period_s: float) -> tuple[Fleet, NDArray
 
 
 def allocate_fleet(
-    devices: Sequence[Device] | Fleet,
+    devices: Sequence[FleetDevice] | FleetColumns,
     bandwidth_hz: float,
     period_s: float = 1.0,
     room_s: float = math.inf,
 ) -> FleetAllocation:
     """Share ``bandwidth_hz`` among ``devices`` (pipelined schedule, weighted sum of mAP).
 
-    A :class:`Fleet` answers in its own order and has its period in its rates. For concave
+    A :class:`FleetColumns` answers in its own order and has its period in its rates. For concave
     surfaces the answer is the optimum; for others it lies within ``bound - objective`` of it,
     at most about the gain of one device; up to 12 devices are then polished by the best
     exchange between every pair, which is exact for two. ``room_s``: what the edge has of seconds
@@ -121,7 +123,7 @@ def allocate_fleet(
         raise BadInput(f"bandwidth_hz = {bandwidth_hz} must be finite and >= 0")
     if not room_s >= 0:
         raise BadInput(f"room_s = {room_s} must be >= 0")
-    if isinstance(devices, Fleet):
+    if isinstance(devices, FleetColumns):
         fleet, column = devices, np.arange(len(devices))
     else:
         fleet, column = fleet_of(devices, period_s)
@@ -161,7 +163,7 @@ class _Found:
     dual_s: float
 
 
-def _seconds(fleet: Fleet, n_bytes: Floats) -> Floats:
+def _seconds(fleet: FleetColumns, n_bytes: Floats) -> Floats:
     """Seconds of the edge (K,), for the bytes that devices send; none for those that send
     nothing."""
     if fleet.seconds is None:
@@ -170,7 +172,7 @@ def _seconds(fleet: Fleet, n_bytes: Floats) -> Floats:
     return np.asarray(np.where(n_bytes[:, 1] > 0, fixed + each * n_bytes[:, 0], 0.0))
 
 
-def _at_price(fleet: Fleet, band_hz: float, price_s: float, room_s: float) -> _Found:
+def _at_price(fleet: FleetColumns, band_hz: float, price_s: float, room_s: float) -> _Found:
     """Share the band where an edge's second costs ``price_s``; who would go beyond ``room_s``,
     those that gain least by it first, gets no update."""
     dual = FleetDual(fleet, band_hz, price_s, room_s if price_s else 0.0)
@@ -186,7 +188,7 @@ def _at_price(fleet: Fleet, band_hz: float, price_s: float, room_s: float) -> _F
     return _Found(n_bytes, reached, dual.price, dual.bound, price_s, max(asked_s, used_s))
 
 
-def _rationed(fleet: Fleet, band_hz: float, room_s: float, free: _Found) -> _Found:
+def _rationed(fleet: FleetColumns, band_hz: float, room_s: float, free: _Found) -> _Found:
     """The price of a second whose dual bound is least (it is convex: golden section of its
     logarithm), and of all splits seen on the way the best."""
     least = _seconds(fleet, np.maximum(fleet.low, 1.0))
@@ -254,7 +256,7 @@ def _serve(dual: FleetDual, room_s: float) -> Bools:
 
 
 def _exchange(
-    fleet: Fleet, n_bytes: Floats, reached: Floats, band_hz: float
+    fleet: FleetColumns, n_bytes: Floats, reached: Floats, band_hz: float
 ) -> tuple[Floats, Floats]:
     """Share out anew what two devices have (and what nobody has), pair by pair, to the end."""
     joints: list[Joint] = []

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from endedge.allocator.accuracy.joint import Kind
 
-__all__ = ["Fleet", "FleetDual"]
+__all__ = ["FleetColumns", "FleetDual"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -27,7 +27,7 @@ _FEW = 200  # up to so many devices, the search is finer and goes on for longer
 
 
 @dataclass(frozen=True)
-class Fleet:
+class FleetColumns:
     """K devices as columns, devices of one kind side by side.
 
     ``kinds`` with their slices; ``theta`` (K, 7) parameters in the order of
@@ -63,11 +63,11 @@ class Fleet:
         new[[part.start for _, part in self.kinds]] = True
         return np.flatnonzero(new)
 
-    def thinned(self, starts: Ints) -> Fleet:
+    def thinned(self, starts: Ints) -> FleetColumns:
         """One device for each of the :meth:`runs` that begin at ``starts``."""
         ends = np.searchsorted(starts, [part.stop for _, part in self.kinds]).tolist()
         kinds = zip((kind for kind, _ in self.kinds), [0, *ends], ends, strict=False)
-        return Fleet(
+        return FleetColumns(
             tuple((kind, slice(a, b)) for kind, a, b in kinds),
             self.theta[starts],
             self.m0[starts],
@@ -90,7 +90,7 @@ class Fleet:
             for start in range(part.start, part.stop, _BLOCK):
                 yield kind, slice(start, min(start + _BLOCK, part.stop))
 
-    def sample(self, count: int) -> Fleet:
+    def sample(self, count: int) -> FleetColumns:
         """About ``count`` devices of all kinds, evenly spaced."""
         picks = [
             np.linspace(p.start, p.stop - 1, max(1, count * (p.stop - p.start) // len(self)))
@@ -101,7 +101,7 @@ class Fleet:
         kinds = tuple(
             (kind, slice(a, b)) for (kind, _), a, b in zip(self.kinds, ends, ends[1:], strict=False)
         )
-        return Fleet(
+        return FleetColumns(
             kinds,
             self.theta[index],
             self.m0[index],
@@ -118,7 +118,7 @@ class FleetDual:
     least dual ``bound`` so far. An edge's second costs ``price_s`` and there are ``room_s``."""
 
     def __init__(
-        self, fleet: Fleet, band_hz: float, price_s: float = 0.0, room_s: float = 0.0
+        self, fleet: FleetColumns, band_hz: float, price_s: float = 0.0, room_s: float = 0.0
     ) -> None:
         self.fleet, self.band = fleet, band_hz
         self.price_s, self.room_s, fee = price_s, room_s, np.zeros(len(fleet))
@@ -214,7 +214,7 @@ class FleetDual:
 class _Block:
     """Devices of one kind, side by side: their columns and their Newton steps."""
 
-    def __init__(self, fleet: Fleet, kind: Kind, part: slice, price_s: float) -> None:
+    def __init__(self, fleet: FleetColumns, kind: Kind, part: slice, price_s: float) -> None:
         self.kind, self.part = kind, part
         self.start, self.gain, log_u0, self.data_s, log_m0, self.model_s, self.depth = (
             np.ascontiguousarray(column) for column in fleet.theta[part].T

@@ -6,20 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 from endedge.allocator.accuracy.fitted import Fitted
 from endedge.allocator.problem import Link, Rules
 from endedge.allocator.solve.optimum import Allocation, allocate
 
-__all__ = ["Span", "regime_spans", "regime_table", "sweep"]
-
-
-def sweep(
-    curves: Fitted, link: Link, bandwidths_hz: Sequence[float], rules: Rules | None = None
-) -> list[Allocation]:
-    """``allocate`` at every bandwidth; ``link`` gives all the rest."""
-    rules = rules or Rules()
-    return [allocate(curves, replace(link, bandwidth_hz=hz), rules) for hz in bandwidths_hz]
+__all__ = ["Span", "regime_spans", "regime_table"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +22,11 @@ class Span:
     regime: str
     first: Allocation
     last: Allocation
+
+    def record(self) -> dict[str, Any]:
+        """Its name, and the bandwidths that it lies between."""
+        ends = self.first.link.bandwidth_hz, self.last.link.bandwidth_hz
+        return {"regime": self.regime, "from_hz": ends[0], "to_hz": ends[1]}
 
 
 def regime_spans(
@@ -41,21 +39,23 @@ def regime_spans(
     """
     rules = rules or Rules()
 
+    def at(bandwidth_hz: float) -> Allocation:
+        return allocate(curves, replace(link, bandwidth_hz=bandwidth_hz), rules)
+
     def between(low: Allocation, high: Allocation) -> list[Allocation]:
         """What is needed from ``low`` (left out) to ``high`` to see every border."""
         ratio = high.link.bandwidth_hz / max(low.link.bandwidth_hz, 1e-300)
         if low.regime == high.regime or ratio <= 1.001 or low.link.bandwidth_hz == 0:
             return [high]
-        middle_hz = math.sqrt(low.link.bandwidth_hz * high.link.bandwidth_hz)
-        middle = allocate(curves, replace(link, bandwidth_hz=middle_hz), rules)
+        middle = at(math.sqrt(low.link.bandwidth_hz * high.link.bandwidth_hz))
         return between(low, middle) + between(middle, high)
 
-    points = sweep(curves, link, sorted(bandwidths_hz), rules)
-    seen = points[:1]
-    for low, high in pairwise(points):
-        seen += between(low, high)
+    coarse = [at(hz) for hz in sorted(bandwidths_hz)]
+    points = coarse[:1]
+    for low, high in pairwise(coarse):
+        points += between(low, high)
     spans: list[Span] = []
-    for point in seen:
+    for point in points:
         if spans and spans[-1].regime == point.regime:
             spans[-1] = replace(spans[-1], last=point)
         else:

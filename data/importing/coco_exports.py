@@ -17,8 +17,8 @@ from typing import Any
 
 from endedge.data.errors import BadInput
 from endedge.data.importing.found import (
-    Box,
     Found,
+    LabelledObject,
     Picture,
     PictureIndex,
     clipped,
@@ -167,5 +167,5 @@ def _picture(
         if inside is None:
             left_out["boxes that are empty or outside their picture"] += 1
         else:
-            kept.append(Box(name, inside, crowd))
+            kept.append(LabelledObject(name, inside, crowd))
     return Picture(path, index.name_of(path), size, tuple(kept), True, side)

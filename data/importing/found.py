@@ -18,8 +18,8 @@ __all__ = [
     "EVAL",
     "POOL",
     "SUFFIXES",
-    "Box",
     "Found",
+    "LabelledObject",
     "Picture",
     "PictureIndex",
     "clipped",
@@ -42,7 +42,7 @@ _ORIENTATION = 0x112
 
 
 @dataclass(frozen=True)
-class Box:
+class LabelledObject:
     """One labelled object: ``name`` of its class; ``xywh`` from the upper left in px of the
     picture. ``ignored``: counts neither way (a crowd, a *difficult* object of Pascal VOC)."""
 
@@ -61,7 +61,7 @@ class Picture:
     path: Path
     name: str
     size: tuple[int, int]
-    boxes: tuple[Box, ...] = ()
+    boxes: tuple[LabelledObject, ...] = ()
     labelled: bool = False
     side: str = ""
     time_s: float | None = None

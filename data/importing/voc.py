@@ -14,8 +14,8 @@ from xml.etree import ElementTree
 
 from endedge.data.errors import BadInput
 from endedge.data.importing.found import (
-    Box,
     Found,
+    LabelledObject,
     Picture,
     PictureIndex,
     clipped,
@@ -99,7 +99,7 @@ def _written_size(
 
 def _boxes(
     root: ElementTree.Element, size: tuple[int, int], left_out: Counter[str]
-) -> Iterator[Box]:
+) -> Iterator[LabelledObject]:
     for item in root.iter("object"):
         name = (item.findtext("name") or "").strip()
         try:
@@ -113,7 +113,7 @@ def _boxes(
         if box is None or not name:
             left_out["boxes that are empty or outside their picture"] += 1
         else:
-            yield Box(name, box, (item.findtext("difficult") or "0").strip() == "1")
+            yield LabelledObject(name, box, (item.findtext("difficult") or "0").strip() == "1")
 
 
 def _image_sets(files: Sequence[Path]) -> dict[str, str]:

@@ -18,8 +18,8 @@ import yaml
 from endedge.data.errors import BadInput
 from endedge.data.importing.found import (
     SUFFIXES,
-    Box,
     Found,
+    LabelledObject,
     Picture,
     PictureIndex,
     clipped,
@@ -69,7 +69,7 @@ def read_yolo(index: PictureIndex, file: Path, document: dict[str, Any]) -> Foun
             if sizes is None:
                 found.left_out["pictures that do not decode"] += 1
                 continue
-            boxes: tuple[Box, ...] = ()
+            boxes: tuple[LabelledObject, ...] = ()
             if text.is_file():
                 boxes = tuple(_boxes(text, names, sizes[0], found.left_out))
                 read += 1
@@ -165,7 +165,7 @@ _NO_BOX = "label lines that are no box"
 
 def _boxes(
     file: Path, names: dict[int, str], size: tuple[int, int], left_out: Counter[str]
-) -> Iterator[Box]:
+) -> Iterator[LabelledObject]:
     for line in read_text(file).splitlines():
         if not line.strip():
             continue
@@ -180,7 +180,7 @@ def _boxes(
         if box is None:
             left_out["boxes that are empty or outside their picture"] += 1
         else:
-            yield Box(name, box)
+            yield LabelledObject(name, box)
 
 
 def _shares(line: str) -> tuple[float, float, float, float, float] | None:

@@ -20,44 +20,43 @@ __all__ = ["PreparedMenu", "pack_best", "pack_for", "prepare_menu"]
 @dataclass(frozen=True, eq=False)
 class PreparedMenu:
     """Those of ``models`` that were ``prepared`` (by their places) compete, and one is sent.
-    ``architectures`` (one a model; empty: all of one) tells which may be compared by what they
-    predict: of each, the model that comes through a budget closest to the first of that
-    architecture, its whole one; ``judges`` (N, 3, S, S) uint8 are the frames on which that is
+    ``kin`` (a name a model; empty: all of one) tells which may be compared by what they predict,
+    being cut from one: of each name, the model that comes through a budget closest to the first of
+    that name, the whole one; ``judges`` (N, 3, S, S) uint8 are the frames on which that is
     measured."""
 
     models: tuple[DetectionModel, ...]
     prepared: Mapping[int, Prepared]
     judges: Tensor
-    architectures: tuple[str, ...] = ()
+    kin: tuple[str, ...] = ()
     device: str = "cpu"
 
     def whole(self, candidate: int) -> DetectionModel:
-        """The first model of the architecture of ``candidate``."""
+        """The first model of the kin of ``candidate``."""
         return self.models[self._first(candidate)]
 
     def _first(self, candidate: int) -> int:
-        names = self.architectures
-        return names.index(names[candidate]) if names else 0
+        return self.kin.index(self.kin[candidate]) if self.kin else 0
 
     def pack(
         self,
         budget_bytes: int,
         *,
         params: int | None = None,
-        loss: Callable[[Packed], float] | None = None,
+        order: Callable[[Packed], tuple[bool, float]] | None = None,
         aware: Recipe | None = None,
         watch: Watch | None = None,
     ) -> Packed:
         """The winner's package in at most ``budget_bytes`` and ``params``. Candidates that do not
-        fit are passed over. Between the best of several architectures ``loss`` decides: what two
+        fit are passed over. Between the best of several kin the first by ``order`` wins: what two
         networks predict differs by more than what one of them lost. Raises :class:`BadInput` if
         none fits."""
         found = self.finalists(budget_bytes, params=params, aware=aware, watch=watch)
         if len(found) == 1:
             return found[0]
-        if loss is None:
-            raise BadInput("packages of several architectures: nothing says which one to send")
-        return min(found, key=loss)
+        if order is None:
+            raise BadInput("packages of several students: nothing says which one to send")
+        return min(found, key=order)
 
     def finalists(
         self,
@@ -67,7 +66,7 @@ class PreparedMenu:
         aware: Recipe | None = None,
         watch: Watch | None = None,
     ) -> list[Packed]:
-        """The best package of each architecture that has one in ``budget_bytes``. Raises
+        """The best package of each kin that has one in ``budget_bytes``. Raises
         :class:`BadInput` if none has."""
         found: dict[int, list[tuple[float, Packed]]] = {}
         refused = BadInput("no candidate models were given")
@@ -98,14 +97,14 @@ def prepare_menu(
     mode: str = "auto",
     device: str = "cpu",
     watch: Watch | None = None,
-    architectures: Sequence[str] = (),
+    kin: Sequence[str] = (),
     barred: Collection[int] = (),
 ) -> PreparedMenu:
-    """All ``candidates`` prepared for a :class:`PreparedMenu`.
+    """All ``candidates`` prepared for a :class:`PreparedMenu`; one that is there twice, once.
 
     Args:
-        candidates: Say the whole model, and ones pruned and recovered; of several architectures
-            the whole ones before their pruned ones.
+        candidates: Say the whole model, and ones pruned and recovered; of several kin the whole
+            ones before their pruned ones.
         frames: To prepare with (see :func:`.packing.prepare`).
         unseen: To compare on, for a recovered model is at home on frames it was trained on;
             None: ``frames``.
@@ -114,7 +113,7 @@ def prepare_menu(
         mode: ``auto``, ``full`` or ``delta``.
         device: Where networks compute.
         watch: Hears of progress.
-        architectures: One a candidate; empty: all of one.
+        kin: The name of each candidate's; empty: all of one.
         barred: Places of those that do not compete.
 
     Raises:
@@ -132,10 +131,10 @@ def prepare_menu(
             watch=_part(watch, i, len(candidates)),
         )
         for i, model in enumerate(candidates)
-        if i not in barred
+        if i not in barred and not any(model is other for other in candidates[:i])
     }
     seen = synthetic_frames(seed=seed) if judges is None else judges
-    return PreparedMenu(tuple(candidates), prepared, seen, tuple(architectures), device)
+    return PreparedMenu(tuple(candidates), prepared, seen, tuple(kin), device)
 
 
 def pack_best(

@@ -27,8 +27,8 @@ from endedge.distill.package.format import wire_arrays
 from endedge.distill.package.qat import train_integers
 from endedge.distill.package.quantization import Coded, Floats, Target, apply_coded, steps, targets
 from endedge.distill.package.rounding import (
-    Grid,
-    Inputs,
+    LayerInputs,
+    RoundingGrid,
     inputs_of,
     level_grids,
     loudness,
@@ -89,7 +89,7 @@ class _Kind:
     base: DetectionModel | None
     held: str | None
     goals: list[Target]
-    grids: list[Grid]
+    grids: list[RoundingGrid]
     spec: bytes
     skeleton: DetectionModel
     loudness: Floats
@@ -270,7 +270,7 @@ def prepare(
         heard,
         device,
     )
-    inputs: dict[str, Inputs] = {}
+    inputs: dict[str, LayerInputs] = {}
     while measured:  # each is large: keep what is made of it
         name, sensitivity = measured.popitem()
         inputs[name] = inputs_of(sensitivity)
@@ -352,7 +352,7 @@ def _kind(
     model: DetectionModel,
     base: DetectionModel | None,
     goals: list[Target],
-    inputs: Mapping[str, Inputs],
+    inputs: Mapping[str, LayerInputs],
 ) -> _Kind:
     grids = [make_grid(x, inputs[x.name] if x.weights.any() else None) for x in goals]
     level_grids(goals, grids)
@@ -369,7 +369,7 @@ def _kind(
 
 
 def _expected_loss(
-    goals: Sequence[Target], coded: Sequence[Coded], grids: Sequence[Grid], step: float
+    goals: Sequence[Target], coded: Sequence[Coded], grids: Sequence[RoundingGrid], step: float
 ) -> float:
     """Second-order estimate in nats a frame, without the correlations between inputs."""
     total = 0.0

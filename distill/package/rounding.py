@@ -31,8 +31,8 @@ from endedge.distill.package.quantization import steps as grid_steps
 from endedge.distill.package.sensitivity import Sensitivity
 
 __all__ = [
-    "Grid",
-    "Inputs",
+    "LayerInputs",
+    "RoundingGrid",
     "inputs_of",
     "inverse_factor",
     "level_grids",
@@ -49,7 +49,7 @@ _ROW_FLOOR = 0.02  # of the mean output sensitivity
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class LayerInputs:
     """What the inputs of one layer say about its rounding, whatever its weights: ``output`` (C,)
     and ``mean`` of its :class:`Sensitivity`; ``power`` (C,), the mean variance that each row sees;
     ``column`` (D,), inverse to the deviation of an input that the later ones do not explain; the
@@ -63,7 +63,7 @@ class Inputs:
 
 
 @dataclass
-class Grid:
+class RoundingGrid:
     """How one layer is rounded: step exponents of rows (C,) and columns (I,), the feedback
     ``factor`` (D, D) if the inputs were measured together, and their ``mean``. ``importance``
     (C,) turns a squared output error of a row into loss."""
@@ -75,13 +75,13 @@ class Grid:
     importance: Floats
 
 
-def inputs_of(sensitivity: Sensitivity) -> Inputs:
+def inputs_of(sensitivity: Sensitivity) -> LayerInputs:
     """The part of a grid that full packages and deltas of any size share, and all its cost."""
     n_out, moment = len(sensitivity.output), sensitivity.moment
     if moment is not None:
         power = max(float(np.trace(moment)) / len(moment), 1e-30)
         factor = inverse_factor(moment)
-        return Inputs(
+        return LayerInputs(
             sensitivity.output,
             sensitivity.mean,
             np.full(n_out, power),
@@ -93,27 +93,27 @@ def inputs_of(sensitivity: Sensitivity) -> Inputs:
     row_power = np.maximum(each.mean(axis=1), 1e-30)
     share = (each / row_power[:, None]).mean(axis=0)
     column = 1.0 / np.sqrt(share + _DAMPING)
-    return Inputs(sensitivity.output, sensitivity.mean, row_power, column, None)
+    return LayerInputs(sensitivity.output, sensitivity.mean, row_power, column, None)
 
 
-def make_grid(target: Target, inputs: Inputs | None) -> Grid:
+def make_grid(target: Target, inputs: LayerInputs | None) -> RoundingGrid:
     """The steps at which every row and column of a layer adds the same distortion; without
     ``inputs``, those of a layer that a delta leaves alone."""
     n_out, n_in, taps = target.weights.shape
     if inputs is None:
         none = np.zeros(n_out)
         rows, columns = _exponent(none), _exponent(np.zeros(n_in))
-        return Grid(rows, columns, None, np.zeros(n_in * taps), none)
+        return RoundingGrid(rows, columns, None, np.zeros(n_in * taps), none)
     output = inputs.output + _ROW_FLOOR * inputs.output.mean() + 1e-30
     change = np.maximum(np.abs(target.change), 1e-6)
     log_column = np.log2(inputs.column).reshape(n_in, taps).mean(axis=1)
     log_row = -0.5 * np.log2(output * inputs.power) + np.log2(change)
     importance = output * inputs.power / change**2
     rows, columns = _exponent(log_row), _exponent(log_column)
-    return Grid(rows, columns, inputs.factor, inputs.mean, importance)
+    return RoundingGrid(rows, columns, inputs.factor, inputs.mean, importance)
 
 
-def level_grids(targets: Sequence[Target], grids: Sequence[Grid]) -> None:
+def level_grids(targets: Sequence[Target], grids: Sequence[RoundingGrid]) -> None:
     """Shift all rows alike, so that at step 1 a step is as large as a weight, on average."""
     logs: list[Floats] = []
     for target, grid in zip(targets, grids, strict=True):
@@ -127,7 +127,7 @@ def level_grids(targets: Sequence[Target], grids: Sequence[Grid]) -> None:
         grid.rows = (grid.rows + _exponent(center)).astype(np.int32)
 
 
-def loudness(targets: Sequence[Target], grids: Sequence[Grid]) -> Floats:
+def loudness(targets: Sequence[Target], grids: Sequence[RoundingGrid]) -> Floats:
     """How many weights are how large beside their steps at step 1: counts by log2, in
     :data:`~endedge.distill.package.byte_budget.LOUDNESS_BINS`; zeros are left out."""
     counts = np.zeros(len(LOUDNESS_BINS) - 1)
@@ -145,7 +145,7 @@ def _exponent(log_step: Floats) -> Ints:
     return np.rint(STEP_RESOLUTION * log_step).clip(-400, 400).astype(np.int32)
 
 
-def quantize(target: Target, grid: Grid, step: float) -> Coded:
+def quantize(target: Target, grid: RoundingGrid, step: float) -> Coded:
     """Integers of one layer; its shift makes up for the mean error that rounding leaves."""
     n_out, n_in, taps = target.weights.shape
     steps = grid_steps(grid.rows, grid.columns, step)

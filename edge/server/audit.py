@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from endedge.data.errors import BadInput
-from endedge.edge.server.limits import Pace
+from endedge.edge.server.limits import TokenBucket
 
 __all__ = ["Audit"]
 
@@ -46,7 +46,7 @@ _WARNINGS = frozenset(
 
 @dataclass
 class _Budget:
-    pace: Pace
+    pace: TokenBucket
     repeated: int = 0
     since: float = field(default_factory=time.time)
 
@@ -81,7 +81,7 @@ class Audit:
             key = ("", event)
         if key not in self._budgets:
             burst, per_s = (200.0, 1.0) if event in _ROUTINE else (20.0, 1 / 60)
-            self._budgets[key] = _Budget(Pace(per_s, burst))
+            self._budgets[key] = _Budget(TokenBucket(per_s, burst))
         budget = self._budgets[key]
         entry: dict[str, object] = {"time": round(time.time(), 3), "event": event}
         entry |= {"device": device_id, **({"address": address} if address else {}), **fields}

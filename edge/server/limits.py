@@ -12,7 +12,7 @@ from pathlib import Path
 
 from endedge.data.errors import BadInput
 
-__all__ = ["RETRY_S", "DiskQuota", "Limits", "Pace"]
+__all__ = ["RETRY_S", "DiskQuota", "Limits", "TokenBucket"]
 
 RETRY_S = 2.0
 _LOOK_EVERY_S = 2.0
@@ -43,7 +43,7 @@ class Limits:
                 raise BadInput(f"limit {name} is {value}; give a number above 0")
 
 
-class Pace:
+class TokenBucket:
     """A token bucket of ``burst``, refilled with ``per_s`` tokens a second."""
 
     def __init__(

@@ -16,7 +16,7 @@ from endedge.edge.server.audit import Audit
 from endedge.edge.server.journal import DeviceRounds
 from endedge.edge.server.keys import EdgeKeys
 from endedge.edge.server.monitor import DeviceRow
-from endedge.edge.server.session import Device
+from endedge.edge.server.session import EnrolledDevice
 from endedge.link.messages import check_device_id
 
 __all__ = ["Registry"]
@@ -30,13 +30,13 @@ class Registry:
         folder: Path,
         keys: EdgeKeys,
         audit: Audit,
-        make: Callable[[str, DeviceRounds], Device],
+        make: Callable[[str, DeviceRounds], EnrolledDevice],
     ) -> None:
         self._folder, self._keys, self._audit, self._make = folder, keys, audit, make
-        self._devices: dict[str, Device] = {}
+        self._devices: dict[str, EnrolledDevice] = {}
         self._apart: dict[str, str] = {}
 
-    def load(self) -> list[Device]:
+    def load(self) -> list[EnrolledDevice]:
         """All enrolled devices that have a folder. What is no device's is left alone, and noted.
 
         Raises :class:`BadInput` if the folder of all cannot be read.
@@ -63,11 +63,11 @@ class Registry:
     def __contains__(self, device_id: str) -> bool:
         return device_id in self._devices or device_id in self._apart
 
-    def get(self, device_id: str) -> Device | None:
+    def get(self, device_id: str) -> EnrolledDevice | None:
         """A device that is in order, if there is one of this name."""
         return self._devices.get(device_id)
 
-    def find(self, device_id: str) -> Device | None:
+    def find(self, device_id: str) -> EnrolledDevice | None:
         """The same, made or loaded if need be; None if it is quarantined."""
         if device_id not in self._devices:
             try:

@@ -31,7 +31,7 @@ from endedge.edge.server.keys import EdgeKeys, open_keys
 from endedge.edge.server.limits import RETRY_S, DiskQuota, Limits
 from endedge.edge.server.monitor import DeviceRow, metrics_text, serve_metrics
 from endedge.edge.server.registry import Registry
-from endedge.edge.server.session import Device, House
+from endedge.edge.server.session import EnrolledDevice, House
 from endedge.edge.server.workers import Adapt, Job, JobError, JobProcess, Ticket
 from endedge.link.connection import Connection, is_loopback
 from endedge.link.messages import Enrol, Hello, Missed
@@ -171,8 +171,8 @@ class EdgeService:
 
     # Devices ---------------------------------------------------------------------------------
 
-    def _new_device(self, device_id: str, rounds: DeviceRounds) -> Device:
-        return Device(device_id, rounds, self._house)
+    def _new_device(self, device_id: str, rounds: DeviceRounds) -> EnrolledDevice:
+        return EnrolledDevice(device_id, rounds, self._house)
 
     async def _admit(self, message: Enrol | Hello, nonce: bytes) -> tuple[str, Converse]:
         """Check who it is; its name, and what converses with it."""
@@ -201,12 +201,12 @@ class EdgeService:
             raise NotNow("too many connections of this device", wait_s)
         return name, partial(self._converse, device)
 
-    async def _converse(self, device: Device, connection: Connection) -> None:
+    async def _converse(self, device: EnrolledDevice, connection: Connection) -> None:
         with self._quarantining(device):
             await device.converse(connection)
 
     @contextlib.contextmanager
-    def _quarantining(self, device: Device) -> Any:
+    def _quarantining(self, device: EnrolledDevice) -> Any:
         """Whatever goes wrong with a device's files, or in our handling of it, is that device's."""
         try:
             yield
@@ -241,7 +241,7 @@ class EdgeService:
             await asyncio.sleep(_TIDY_S)
             self.audit.tidy()
 
-    async def _schedule(self, device: Device) -> None:
+    async def _schedule(self, device: EnrolledDevice) -> None:
         round_index = await device.on_disk(device.rounds.next_job)
         if round_index is not None and device.device_id not in self._queue:
             self._queue.add(device.device_id, round_index)
@@ -266,7 +266,7 @@ class EdgeService:
             if (now := self._devices.get(name)) is not None:
                 await self._guarded(now, self._schedule(now))
 
-    async def _guarded(self, device: Device, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, device: EnrolledDevice, work: Coroutine[Any, Any, None]) -> None:
         """What a worker does for one device must not end the worker."""
         try:
             with self._quarantining(device):
@@ -277,7 +277,9 @@ class EdgeService:
             self.audit("disk_error", device.device_id, why=str(error))
             await asyncio.sleep(RETRY_S)
 
-    async def _play(self, device: Device, round_index: int, run: Callable[[Ticket], bytes]) -> None:
+    async def _play(
+        self, device: EnrolledDevice, round_index: int, run: Callable[[Ticket], bytes]
+    ) -> None:
         if await device.on_disk(device.rounds.next_job) != round_index:
             return  # it enrolled anew meanwhile
         why = await self._run(device, round_index, run)
@@ -292,7 +294,7 @@ class EdgeService:
             device.post(Missed(round_index, why.encode()[:200].decode(errors="ignore")))
 
     async def _run(
-        self, device: Device, round_index: int, run: Callable[[Ticket], bytes]
+        self, device: EnrolledDevice, round_index: int, run: Callable[[Ticket], bytes]
     ) -> str | None:
         """Run one job; None once its package is on disk, else why there will be none."""
         rounds, name = device.rounds, device.device_id
@@ -316,7 +318,7 @@ class EdgeService:
 
     async def _written(
         self,
-        device: Device,
+        device: EnrolledDevice,
         round_index: int,
         write: Callable[P, T],
         *args: P.args,

@@ -22,7 +22,7 @@ from endedge.data.errors import BadInput
 from endedge.edge.server.audit import Audit
 from endedge.edge.server.journal import DeviceRounds
 from endedge.edge.server.keys import EdgeKeys
-from endedge.edge.server.limits import RETRY_S, DiskQuota, Limits, Pace
+from endedge.edge.server.limits import RETRY_S, DiskQuota, Limits, TokenBucket
 from endedge.edge.server.monitor import DeviceRow
 from endedge.link.connection import Connection, file_chunks
 from endedge.link.messages import (
@@ -43,7 +43,7 @@ from endedge.link.messages import (
     Welcome,
 )
 
-__all__ = ["Device", "House"]
+__all__ = ["EnrolledDevice", "House"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,12 +63,12 @@ class House:
     keys: EdgeKeys
     audit: Audit
     threads: Executor
-    schedule: Callable[[Device], Awaitable[None]]
+    schedule: Callable[[EnrolledDevice], Awaitable[None]]
     quota: DiskQuota
     promised_bytes: Callable[[], int]
 
 
-class Device:
+class EnrolledDevice:
     """One known device while the server runs."""
 
     def __init__(self, device_id: str, rounds: DeviceRounds, house: House) -> None:
@@ -77,8 +77,10 @@ class Device:
         self._house = house
         self._limits, self._audit = house.limits, house.audit
         self._lock = asyncio.Lock()
-        self._pace = Pace(self._limits.messages_per_s, _BURST_S * self._limits.messages_per_s)
-        self.greetings = Pace(self._limits.greetings_per_s, _GREETINGS)
+        self._pace = TokenBucket(
+            self._limits.messages_per_s, _BURST_S * self._limits.messages_per_s
+        )
+        self.greetings = TokenBucket(self._limits.greetings_per_s, _GREETINGS)
         self.promised_bytes = rounds.promised_bytes()
         self.connection: Connection | None = None
         self.link_state = "away"

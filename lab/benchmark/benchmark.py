@@ -33,16 +33,15 @@ from endedge.allocator import (
 )
 from endedge.allocator.csv_files import dicts_csv
 from endedge.allocator.policies import decide, registry
-from endedge.allocator.solve.branch_and_bound import worth
+from endedge.allocator.solve.search import worth
 from endedge.data.errors import BadInput
-from endedge.lab.config import Config
-from endedge.lab.config import Link as LinkConfig
+from endedge.lab.config import Config, LinkConfig
 
 __all__ = [
+    "BenchmarkRow",
     "BenchmarkSetup",
     "Decision",
     "Hindsight",
-    "Outcome",
     "allocation_csv",
     "bandwidths",
     "benchmark",
@@ -63,7 +62,7 @@ _FINE = 64  # bandwidths at which the sweep looks for something to decide
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BenchmarkRow:
     """One policy at one bandwidth with one seed: what it asked for, what was executed (0 frames:
     no update), the mAP the device had then (``average_map``: over the period, where the link's
     objective is that), and the regret to the oracle's of that seed."""
@@ -251,7 +250,7 @@ def split_sweep(
 
 def benchmark(
     surface: Surface, curves: Curves, link: LinkConfig, rules: Rules, sweep: Sequence[float]
-) -> list[Outcome]:
+) -> list[BenchmarkRow]:
     """Every registered policy at every bandwidth, executed on the measured grid."""
     setup = BenchmarkSetup(curves, link, rules, tuple(sweep), Points.of(surface))
     return outcomes(setup, surface, setup.decisions())
@@ -306,7 +305,7 @@ def outcomes(
     surface: Surface,
     decisions: Sequence[Decision],
     hindsight: Hindsight | None = None,
-) -> list[Outcome]:
+) -> list[BenchmarkRow]:
     """What ``decisions`` gave with every seed of ``surface``, which holds their cells, and what
     the oracle would have chosen among all of its cells (``hindsight``, where it is known already).
     The best of many noisy means is lucky: ``oracle-other-seeds`` chooses for each seed by the
@@ -315,31 +314,25 @@ def outcomes(
 
     Raises :class:`BadInput` for a decision whose cell is not there.
     """
-    row_of = {
-        (int(s), int(f), str(c), int(b)): i
-        for i, (s, f, c, b) in enumerate(
-            zip(surface.seed, surface.frames, surface.codec, surface.budget_bytes, strict=True)
-        )
-    }
     seeds = sorted({int(s) for s in surface.seed})
     m0 = {s: float(surface.m0[surface.seed == s].mean()) for s in seeds}
 
-    def run(decision: Decision, seed: int, best: dict[int, float]) -> Outcome:
+    def run(decision: Decision, seed: int, best: dict[int, float]) -> BenchmarkRow:
         point, split = decision.point, decision.split
         stale = m0[seed] if setup.rules.stale_map is None else setup.rules.stale_map
         frames, codec, budget_bytes, up, down, reached, average = 0, "", 0, 0.0, 0.0, stale, stale
         if point is not None:
             frames, codec, budget_bytes = point.frames, point.codec, int(point.budget_bytes)
             key = (seed, frames, codec, budget_bytes)
-            if key not in row_of:
+            if key not in surface.row_of:
                 raise BadInput(f"{decision.policy} chose {key[1:]}, not measured with seed {seed}")
-            row = row_of[key]
+            row = surface.row_of[key]
             up, down = float(surface.upload_bytes[row]), float(surface.update_bytes[row])
             reached = float(surface.map[row])
             here = setup.link.at(decision.bandwidth_hz)
             budget = Budget.of(here, setup.rules, setup.curves)
             average = stale + (reached - stale) * budget.fresh_share(up, down)
-        return Outcome(
+        return BenchmarkRow(
             decision.bandwidth_hz,
             decision.policy,
             seed,
@@ -359,7 +352,7 @@ def outcomes(
     asked: dict[float, list[Decision]] = {}
     for d in decisions:
         asked.setdefault(d.bandwidth_hz, []).append(d)
-    found: list[Outcome] = []
+    found: list[BenchmarkRow] = []
     for bandwidth_hz in setup.bandwidths_hz:
         best = hindsight.best[bandwidth_hz]
         worth = {seed: run(best, seed, {}).average_map for seed in seeds}

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
-__all__ = ["ENOUGH", "SAME", "Contrast"]
+__all__ = ["ENOUGH", "SAME", "Contrast", "Judged"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -94,3 +94,31 @@ class Contrast:
         """``1.02 ± 0.30`` in points, the error as it is known."""
         error = "?" if math.isnan(self.error) else f"{100 * self.error:.2f}"
         return f"{round(100 * self.mean, 2) + 0.0:.2f} ± {error}"
+
+
+class Judged:
+    """Policies over a sweep: ``worth`` (policies, bandwidths, trials) in mAP, and ``draws``, the
+    same with a last axis of replicates, or None."""
+
+    policies: tuple[str, ...]
+    bandwidth_hz: tuple[float, ...]
+    worth: Floats
+    draws: Floats | None
+
+    def contrast(self, one: str, other: str, at: int | None = None) -> Contrast:
+        """How far ``one`` is ahead of ``other``: at a bandwidth, or in the mean over the sweep."""
+        i, j = self.policies.index(one), self.policies.index(other)
+        which = slice(None) if at is None else slice(at, at + 1)
+        gap = (self.worth[i, which] - self.worth[j, which]).mean(axis=0)
+        if self.draws is None:
+            return Contrast.of(gap)
+        return Contrast.of(gap, (self.draws[i, which] - self.draws[j, which]).mean(axis=0))
+
+    def honest_headroom(self, at: int | None = None) -> Contrast:
+        """What there is to win for a choice that did not see what judges it."""
+        raise NotImplementedError
+
+    @property
+    def claims(self) -> list[int]:
+        """The bandwidths at which the headroom is above two errors."""
+        return [k for k in range(len(self.bandwidth_hz)) if self.honest_headroom(k).claims]

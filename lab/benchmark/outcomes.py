@@ -19,7 +19,7 @@ from endedge.allocator import Surface
 from endedge.allocator import display as show
 from endedge.allocator.csv_files import read_csv
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark.benchmark import STATIC, Outcome
+from endedge.lab.benchmark.benchmark import STATIC, BenchmarkRow
 from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.sweep.replicates import UNIT, Replicates
 
@@ -148,24 +148,18 @@ class Benchmark:
         return _benchmark(path, rounds).with_frames(rounds, cells, replicates)
 
     def with_frames(
-        self, rounds: Iterable[Outcome], cells: Surface, replicates: Replicates
+        self, rounds: Iterable[BenchmarkRow], cells: Surface, replicates: Replicates
     ) -> Benchmark:
         """The same with what the choice of evaluation frames does to the headroom: every draw of
         ``replicates`` puts the mAP of one set of frames in the place of the measured one, in the
         ``rounds`` of the oracle and of the split fixed in advance, whose ``cells`` these are."""
-        row_of = {
-            (int(s), int(f), str(c), int(b)): i
-            for i, (s, f, c, b) in enumerate(
-                zip(cells.seed, cells.frames, cells.codec, cells.budget_bytes, strict=True)
-            )
-        }
         after, before = replicates.of(cells), UNIT * replicates.m0
         of = {(r.policy, r.bandwidth_hz, r.seed): r for r in rounds}
 
         def gain(policy: str, bandwidth_hz: float, seed: int) -> Floats:
             """Over no update, averaged over the period as the measured one was."""
             one = of[policy, bandwidth_hz, seed]
-            row = row_of.get((seed, one.frames, one.codec, one.budget_bytes))
+            row = cells.row_of.get((seed, one.frames, one.codec, one.budget_bytes))
             if row is None or not cells.sent[row]:
                 return np.zeros_like(before)
             stale, reached = float(cells.m0[row]), float(cells.map[row])
@@ -191,7 +185,7 @@ class Benchmark:
         return cls(policies, np.array(sweep), seeds, *np.moveaxis(grid, -1, 0))
 
     @classmethod
-    def from_outcomes(cls, rows: Iterable[Outcome]) -> Benchmark:
+    def from_outcomes(cls, rows: Iterable[BenchmarkRow]) -> Benchmark:
         """From the rows of ``benchmark.csv``, as the benchmark makes them."""
         return cls.measured(
             {
@@ -265,14 +259,14 @@ def reader_of(path: Path, line: int, row: dict[str, str]) -> Callable[[str], flo
     return number
 
 
-def _rounds(path: Path) -> list[Outcome]:
+def _rounds(path: Path) -> list[BenchmarkRow]:
     """The rows of ``benchmark.csv``."""
     rounds = []
     for line, row in enumerate(rows_of(path, "bench"), start=2):
         number = reader_of(path, line, row)
         measured = {name: number(name) for name in _MEASURED}
         rounds.append(
-            Outcome(
+            BenchmarkRow(
                 bandwidth_hz=number("bandwidth_hz"),
                 policy=str(row.get("policy") or ""),
                 seed=int(number("seed")),
@@ -285,7 +279,7 @@ def _rounds(path: Path) -> list[Outcome]:
     return rounds
 
 
-def _benchmark(path: Path, rounds: Iterable[Outcome]) -> Benchmark:
+def _benchmark(path: Path, rounds: Iterable[BenchmarkRow]) -> Benchmark:
     try:
         return Benchmark.from_outcomes(rounds)
     except KeyError as error:

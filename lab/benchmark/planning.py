@@ -10,29 +10,43 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from endedge.allocator import Allocation, Curves, Points, Rules, Surface, allocate
+from endedge.allocator import (
+    Allocation,
+    Curves,
+    Points,
+    Rules,
+    Span,
+    Surface,
+    allocate,
+    regime_spans,
+)
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.benchmark import captured, planned, rules_of, sendable
 from endedge.lab.benchmark.table import Table, shipped_tables
-from endedge.lab.config import Link, load_config
+from endedge.lab.config import LinkConfig, load_config
 
-__all__ = ["Plan", "plan"]
+__all__ = ["SplitPlan", "plan"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class SplitPlan:
     """Curves with the ``link`` (without a bandwidth) and the ``rules`` to plan with; ``source``
     says where these come from; ``points``: what was measured, where there is more than curves."""
 
     curves: Curves
-    link: Link
+    link: LinkConfig
     rules: Rules
     source: str
     points: Points | None = None
 
-    def allocate(self, bandwidth_hz: float) -> Allocation:
-        """The best split at a bandwidth."""
-        return allocate(self.curves, self.link.at(bandwidth_hz), self.rules)
+    def allocate(self, bandwidth_hz: float, quantile: float | None = None) -> Allocation:
+        """The best split at a bandwidth; with a ``quantile`` the one that is best by it."""
+        return allocate(self.curves, self.link.at(bandwidth_hz), self.rules, quantile)
+
+    def regimes(self, bandwidth_hz: float) -> list[Span]:
+        """The regimes from a hundredth of a bandwidth to a hundred times as much."""
+        around = [bandwidth_hz * 10 ** (k / 10) for k in range(-20, 21)]
+        return regime_spans(self.curves, self.link.at(bandwidth_hz), around, self.rules)
 
     def record(self) -> dict[str, Any]:
         """What was planned with, as plain numbers and text."""
@@ -54,7 +68,7 @@ class Plan:
         )
 
 
-def plan(where: Path, changes: Mapping[str, Any]) -> Plan:
+def plan(where: Path, changes: Mapping[str, Any]) -> SplitPlan:
     """The plan of a results folder, of a shipped table by name, or of a curves file with the
     default link; ``changes`` to keys of ``link`` (``{"period_s": "30 s"}``).
 
@@ -68,27 +82,27 @@ def plan(where: Path, changes: Mapping[str, Any]) -> Plan:
     config = None
     if folder and (folder / "config.yaml").is_file():
         config = load_config(folder / "config.yaml")
-    link = _changed(config.link if config else Link(), changes)
+    link = _changed(config.link if config else LinkConfig(), changes)
     source = f"{where / 'config.yaml'}" if config else "defaults"
     source += f", changed: {', '.join(changes)}" if changes else ""
     if config and folder and (folder / "surface.csv").is_file():
         surface = Surface.read(folder / "surface.csv")
         changed = config.model_copy(update={"link": link})
         points = Points.of(sendable(captured(surface, link), config.fewest_frames))
-        return Plan(curves, link, planned(changed, surface), source, points)
-    return Plan(curves, link, rules_of(link), source)
+        return SplitPlan(curves, link, planned(changed, surface), source, points)
+    return SplitPlan(curves, link, rules_of(link), source)
 
 
-def _plan_of_table(name: str, changes: Mapping[str, Any]) -> Plan:
+def _plan_of_table(name: str, changes: Mapping[str, Any]) -> SplitPlan:
     table = Table.load(name)
     table = replace(table, link=_changed(table.link, changes))
     source = f"table {name}" + (f", changed: {', '.join(changes)}" if changes else "")
-    return Plan(table.whole(), table.link, table.rules, source, Points.of(table.cells))
+    return SplitPlan(table.whole(), table.link, table.rules, source, Points.of(table.cells))
 
 
-def _changed(link: Link, changes: Mapping[str, Any]) -> Link:
+def _changed(link: LinkConfig, changes: Mapping[str, Any]) -> LinkConfig:
     try:
-        return Link.model_validate({**link.model_dump(), **changes})
+        return LinkConfig.model_validate({**link.model_dump(), **changes})
     except ValidationError as error:
         wrong = error.errors()[0]
         raise BadInput(f"{wrong['loc'][0]}: {wrong['msg']} (given: {wrong['input']!r})") from None

@@ -6,12 +6,12 @@ seed and its spread is that of the difference, not of two accuracies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from endedge.data.text_tables import plain_table
 from endedge.lab.benchmark.outcomes import HINDSIGHT, STATIC, Benchmark, Spread, spread
 
 __all__ = [
@@ -130,19 +130,6 @@ def standings(bench: Benchmark) -> list[RankingRow]:
     ]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns in plain text, the first to the left."""
-    widths = [max(len(row[k]) for row in (header, *rows)) for k in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if k == 0 else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (header, *rows)
-    ]
-    return "\n".join(lines)
-
-
 def summary(path: Path) -> str:
     """``benchmark.csv`` for a terminal: each policy over the sweep, least regret first, and how
     far the fitted allocator is ahead of it."""
@@ -170,7 +157,7 @@ def summary(path: Path) -> str:
     header = ("policy", "mAP (%)", "regret", "", f"{FITTED} leads by", "ahead/even/behind")
     what = spread(bench.regret[0].mean(axis=0)).what
     return (
-        f"{headroom(bench)}\n{_table(header, rows)}\n"
+        f"{headroom(bench)}\n{plain_table(header, rows)}\n"
         f"points of mAP, mean over {len(bench.bandwidth_hz)} bandwidths; brackets: {what}"
     )
 

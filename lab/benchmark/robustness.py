@@ -15,9 +15,9 @@ from endedge.allocator.csv_files import read_rows
 from endedge.allocator.fitting.synthetic import perturbed
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.benchmark import (
+    BenchmarkRow,
     BenchmarkSetup,
     Hindsight,
-    Outcome,
     bandwidths,
     captured,
     executable,
@@ -25,7 +25,7 @@ from endedge.lab.benchmark.benchmark import (
     rules_of,
     sendable,
 )
-from endedge.lab.config import Config, Link
+from endedge.lab.config import Config, LinkConfig
 
 __all__ = [
     "FILES",
@@ -47,7 +47,7 @@ _REPLICATES = 50
 
 
 @dataclass(frozen=True)
-class Trial(Outcome):
+class Trial(BenchmarkRow):
     """An outcome in one ``arm`` of a ``study``; ``draw`` numbers random repetitions."""
 
     study: str
@@ -57,7 +57,7 @@ class Trial(Outcome):
 
 def held_out(
     surface: Surface,
-    link: Link,
+    link: LinkConfig,
     sweep: Sequence[float],
     say: Callable[[str], None],
     fewest_frames: int = 0,
@@ -149,7 +149,7 @@ def mean_by(trials: Sequence[Trial], value: Callable[[Trial], float]) -> Means:
 
 
 def _setup(
-    cells: Surface, curves: Curves, link: Link, sweep: Sequence[float], fewest_frames: int
+    cells: Surface, curves: Curves, link: LinkConfig, sweep: Sequence[float], fewest_frames: int
 ) -> BenchmarkSetup:
     points = Points.of(sendable(cells, fewest_frames))
     rules = executable(rules_of(link, cells), points)

@@ -21,12 +21,11 @@ from endedge.lab.benchmark.benchmark import (
     STATIC,
     UNLUCKY,
     BenchmarkSetup,
-    Decision,
     bandwidths,
     by_cells,
     predicted_headroom,
 )
-from endedge.lab.benchmark.headroom import Contrast
+from endedge.lab.benchmark.headroom import Contrast, Judged
 from endedge.lab.benchmark.table import Table
 
 __all__ = ["Score", "score"]
@@ -35,7 +34,7 @@ Floats: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Judged):
     """``worth`` (policies, bandwidths, seeds): the judged mAP of every policy; ``draws`` the same
     with a last axis of replicates, None where the table has none."""
 
@@ -44,15 +43,6 @@ class Score:
     bandwidth_hz: tuple[float, ...]
     worth: Floats
     draws: Floats | None
-
-    def contrast(self, one: str, other: str, at: int | None = None) -> Contrast:
-        """How far ``one`` is ahead of ``other``: at a bandwidth, or in the mean over the sweep."""
-        i, j = self.policies.index(one), self.policies.index(other)
-        which = slice(None) if at is None else slice(at, at + 1)
-        gap = (self.worth[i, which] - self.worth[j, which]).mean(axis=0)
-        if self.draws is None:
-            return Contrast.of(gap)
-        return Contrast.of(gap, (self.draws[i, which] - self.draws[j, which]).mean(axis=0))
 
     def headroom(self, at: int | None = None) -> Contrast:
         """The oracle over the best split fixed in advance."""
@@ -75,11 +65,6 @@ class Score:
         curves = self.table.curves_for(self.table.seeds[0])
         sweep = np.array(self.bandwidth_hz)
         return float(predicted_headroom(curves, self.table.link, self.table.rules, sweep).mean())
-
-    @property
-    def claims(self) -> list[int]:
-        """The bandwidths at which the headroom is above two errors."""
-        return [k for k in range(len(self.bandwidth_hz)) if self.honest_headroom(k).claims]
 
     def caught(self, policy: str) -> tuple[float, float, float]:
         """The share of the headroom over the sweep that ``policy`` catches, and its 90 % interval
@@ -111,12 +96,6 @@ def score(table: Table, policies: Sequence[str] = (), bandwidths_hz: Sequence[fl
     cells, rules, seeds = table.cells, table.rules, table.seeds
     points = Points.of(cells)
     reps = None if table.replicates is None else table.replicates.of(cells)
-    row_of = {
-        key: i
-        for i, key in enumerate(
-            zip(cells.seed, cells.frames, cells.codec, cells.budget_bytes, strict=True)
-        )
-    }
     m0_draws = None if table.replicates is None else 1e-4 * table.replicates.m0
     worth: dict[str, list[list[float]]] = {}
     drawn: dict[str, list[list[Floats]]] = {}
@@ -137,7 +116,9 @@ def score(table: Table, policies: Sequence[str] = (), bandwidths_hz: Sequence[fl
                 fixed = others.decide("best-static", hz)
                 asked.append((STATIC, replace(fixed, point=game.executed(fixed.split))))
             for name, decision in asked:
-                row = _row(decision, seed, row_of)
+                point = decision.point  # None: no update, or not measured with that seed
+                key = point and (seed, point.frames, point.codec, int(point.budget_bytes))
+                row = cells.row_of.get(key) if key else None
                 stale = m0 if rules.stale_map is None else rules.stale_map
                 fresh, reached = 0.0, stale
                 if row is not None:
@@ -155,13 +136,3 @@ def score(table: Table, policies: Sequence[str] = (), bandwidths_hz: Sequence[fl
     if drawn:
         draws = np.array(list(drawn.values())).reshape(*shape, -1).swapaxes(1, 2)
     return Score(table, tuple(worth), sweep, values, draws)
-
-
-def _row(
-    decision: Decision, seed: int, row_of: dict[tuple[float, float, str, float], int]
-) -> int | None:
-    """The cell of a decision; None for no update, and where that seed did not measure it."""
-    point = decision.point
-    if point is None:
-        return None
-    return row_of.get((seed, point.frames, point.codec, point.budget_bytes))

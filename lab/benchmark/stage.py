@@ -13,9 +13,9 @@ from endedge.allocator.csv_files import rows_csv
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
 from endedge.lab.benchmark.benchmark import (
+    BenchmarkRow,
     BenchmarkSetup,
     Decision,
-    Outcome,
     allocation_csv,
     bandwidths,
     captured,
@@ -91,7 +91,7 @@ def bench_folder(
         decisions = setup.decisions()
         (folder / "executed.csv").unlink(missing_ok=True)
     found = outcomes(setup, cells, decisions)
-    write_atomic(folder / "benchmark.csv", rows_csv(Outcome, found).encode())
+    write_atomic(folder / "benchmark.csv", rows_csv(BenchmarkRow, found).encode())
     who_wins = standings(Benchmark.read(folder / "benchmark.csv"))
     write_atomic(folder / "standings.csv", rows_csv(RankingRow, who_wins).encode())
     on_grid = replace(setup, options=points, round_down=None, rules=executable(rules, points))

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from endedge.allocator import Curves, Points, Rules, Surface, fit
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.benchmark import captured, executable, rules_of, sendable
-from endedge.lab.config import Link, load_config
+from endedge.lab.config import LinkConfig, load_config
 from endedge.lab.sweep.replicates import Replicates
 
 __all__ = ["SHIPPED_TABLES", "VERSION", "Table", "shipped_tables"]
@@ -43,7 +43,7 @@ class Table:
 
     name: str
     surface: Surface
-    link: Link
+    link: LinkConfig
     fewest_frames: int
     curves: Mapping[int, Curves]
     replicates: Replicates | None
@@ -164,7 +164,7 @@ class Table:
         return target
 
 
-def _described(path: Path, changes: Sequence[str]) -> tuple[str, Link, int, dict[str, Any]]:
+def _described(path: Path, changes: Sequence[str]) -> tuple[str, LinkConfig, int, dict[str, Any]]:
     held = yaml.safe_load(path.read_text(encoding="utf-8"))
     if held.pop("format", None) != f"endedge-table-{VERSION}":
         raise BadInput(f"{path} is not a table of version {VERSION}")
@@ -177,7 +177,7 @@ def _described(path: Path, changes: Sequence[str]) -> tuple[str, Link, int, dict
             )
         link[key.removeprefix("link.")] = yaml.safe_load(value)
     try:
-        made = Link.model_validate(link)
+        made = LinkConfig.model_validate(link)
     except ValidationError as error:
         wrong = error.errors()[0]
         raise BadInput(f"link.{wrong['loc'][0]}: {wrong['msg']}") from None

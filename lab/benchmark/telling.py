@@ -6,26 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from endedge.data.text_tables import markdown_table, plain_table
 from endedge.lab.benchmark.benchmark import ORACLE, STATIC, UNLUCKY
 from endedge.lab.benchmark.contrasts import compared
 from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.benchmark.score import Score
 
-__all__ = ["as_markdown", "as_record", "as_text", "plain_table"]
+__all__ = ["as_markdown", "as_record", "as_text"]
 
 _YARDSTICKS = (ORACLE, UNLUCKY, STATIC, "best-static")
-
-
-def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns in plain text, the first to the left."""
-    widths = [max(len(row[k]) for row in (header, *rows)) for k in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if k == 0 else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (header, *rows)
-    )
 
 
 def verdict(score: Score) -> str:
@@ -145,8 +134,7 @@ def as_markdown(score: Score, names: Sequence[str]) -> str:
         rows.append(
             (table.name, name, score.headroom().text, caught, interval, regret, worst, over, same)
         )
-    lines = [heads, tuple("---" for _ in heads), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown_table(heads, rows)
 
 
 def as_record(score: Score) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def declare(verb: Verb) -> None:
         metavar="FILE",
         help="(default: report.html in DIR, of a table here; of several compare.html here)",
     )
+    sub.set_defaults(words="dirs")
     sub = verb(
         "allocate",
         _allocate,
@@ -89,6 +90,7 @@ def declare(verb: Verb) -> None:
         help="results folder, whose config.yaml gives link, rules and limits, a curves.json, or a "
         "shipped table; several, with counts and weights ('demo*3@0.5'), share the band",
     )
+    sub.set_defaults(words="where")
     sub.add_argument("--bandwidth", required=True, help="Hz, e.g. 20000 or 20kHz")
     sub.add_argument("--period", help="seconds between two updates (default: the folder's, or 60)")
     sub.add_argument("--up", help="uplink bit/s/Hz (default: the folder's, or 2.55)")
@@ -99,6 +101,15 @@ def declare(verb: Verb) -> None:
         help="(default: the folder's, or pipelined)",
     )
     sub.add_argument("--edge-s", help="seconds of edge computing (default: the folder's, or 0)")
+    sub.add_argument(
+        "--quantile",
+        type=float,
+        metavar="Q",
+        help="decide by this lower quantile of the bootstrap curves, e.g. 0.1: a cautious split",
+    )
+    sub.add_argument(
+        "--regimes", action="store_true", help="and the regimes of bandwidths around this one"
+    )
     sub.add_argument(
         "--price-per-mb",
         type=float,
@@ -200,6 +211,7 @@ def _report(a: argparse.Namespace) -> None:
 
 
 def _allocate(a: argparse.Namespace) -> None:
+    from endedge.allocator import regime_table
     from endedge.lab.benchmark.planning import plan
     from endedge.lab.fleet.members import are_several
 
@@ -216,11 +228,14 @@ def _allocate(a: argparse.Namespace) -> None:
     if any(priced) and (not all(priced) or are_several(a.where)):
         raise BadInput("--price-per-mb and --value-per-point go together, for one device")
     if are_several(a.where):
+        if a.quantile is not None or a.regimes:
+            raise BadInput("--quantile and --regimes are for one device")
         fleets.allocate_several(a, changes, bandwidth_hz)
         return
     fleets.refuse_share_options(a)
     planned = plan(Path(a.where[0]), changes)
-    found = planned.allocate(bandwidth_hz)
+    found = planned.allocate(bandwidth_hz, a.quantile)
+    spans = planned.regimes(bandwidth_hz) if a.regimes else []
     paid = None
     if all(priced):
         from endedge.lab.benchmark.returns import returns
@@ -234,7 +249,10 @@ def _allocate(a: argparse.Namespace) -> None:
             points=planned.points,
         )
     if a.json:
-        more = {} if paid is None else {"return": paid.record()}
+        more: dict[str, object] = {} if paid is None else {"return": paid.record()}
+        if spans:
+            more["regimes"] = [span.record() for span in spans]
         print(json.dumps({**found.record(), **planned.record(), **more}, indent=1))
     else:
-        print("\n".join(str(part) for part in (planned, found, paid) if part is not None))
+        table = regime_table(spans) if spans else None
+        print("\n".join(str(part) for part in (planned, found, paid, table) if part is not None))

@@ -60,11 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, rest = parser.parse_known_args(argv)
     # argparse cannot take key=value after an option; here they may stand anywhere, and a word
     # that is none is for the verb to refuse: it knows what would be right.
-    if not hasattr(arguments, "overrides") or any(a.startswith("-") for a in rest):
+    words = getattr(arguments, vars(arguments).pop("words", "overrides"), None)
+    if words is None or any(a.startswith("-") for a in rest):
         if rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
     else:
-        arguments.overrides += rest
+        words += rest
     for name, value in vars(arguments).items():
         if isinstance(value, str):
             setattr(arguments, name, at_home(value))

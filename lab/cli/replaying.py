@@ -20,7 +20,7 @@ def declare(verb: Verb) -> None:
         "replay",
         replay_tables,
         "play policies through many simulated days on a measured table, without training",
-        "endedge replay demo link.schedule=sequential link.edge_s=5\n"
+        "endedge replay demo link.schedule=sequential link.edge_s=5 --trace endedge:traces/tunnel\n"
         "  endedge replay demo --policy mine.py --play mine,thief --days 50 --json\n"
         "  endedge replay runs/night runs/day --trace driving.up",
     )
@@ -46,7 +46,8 @@ def declare(verb: Verb) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="bandwidth as in a Mahimahi trace, beside constant and walk; repeatable",
+        help="bandwidth as in a Mahimahi trace (endedge:traces/tunnel ships), beside constant and "
+        "walk; repeatable",
     )
     sub.add_argument(
         "--periods",
@@ -56,11 +57,13 @@ def declare(verb: Verb) -> None:
     )
     sub.add_argument("--recalls", action="store_true", help="the device keeps its last models")
     add_json(sub)
+    sub.set_defaults(words="tables")
 
 
 def replay_tables(a: argparse.Namespace) -> None:
     """``endedge replay``."""
     from endedge.allocator.policies import from_file
+    from endedge.configs import file_of
     from endedge.lab.benchmark.table import Table
     from endedge.lab.replays.compare import as_record, as_text, replay
     from endedge.lab.replays.days import BANDS, levels_of
@@ -79,7 +82,7 @@ def replay_tables(a: argparse.Namespace) -> None:
         raise BadInput("--periods needs link.schedule=sequential: a pipeline carries one a period")
     names = [*(a.play.split(",") if a.play else ("adaptive", "equal", "no-update")), *mine]
     bands = {band: band for band in BANDS}
-    traces = {Path(t).name: levels_of(Path(t), ground.link.period_s) for t in a.trace}
+    traces = {Path(t).name: levels_of(file_of(t), ground.link.period_s) for t in a.trace}
     with progress_bar() as say:
         found = replay(
             ground,

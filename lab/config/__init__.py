@@ -3,14 +3,14 @@
 from endedge.lab.config.experiment import Config
 from endedge.lab.config.fields import LATER, named, parse_device
 from endedge.lab.config.reading import all_keys, config_of, load_config, loop_of, results_folder
-from endedge.lab.config.sections import Data, HeldBack, Link
+from endedge.lab.config.sections import DataConfig, HeldBack, LinkConfig
 
 __all__ = [
     "LATER",
     "Config",
-    "Data",
+    "DataConfig",
     "HeldBack",
-    "Link",
+    "LinkConfig",
     "all_keys",
     "config_of",
     "load_config",

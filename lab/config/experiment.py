@@ -10,17 +10,17 @@ from pydantic import Field, ValidationError, model_validator
 
 from endedge.data.groups import LEAST_FRAMES
 from endedge.distill.objectives import Responses
-from endedge.lab.config.fields import LATER, Count, Device, Precision, Section
+from endedge.lab.config.fields import LATER, Count, DeviceName, Precision, Section
 from endedge.lab.config.sections import (
     Adaptation,
-    Benchmark,
-    Data,
+    BenchmarkConfig,
+    DataConfig,
     Distillation,
     Downlink,
     Edge,
     End,
     HeldBack,
-    Link,
+    LinkConfig,
     Loop,
     Serve,
     Training,
@@ -35,7 +35,7 @@ class Config(Section):
     """One experiment."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    device: Device = "auto"  # auto: the GPU if there is one, decided once a folder
+    device: DeviceName = "auto"  # auto: the GPU if there is one, decided once a folder
     precision: Annotated[Precision, LATER] = "fp32"  # of trainings; auto: as is fast, once a folder
     cuda_graphs: Annotated[bool, LATER] = False  # a training step as one (docs/scaling.md)
     log: Literal["none", "tensorboard", "mlflow"] = "none"  # losses of the trainings, in DIR/logs
@@ -44,7 +44,7 @@ class Config(Section):
     workers_per_gpu: Count = 1  # small trainings leave most of a GPU idle: several share it
     slurm: dict[str, str | int] = {}  # of submitit, e.g. {slurm_partition: gpu, timeout_min: 60}
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
-    data: Data
+    data: DataConfig
     weights: Weights
     uplink: Uplink
     teacher: Training
@@ -54,8 +54,8 @@ class Config(Section):
     held_back: HeldBack = HeldBack()
     adaptation: Annotated[Adaptation, LATER] = Adaptation()
     downlink: Downlink
-    link: Link = Link()
-    benchmark: Benchmark = Benchmark()
+    link: LinkConfig = LinkConfig()
+    benchmark: BenchmarkConfig = BenchmarkConfig()
     scenarios: dict[str, tuple[Any, ...]] = {}  # keys of link, each with values to try instead
     edge: Edge = Edge()
     end: Annotated[End, LATER] = End()
@@ -65,8 +65,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _scenarios_of_the_link(self) -> Config:
         for key, values in self.scenarios.items():
-            if key not in Link.model_fields:
-                known = ", ".join(Link.model_fields)
+            if key not in LinkConfig.model_fields:
+                known = ", ".join(LinkConfig.model_fields)
                 raise ValueError(f"scenarios.{key} is not a key of link; those are {known}")
             for value in values:
                 try:
@@ -90,9 +90,9 @@ class Config(Section):
                 )
         return self
 
-    def link_with(self, key: str, value: Any) -> Link:
+    def link_with(self, key: str, value: Any) -> LinkConfig:
         """The link with one key changed."""
-        return Link.model_validate({**self.link.model_dump(), key: value})
+        return LinkConfig.model_validate({**self.link.model_dump(), key: value})
 
     @model_validator(mode="after")
     def _a_delta_is_of_one(self) -> Config:

@@ -15,7 +15,7 @@ __all__ = [
     "LATER",
     "Bytes",
     "Count",
-    "Device",
+    "DeviceName",
     "File",
     "Hertz",
     "LabelledBy",
@@ -60,7 +60,7 @@ def _device(said: object) -> str:
         raise ValueError(str(error)) from None
 
 
-Device = Annotated[str, BeforeValidator(_device)]
+DeviceName = Annotated[str, BeforeValidator(_device)]
 Bytes = Annotated[Count, _quantity("B", int)]
 Storage = Annotated[int, Field(ge=0), _quantity("B", int)]
 Params = Annotated[Count, _quantity("", int)]

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from endedge.allocator.problem import Link as AllocatorLink
+from endedge.allocator.problem import Link
 from endedge.data.codec import Codec
 from endedge.data.shift import Kind
 from endedge.distill.loss import Loss, chosen
@@ -46,17 +46,22 @@ class Camera(Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-class Data(Section):
-    """Frames. ``coco``: a folder with COCO annotations and images, relative to ``root`` (of a
-    folder that `endedge import` made: that folder).
-    ``generated``: scenes made on the spot (domain ``field``), ``pool`` and ``eval`` counts."""
+class FramesConfig(Section):
+    """A folder with COCO annotations and images, relative to ``root`` (of a folder that
+    `endedge import` made: that folder)."""
 
-    source: Literal["coco", "generated"] = "coco"
     root: File = "."
     pool_annotations: str = "annotations/instances_pool.json"
     pool_images: str = "images/pool"
     eval_annotations: str = "annotations/instances_eval.json"
     eval_images: str = "images/eval"
+
+
+class DataConfig(FramesConfig):
+    """Frames. ``coco``: a folder of them. ``generated``: scenes made on the spot (domain
+    ``field``), ``pool`` and ``eval`` counts."""
+
+    source: Literal["coco", "generated"] = "coco"
     # Who drew the boxes, as the annotations say it: a detector's own measure agreement with it.
     pool_labels: Annotated[LabelledBy, LATER] = "truth"
     eval_labels: Annotated[LabelledBy, LATER] = "truth"
@@ -193,7 +198,7 @@ class Downlink(Section):
         return self
 
 
-class Link(Section):
+class LinkConfig(Section):
     """The shared link: one update each ``period_s``; efficiencies in bit/s/Hz; the sweep of
     bandwidths (Hz, log-spaced) over which policies are compared.
 
@@ -217,9 +222,9 @@ class Link(Section):
     up: dict[str, Any] | None = None  # `endedge device` shapes its sockets so (docs/link.md),
     down: dict[str, Any] | None = None  # both directions or none
 
-    def at(self, bandwidth_hz: float) -> AllocatorLink:
+    def at(self, bandwidth_hz: float) -> Link:
         """This link with a bandwidth, as the allocator takes it."""
-        return AllocatorLink(
+        return Link(
             bandwidth_hz, self.period_s, self.up_bit_per_s_per_hz, self.down_bit_per_s_per_hz
         )
 
@@ -231,7 +236,7 @@ class Link(Section):
         return self.bandwidth_low_hz or low, self.bandwidth_high_hz or high
 
 
-class Benchmark(Section):
+class BenchmarkConfig(Section):
     """How the decisions of policies are executed. ``measured``: the device takes the largest
     measured upload and package within them. ``exact``: they are trained, packed and evaluated as
     decided, rounded down to a ladder of sizes, each ``step`` times the one before."""
@@ -287,16 +292,18 @@ class Serve(Section):
     job_s: Annotated[Positive, LATER] = 3600.0
 
 
-class Domain(Section):
-    """What a device sees for a while (see data/stream.py): the shift of its camera, and class
-    weights by name (1 for those not named)."""
+class DomainConfig(Section):
+    """What a device sees for a while (see data/stream.py): the shift of its camera, class
+    weights by name (1 for those not named), and where it sees other ``frames`` than those of
+    ``data``, their folder."""
 
     kind: Kind = "none"
     severity: Annotated[int, Field(ge=1, le=5)] = 3
     class_weights: dict[str, NonNegative] = {}
+    frames: Annotated[FramesConfig | None, LATER] = None
 
 
-class Segment(Section):
+class SegmentConfig(Section):
     """So many periods in one of the loop's ``domains``."""
 
     domain: str
@@ -329,8 +336,8 @@ class Loop(Section):
     deadline_s: Seconds | None = None  # the last package is there by then; None: the period
     edge_s: NonNegative = 5.0
     latency_s: NonNegative = 0.03  # each way
-    domains: dict[str, Domain]
-    days: tuple[tuple[Segment, ...], ...]
+    domains: dict[str, DomainConfig]
+    days: tuple[tuple[SegmentConfig, ...], ...]
     frames_per_period: Count = 24  # captured; the most that can be uploaded in a round
     eval_frames: Count = 100  # of each domain: the results
     monitor_frames: Count = 100  # of each domain, others: what the adaptive policy may see

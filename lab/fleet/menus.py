@@ -18,7 +18,7 @@ from endedge.allocator.solve.turns import EVERY, Pace, kept_gain
 from endedge.lab.benchmark.benchmark import rules_of, sendable
 from endedge.lab.benchmark.table import Table
 
-__all__ = ["Kept", "Menus", "Sort", "Unit"]
+__all__ = ["Menus", "Sort", "Timing", "Unit"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,7 +36,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Timing:
     """What time does: the paces that there are and the share of a gain kept from one period to the
     next; ``trainers``: edges that train one upload at a time (None: as many as it takes)."""
 
@@ -140,7 +140,7 @@ class Menus:
     ``allowed`` (K, E); ``line`` (K,): a random order of the devices, where one is asked for."""
 
     def __init__(
-        self, sorts: Sequence[Sort], units: Sequence[Unit], kept: Kept, trial: int = 0
+        self, sorts: Sequence[Sort], units: Sequence[Unit], kept: Timing, trial: int = 0
     ) -> None:
         self.sorts, self.units, self.kept = sorts, units, kept
         self.line: Ints = np.random.default_rng([0x11E, trial]).permutation(len(units))

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endedge.allocator import Budget, FleetAllocation, Kind, allocate_fleet
-from endedge.allocator.solve.fleet_dual import Fleet
+from endedge.allocator.solve.fleet_dual import FleetColumns
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark.planning import Plan, plan
-from endedge.lab.benchmark.telling import plain_table
+from endedge.data.text_tables import plain_table
+from endedge.lab.benchmark.planning import SplitPlan, plan
 from endedge.lab.fleet.members import Member, same_period
 
 __all__ = ["FleetPlan", "Shares"]
@@ -34,12 +34,12 @@ class FleetPlan:
     """The members and what each plans with."""
 
     members: tuple[Member, ...]
-    plans: tuple[Plan, ...]
+    plans: tuple[SplitPlan, ...]
 
     @classmethod
     def of(cls, members: Sequence[Member], changes: Mapping[str, Any]) -> FleetPlan:
         """Raises :class:`BadInput` for what is not there or cannot share a band."""
-        known: dict[str, Plan] = {}
+        known: dict[str, SplitPlan] = {}
         for member in members:
             if member.place not in known:
                 known[member.place] = plan(Path(member.place), changes)
@@ -66,7 +66,7 @@ class FleetPlan:
         found = allocate_fleet(fleet, bandwidth_hz, room_s=room_s)
         return Shares.of(self, bandwidth_hz, room_s, found, member_of)
 
-    def _fleet(self, budgets: Sequence[Budget]) -> tuple[Fleet, Ints]:
+    def _fleet(self, budgets: Sequence[Budget]) -> tuple[FleetColumns, Ints]:
         """The devices as columns, those of one kind of curve side by side, and their members."""
         order = sorted(range(len(budgets)), key=lambda i: str(self.plans[i].curves.joint.kind))
         counts = [self.members[i].count for i in order]
@@ -84,7 +84,7 @@ class FleetPlan:
             return np.asarray(np.asarray(values, dtype=float)[member_of])
 
         rules = [p.rules for p in self.plans]
-        fleet = Fleet(
+        fleet = FleetColumns(
             kinds=tuple(kinds),
             theta=column([p.curves.joint.theta for p in self.plans]),
             m0=column([p.curves.joint.m0 for p in self.plans]),
@@ -292,7 +292,7 @@ class Shares:
 _NEAR = 1 + 1e-9
 
 
-def _operating_points(one: Plan, up: Floats, down: Floats) -> tuple[Ints, Ints]:
+def _operating_points(one: SplitPlan, up: Floats, down: Floats) -> tuple[Ints, Ints]:
     """Whole frames that fit into uploads, and the last package on the envelope that does, as
     :class:`endedge.allocator.Allocation` has it of one device."""
     uploads, updates = one.curves.uploads, one.curves.updates
@@ -304,7 +304,7 @@ def _operating_points(one: Plan, up: Floats, down: Floats) -> tuple[Ints, Ints]:
     return frames.astype(np.int64), np.where(down > 0, package, -1)
 
 
-def _students(one: Plan) -> list[str]:
+def _students(one: SplitPlan) -> list[str]:
     """The architecture of every package on the envelope, empty where it is not known."""
     if one.points is None:
         return ["" for _ in one.curves.updates]

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from endedge.allocator import Budget, Device, allocate_fleet, best_split
+from endedge.allocator import Budget, FleetDevice, allocate_fleet, best_split
 from endedge.allocator.solve.turns import paces
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark.headroom import Contrast
+from endedge.lab.benchmark.headroom import Contrast, Judged
 from endedge.lab.benchmark.table import Table
 from endedge.lab.fleet.members import Member, same_period, total
-from endedge.lab.fleet.menus import Kept, Menus, Sort, Unit
+from endedge.lab.fleet.menus import Menus, Sort, Timing, Unit
 from endedge.lab.fleet.rivals import (
     OBJECTIVES,
     RIVALS,
@@ -134,7 +134,7 @@ class Fleet:
 
 
 @dataclass(frozen=True)
-class FleetScore:
+class FleetScore(Judged):
     """``worth`` (policies, bands, trials): the objective, mAP; ``draws`` the same with a last axis
     of evaluation draws, None where a table has none. ``by_member`` (policies, bands, members): mean
     mAP of a member's devices; ``served`` and ``used`` (policies, bands): share of devices that get
@@ -160,15 +160,6 @@ class FleetScore:
     @property
     def devices(self) -> int:
         return self.settings.devices or total(self.fleet.members)
-
-    def contrast(self, one: str, other: str, at: int | None = None) -> Contrast:
-        """How far ``one`` is ahead of ``other`` at a band, or in the mean over the sweep."""
-        i, j = self.policies.index(one), self.policies.index(other)
-        which = slice(None) if at is None else slice(at, at + 1)
-        gap = (self.worth[i, which] - self.worth[j, which]).mean(axis=0)
-        if self.draws is None:
-            return Contrast.of(gap)
-        return Contrast.of(gap, (self.draws[i, which] - self.draws[j, which]).mean(axis=0))
 
     def fixed(self, at: int | None = None, among: Sequence[str] = FIXED) -> str:
         """The best of the rules of slots ``among`` which a gain is held to."""
@@ -196,11 +187,6 @@ class FleetScore:
             (name, what, self.contrast(after, before, at)) for name, before, after, what in STEPS
         ]
 
-    @property
-    def claims(self) -> list[int]:
-        """The bands at which the headroom is above two errors."""
-        return [k for k in range(len(self.bandwidth_hz)) if self.honest_headroom(k).claims]
-
     def ranking(self) -> list[str]:
         """Policies, the best in the mean over the sweep first."""
         mean = self.worth.mean(axis=(1, 2))
@@ -218,7 +204,9 @@ def score_fleet(
     (default: a sweep of 8). Raises :class:`BadInput` for a band that carries no device's least
     update in any turn."""
     settings = settings or Settings()
-    kept = Kept(paces(settings.turns, stretch=settings.keep > 0), settings.keep, settings.trainers)
+    kept = Timing(
+        paces(settings.turns, stretch=settings.keep > 0), settings.keep, settings.trainers
+    )
     devices = settings.devices or total(fleet.members)
     sweep = tuple(bandwidths_hz) or fleet.sweep(devices, settings.turns)
     _check(fleet, max(sweep), settings)
@@ -264,7 +252,7 @@ def _check(fleet: Fleet, band_hz: float, settings: Settings) -> None:
 
 def _unrounded(fleet: Fleet, units: Sequence[Unit], band_hz: float) -> float:
     """What the best shares of any bytes gain over equal ones by the curves (mean mAP)."""
-    told: dict[tuple[int, int], tuple[Device, float]] = {}
+    told: dict[tuple[int, int], tuple[FleetDevice, float]] = {}
     for u in units:
         if (key := (u.member, u.seed)) in told:
             continue
@@ -273,7 +261,7 @@ def _unrounded(fleet: Fleet, units: Sequence[Unit], band_hz: float) -> float:
         budget = Budget.of(sort.link.at(band_hz / len(units)), rules, curves)
         joint, link = curves.joint, sort.link
         rates = link.up_bit_per_s_per_hz, link.down_bit_per_s_per_hz
-        device = Device(joint, budget.upload, budget.update, u.weight, *rates)
+        device = FleetDevice(joint, budget.upload, budget.update, u.weight, *rates)
         told[key] = device, best_split(joint, budget)[2]
     mine = [told[u.member, u.seed] for u in units]
     weight = np.array([u.weight for u in units])
@@ -301,7 +289,7 @@ class _Played:
 def _trial(
     fleet: Fleet,
     trial: int,
-    kept: Kept,
+    kept: Timing,
     sweep: Sequence[float],
     names: Sequence[str],
     settings: Settings,

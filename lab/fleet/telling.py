@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from endedge.data.text_tables import markdown_table, plain_table
 from endedge.lab.benchmark.headroom import Contrast
-from endedge.lab.benchmark.telling import plain_table
 from endedge.lab.fleet.score import PLAIN, FleetScore
 
 __all__ = ["as_csv", "as_markdown", "as_record", "as_text", "verdict"]
@@ -146,11 +146,11 @@ def as_markdown(score: FleetScore) -> str:
     )
     heads += ("oracle", "to bound")
     heads += ("unrounded", *(f"*{name}*" for name, _, _ in score.steps()))
-    lines = [heads, tuple("---" for _ in heads)]
+    rows = []
     best = score.policies.index("oracle")
     for k, hz in enumerate(score.bandwidth_hz):
         fixed = score.fixed(k)
-        lines.append(
+        rows.append(
             (
                 f"{hz / score.devices / 1e3:.3g}",
                 _bold(score.won(k, PLAIN)),
@@ -164,7 +164,7 @@ def as_markdown(score: FleetScore) -> str:
                 *(c.text for _, _, c in score.steps(k)),
             )
         )
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown_table(heads, rows)
 
 
 def _bold(contrast: Contrast) -> str:

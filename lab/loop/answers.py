@@ -48,7 +48,7 @@ class Answers:
 
     def __init__(self, inputs: Inputs, store: Store, seed: int) -> None:
         self.inputs, self.store, self.seed = inputs, store, seed
-        self._annotated = {f.image_id: f for f in inputs.pool.frames}
+        self._annotated = {f.image_id: f for f in inputs.seen[0].frames}
         able = [line for line in inputs.plan.menu if line not in inputs.plan.barred]
         whole = tuple(line for line in able if line.keep == 1)  # else cut each round
         if not whole:
@@ -247,7 +247,8 @@ class Answers:
         """Calibrated before the first round, on annotated frames without the device's shift."""
         looped = self.inputs.config.loop is not None
         known = evaluation_sets(self.inputs)[1] if looped else self.inputs.evaluation
-        known = known.take(range(min(CALIBRATION_FRAMES, len(known))))
+        first = [i for i, frame in enumerate(known.frames) if not frame.source]
+        known = known.take(first[:CALIBRATION_FRAMES])
         return self.inputs.calibrated(known)
 
     def _replay(self, edge: EdgeEnd, past: Sequence[Node]) -> Batch | None:

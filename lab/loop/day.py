@@ -29,11 +29,12 @@ class Day:
     def __init__(self, inputs: Inputs, number: int, seed: int) -> None:
         self.inputs, self.number = inputs, number
         loop, names = loop_of(inputs.config), inputs.pool.names
+        pool, _ = inputs.seen
         redacted = tuple(names.index(n) for n in loop.redact if n in names)
         codec = Codec.parse(inputs.config.uplink.codecs[0])
         self.end = DeviceEnd(codec, inputs.side, inputs.device, loop.select, redacted)
         days = {
-            n: Domain(n, Shift(d.kind, d.severity), d.class_weights)
+            n: Domain(n, Shift(d.kind, d.severity), d.class_weights, n if d.frames else "")
             for n, d in loop.domains.items()
         }
         segments = [Segment(days[s.domain], s.periods, s.change) for s in loop.days[number]]
@@ -42,7 +43,7 @@ class Day:
 
         def stream(evaluation: Dataset, eval_frames: int) -> Stream:
             return Stream(
-                inputs.pool,
+                pool,
                 evaluation,
                 segments,
                 period_s=period_s,
@@ -96,11 +97,11 @@ class Day:
 def evaluation_sets(inputs: Inputs) -> tuple[Dataset, Dataset]:
     """(frames for results, frames for decisions): the evaluation frames split in two, with ids
     that no captured frame has (generated sets count both from 1)."""
-    loop = loop_of(inputs.config)
-    above = max(f.image_id for f in inputs.pool.frames)
+    loop, (pool, evaluation) = loop_of(inputs.config), inputs.seen
+    above = max(f.image_id for f in pool.frames)
     moved = replace(
-        inputs.evaluation,
-        frames=tuple(replace(f, image_id=f.image_id + above) for f in inputs.evaluation.frames),
+        evaluation,
+        frames=tuple(replace(f, image_id=f.image_id + above) for f in evaluation.frames),
     )
     share = loop.monitor_frames / (loop.monitor_frames + loop.eval_frames)
     return hold_out(moved, max(1, round(share * len(moved))), seed=0)

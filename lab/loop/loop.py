@@ -23,10 +23,10 @@ from endedge.data.errors import BadInput
 from endedge.lab.config import Config, loop_of
 from endedge.lab.devices import check_device, kind_of_device
 from endedge.lab.inputs import Inputs
-from endedge.lab.loop.deciding import decide_all, remembered
+from endedge.lab.loop.deciding import answered, decide_all
 from endedge.lab.loop.federated import check_budgets, federated_round
 from endedge.lab.loop.pipelined import pipelined_round
-from endedge.lab.loop.policies import Prior, check_policy
+from endedge.lab.loop.policies import MeasuredPrior, check_policy
 from endedge.lab.loop.policy_run import Clock, DeviceState, PolicyRun, Row
 from endedge.lab.store import Node, Store
 from endedge.lab.sweep.workers import how_many, in_processes, one_thread
@@ -88,17 +88,7 @@ def one_round(
         arrived_s = clock.up.reserve(len(sent.batch), start_s)
 
         # Edge: labels, teacher with replay, student, package against what the device holds.
-        answer = run.edge.answer(
-            f"{run.name}-{device.number}",
-            k,
-            sent.batch,
-            int(split.update_bytes),
-            base=run.answer(state.acknowledged),
-            certain=state.certain,
-            past=run.answers(state.past),
-            kept=run.answers(state.kept),
-        )
-        after[i] = remembered(run, state, answer, row)
+        answer, after[i] = answered(run, k, device, state, sent.batch, split, row)
         row |= {
             "frames": sent.frames,
             "upload_bytes": len(sent.batch),
@@ -106,9 +96,6 @@ def one_round(
             "budget_bytes": int(split.update_bytes),
             "identifiable": sent.identifiable,
             "exposed": sent.exposed,
-            "edge_seconds": answer.record["seconds"],
-            "update_bytes": answer.record["update_bytes"],
-            "reason": answer.record["reason"],
             "curve": curves[i],
         }
         if answer.record["sent"]:
@@ -159,7 +146,7 @@ def run(
                 f"loop.edge_s: the edge needs {need_s:g} s for all devices, a period has "
                 f"{config.link.period_s:g} s; a pipeline would grow without end"
             )
-    known = None if prior is None else Prior.read(prior)
+    known = None if prior is None else MeasuredPrior.read(prior)
     inputs = Inputs.of(config, folder)
     blurs = any(name.endswith("+redacted") for name in loop.policies)
     if blurs and not set(loop.redact) & set(inputs.pool.names):
@@ -199,10 +186,12 @@ def run(
     return [row for task in tasks for row in rows[task]]
 
 
-_given: tuple[Inputs, Store, Prior | None] | None = None  # of a worker process
+_given: tuple[Inputs, Store, MeasuredPrior | None] | None = None  # of a worker process
 
 
-def _begin(config: Config, folder: Path, prior: Prior | None, files: Sequence[Path]) -> None:
+def _begin(
+    config: Config, folder: Path, prior: MeasuredPrior | None, files: Sequence[Path]
+) -> None:
     global _given
     for file in files:
         from_file(file)

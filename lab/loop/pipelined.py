@@ -14,7 +14,7 @@ from typing import Any
 
 from endedge.end.device import Sent
 from endedge.lab.loop.day import Day
-from endedge.lab.loop.deciding import decide_all, remembered
+from endedge.lab.loop.deciding import answered, decide_all
 from endedge.lab.loop.policies import PIPELINE
 from endedge.lab.loop.policy_run import Clock, DeviceState, PolicyRun, Row
 from endedge.lab.store import Node
@@ -62,22 +62,7 @@ def pipelined_round(
         state = after[i] = replace(before, waiting=(*waiting, uploaded))
         if not due or not uploaded:  # nothing has come, or nothing may go down
             continue
-        answer = run.edge.answer(
-            f"{run.name}-{device.number}",
-            k,
-            run.upload(due),
-            int(split.update_bytes),
-            base=run.answer(state.acknowledged),
-            certain=state.certain,
-            past=run.answers(state.past),
-            kept=run.answers(state.kept),
-        )
-        after[i] = remembered(run, state, answer, row)
-        row |= {
-            "edge_seconds": answer.record["seconds"],
-            "update_bytes": answer.record["update_bytes"],
-            "reason": answer.record["reason"],
-        }
+        answer, after[i] = answered(run, k, device, state, run.upload(due), split, row)
         if answer.record["sent"]:
             after[i] = run.delivered(device, k, row, after[i], answer, clock, ends_s)
     return made, after

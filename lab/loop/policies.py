@@ -49,7 +49,7 @@ from endedge.lab.loop.answers import HELD_BACK
 
 __all__ = [
     "Air",
-    "Prior",
+    "MeasuredPrior",
     "adaptive",
     "check_policy",
     "history_of",
@@ -241,7 +241,7 @@ def told(
     round_index: int,
     rows: Sequence[Mapping[str, Any]],
     air: Air,
-    prior: Prior | None,
+    prior: MeasuredPrior | None,
     seed: int,
 ) -> tuple[Split, str]:
     """The split of one device under ``policy``, which is told its ``rows`` so far and the curves
@@ -287,14 +287,14 @@ def history_of(rows: Sequence[Mapping[str, Any]], air: Air) -> list[Observed]:
 
 
 @dataclass(frozen=True)
-class Prior:
+class MeasuredPrior:
     """What an earlier `endedge run` measured, and the curves fitted to it."""
 
     surface: Surface
     curves: Curves
 
     @classmethod
-    def read(cls, folder: Path) -> Prior:
+    def read(cls, folder: Path) -> MeasuredPrior:
         """From ``surface.csv`` (and ``curves.json``, if it is there) of a results folder."""
         surface = Surface.read(folder / "surface.csv")
         if (folder / "curves.json").is_file():
@@ -305,7 +305,7 @@ class Prior:
 def adaptive(
     seen: Sequence[Sequence[Mapping[str, Any]]],
     air: Air,
-    prior: Prior | None,
+    prior: MeasuredPrior | None,
     recalls: bool = False,
 ) -> tuple[list[Split], list[str]]:
     """The split of every device from what its own rounds (``seen``, a list a device) taught, and
@@ -332,7 +332,7 @@ def _words(joint: Joint) -> str:
     return f"{joint.kind} {named}"
 
 
-def learned(history: Sequence[Observed], air: Air, prior: Prior | None) -> Curves | None:
+def learned(history: Sequence[Observed], air: Air, prior: MeasuredPrior | None) -> Curves | None:
     """Curves for policies that ask some: fitted to what the rounds make of the share of the
     achievable gain at sizes of both kinds (:mod:`endedge.allocator.online.belief`), from the mAP of
     the last round on. The prior's own before the first round; None where there is none."""

@@ -6,10 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from endedge.configs import SHIPPED
+from endedge.configs import file_of
 from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, model_hash
 from endedge.edge.places import recognise
@@ -18,7 +17,7 @@ from endedge.lab.config import Config, loop_of, named
 from endedge.lab.inputs import Inputs
 from endedge.lab.loop.answers import Answers, keeping
 from endedge.lab.loop.day import Day
-from endedge.lab.loop.policies import Air, Prior, check_policy, source_of, watches
+from endedge.lab.loop.policies import Air, MeasuredPrior, check_policy, source_of, watches
 from endedge.lab.store import Node, Store
 from endedge.link.channel import Bottleneck, Capacity, Channel
 
@@ -110,9 +109,7 @@ def levels_of(trace: str | None, period_s: float) -> tuple[float, ...]:
     """The bandwidth of each whole period of a Mahimahi trace over its mean; 1 without a trace."""
     if trace is None:
         return (1.0,)
-    shipped = trace.startswith("endedge:")
-    path = SHIPPED / trace.removeprefix("endedge:") if shipped else Path(trace)
-    return Capacity.mahimahi(path).levels(period_s, str(trace))
+    return Capacity.mahimahi(file_of(trace)).levels(period_s, str(trace))
 
 
 def air_of(devices: Sequence[Day]) -> Air:
@@ -126,7 +123,7 @@ class PolicyRun:
     """``name``: a policy, perhaps ``…+redacted``. Raises :class:`BadInput` for one there is not."""
 
     def __init__(
-        self, inputs: Inputs, store: Store, name: str, seed: int, prior: Prior | None
+        self, inputs: Inputs, store: Store, name: str, seed: int, prior: MeasuredPrior | None
     ) -> None:
         check_policy(name)
         self.inputs, self.store, self.name, self.seed = inputs, store, name, seed

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from endedge.allocator.policies import find, hindsight
 from endedge.data.errors import BadInput
+from endedge.data.text_tables import plain_table
 from endedge.lab.benchmark.headroom import Contrast
-from endedge.lab.benchmark.telling import plain_table
 from endedge.lab.replays.days import draw
 from endedge.lab.replays.play import NO_UPDATE, ORACLE, Played, Setting, play
 from endedge.lab.replays.worlds import KINDS, PLACES, REACHED, Ground, World

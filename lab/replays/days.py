@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from endedge.data.errors import BadInput
 from endedge.link.channel import Capacity
 
-__all__ = ["BANDS", "Day", "draw", "levels_of"]
+__all__ = ["BANDS", "ReplayedDay", "draw", "levels_of"]
 
 Floats = NDArray[np.float64]
 
@@ -21,7 +21,7 @@ _SPAN = np.log(4.0)  # it stays within a factor of 4 of the day's middle both wa
 
 
 @dataclass(frozen=True)
-class Day:
+class ReplayedDay:
     """``place`` (rounds + 1,): that of every period, from the one that is only captured on;
     ``bandwidth_hz`` (rounds,)."""
 
@@ -40,7 +40,7 @@ def draw(
     dwell: tuple[int, int],
     band: str | Floats,
     sweep_hz: tuple[float, float],
-) -> Day:
+) -> ReplayedDay:
     """Visits of ``dwell`` periods (least, most), to places drawn anew each time; a middle bandwidth
     drawn from ``sweep_hz``, log-uniform, that stays (``constant``), walks (``walk``) or follows the
     levels of a trace (its periods one after the other, from a random one on; it repeats)."""
@@ -63,7 +63,7 @@ def draw(
         level = np.exp(walk) if band == "walk" else np.ones(rounds)
     else:
         level = np.resize(np.roll(band, -int(rng.integers(len(band)))), rounds)
-    return Day(np.array(place[: rounds + 1]), middle * level)
+    return ReplayedDay(np.array(place[: rounds + 1]), middle * level)
 
 
 def levels_of(trace: Path, period_s: float) -> Floats:

@@ -21,7 +21,7 @@ from endedge.allocator import Budget, Curves, Known, Link, Observed, Split
 from endedge.allocator.online.adaptive import REUSE_BYTES
 from endedge.allocator.policies import NOT_KNOWN, decide, watches
 from endedge.edge.places import Places
-from endedge.lab.replays.days import Day
+from endedge.lab.replays.days import ReplayedDay
 from endedge.lab.replays.worlds import Ground, World
 
 __all__ = ["NO_UPDATE", "ORACLE", "Played", "Setting", "play"]
@@ -75,7 +75,9 @@ class _Sent:
 class _Game:
     """What happens in a day, whoever decides."""
 
-    def __init__(self, name: str, ground: Ground, world: World, day: Day, seed: int) -> None:
+    def __init__(
+        self, name: str, ground: Ground, world: World, day: ReplayedDay, seed: int
+    ) -> None:
         self.name, self.ground, self.world, self.day = name, ground, world, day
         self.rng = np.random.default_rng([seed, 1])
         self.accuracy = world.start.copy()
@@ -120,7 +122,13 @@ class _Game:
 
 
 def play(
-    name: str, ground: Ground, world: World, day: Day, number: int, seed: int, setting: Setting
+    name: str,
+    ground: Ground,
+    world: World,
+    day: ReplayedDay,
+    number: int,
+    seed: int,
+    setting: Setting,
 ) -> Played:
     """One day of one policy.
 

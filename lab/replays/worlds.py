@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from endedge.allocator import Curves, Points, Rules
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.table import Table
-from endedge.lab.config import Link
+from endedge.lab.config import LinkConfig
 
 __all__ = ["KINDS", "Ground", "World"]
 
@@ -83,7 +83,7 @@ class Ground:
         return cls(tuple(tables), points, tuple(seeds), found, start)
 
     @property
-    def link(self) -> Link:
+    def link(self) -> LinkConfig:
         return self.tables[0].link
 
     @cached_property

@@ -20,7 +20,7 @@ from endedge.lab.report.page import shell
 from endedge.lab.report.page_axes import Figure, laid_out, linear_axis, log_axis, numbers, shaded
 from endedge.lab.report.results import Results
 from endedge.lab.report.style import BANDWIDTH, FAMILIES, MAP, SHARE, UPDATE, UPLOAD, Style
-from endedge.lab.report.tabular import Column, Table, decimal
+from endedge.lab.report.tabular import Column, ReportTable, decimal
 from endedge.lab.report.wording import counted, percent, points, quantity, share_of
 
 __all__ = ["comparison", "write_comparison"]
@@ -97,7 +97,7 @@ _SECTIONS = {
 }
 
 
-def _drawn(name: str, figure: Figure) -> Table:
+def _drawn(name: str, figure: Figure) -> ReportTable:
     """The lines and points of a figure, one row each; mAP and shares in %."""
     rows = [
         (html.unescape(trace["name"]), float(x), float(y))
@@ -108,7 +108,7 @@ def _drawn(name: str, figure: Figure) -> Table:
     ]
     x = "bandwidth_hz" if name in ("returns", "share") else "bytes"
     y = "uplink_share_percent" if name == "share" else "map_percent"
-    return Table(name, (Column("run", "run"), Column("x", x), Column("y", y)), rows)
+    return ReportTable(name, (Column("run", "run"), Column("x", x), Column("y", y)), rows)
 
 
 def _fitted(run: _Run) -> Spread:
@@ -302,7 +302,7 @@ def _size_takeaway(runs: Sequence[_Run]) -> str:
     return f"90\u00a0% of the gain needs a package of {', '.join(said)}"
 
 
-def _numbers_table(runs: Sequence[_Run]) -> Table:
+def _numbers_table(runs: Sequence[_Run]) -> ReportTable:
     rows = []
     for run in runs:
         results, found = run.results, headline(run.results)
@@ -321,7 +321,7 @@ def _numbers_table(runs: Sequence[_Run]) -> Table:
                 len(bench.seeds),
             )
         )
-    return Table(
+    return ReportTable(
         "runs",
         (
             Column("run", "run"),
@@ -343,7 +343,7 @@ def _fine(value: float) -> str:
     return decimal(100 * value, 2)
 
 
-def _policies_table(runs: Sequence[_Run]) -> Table:
+def _policies_table(runs: Sequence[_Run]) -> ReportTable:
     by_run = [
         {b.policies[k]: float(b.regret[k].mean()) for k in b.drawn}
         for b in (run.results.benchmark for run in runs)
@@ -354,10 +354,12 @@ def _policies_table(runs: Sequence[_Run]) -> Table:
     )
     columns = [Column(run.label, f"{run.label}: regret_map", _fine) for run in runs]
     rows = [(name, *(one.get(name, np.nan) for one in by_run)) for name in names]
-    return Table("regrets", (Column("policy", "policy"), *columns), rows, names.index("fitted"))
+    return ReportTable(
+        "regrets", (Column("policy", "policy"), *columns), rows, names.index("fitted")
+    )
 
 
-def _differences(runs: Sequence[_Run]) -> tuple[str, Table | None]:
+def _differences(runs: Sequence[_Run]) -> tuple[str, ReportTable | None]:
     flat = [dict(_flat(_settings(run.results))) for run in runs]
     keys = [k for k in dict.fromkeys(k for one in flat for k in one) if k != "name"]
     rows = [
@@ -369,7 +371,7 @@ def _differences(runs: Sequence[_Run]) -> tuple[str, Table | None]:
         return "The configurations are the same", None
     title = f"{len(rows)} configuration key{'s differ' if len(rows) > 1 else ' differs'}"
     columns = (Column("key", "key"), *(Column(run.label, run.label) for run in runs))
-    return title, Table("differences", columns, rows)
+    return title, ReportTable("differences", columns, rows)
 
 
 def _settings(results: Results) -> dict[str, Any]:

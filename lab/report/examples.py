@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from endedge.data.errors import BadInput
 from endedge.lab.report.markup import part
-from endedge.lab.report.tabular import Column, Table
+from endedge.lab.report.tabular import Column, ReportTable
 
 __all__ = ["changes", "counts", "gallery", "read_examples"]
 
@@ -148,14 +148,14 @@ def changes(examples: Mapping[str, Any]) -> Markup:
     )
 
 
-def counts(examples: Mapping[str, Any]) -> Table:
+def counts(examples: Mapping[str, Any]) -> ReportTable:
     """What changed by class, the most gained first."""
     listed: Iterable[Mapping[str, Any]] = examples["counts"]
     rows = [
         (c["name"], c["objects"], c["gained"], c["lost"], c["alarm"], c["calmed"])
         for c in sorted(listed, key=lambda c: c["lost"] - c["gained"])
     ]
-    return Table(
+    return ReportTable(
         "changes",
         (
             Column("class", "class"),

@@ -10,7 +10,7 @@ import numpy as np
 from endedge.allocator.display import Axis, cells_along
 from endedge.lab.benchmark.outcomes import HINDSIGHT, Floats, spread
 from endedge.lab.report.results import Results, judged_name
-from endedge.lab.report.tabular import Column, Table, decimal
+from endedge.lab.report.tabular import Column, ReportTable, decimal
 from endedge.lab.report.wording import (
     bandwidth,
     byte_size,
@@ -35,7 +35,7 @@ def _interval(ends: Sequence[float]) -> str:
     return f"[{low}, {high}]"
 
 
-def surface(results: Results) -> Table:
+def surface(results: Results) -> ReportTable:
     """Every measured operating point, mean over seeds, and what the fit says of it."""
     cells = results.surface.points()
     fitted = results.curves.predict(cells.upload_bytes, cells.update_bytes)
@@ -58,7 +58,7 @@ def surface(results: Results) -> Table:
         mean, error = values
         return hundredths(mean) + ("" if math.isnan(error) else f" ± {hundredths(error)}")
 
-    return Table(
+    return ReportTable(
         "surface",
         (
             Column("frames", "frames", lambda n: f"{n:,}"),
@@ -75,7 +75,7 @@ def surface(results: Results) -> Table:
     )
 
 
-def curve(results: Results, axis: Axis) -> Table:
+def curve(results: Results, axis: Axis) -> ReportTable:
     """A(U) at the largest package, or g(M) at the largest upload: measured, and by the fit."""
     seen = cells_along(results.surface, axis)
     sizes = seen.upload_bytes if axis == "data" else seen.update_bytes
@@ -92,7 +92,7 @@ def curve(results: Results, axis: Axis) -> Table:
         rows.append((int(frames), size, measured, fit, (float(low[0]), float(high[0]))))
     first, name = ("upload", "upload_bytes") if axis == "data" else ("package", "update_bytes")
     seeds = spread(seen.map[: len({int(s) for s in seen.seed})])
-    return Table(
+    return ReportTable(
         f"{axis}-curve",
         (
             Column("frames", "frames", lambda n: f"{n:,}"),
@@ -107,7 +107,7 @@ def curve(results: Results, axis: Axis) -> Table:
     )
 
 
-def share(results: Results) -> Table:
+def share(results: Results) -> ReportTable:
     """The fitted allocator's split at every bandwidth of the sweep."""
     rows = [
         (
@@ -121,7 +121,7 @@ def share(results: Results) -> Table:
         )
         for s in results.steps
     ]
-    return Table(
+    return ReportTable(
         "share",
         (
             Column("bandwidth", "bandwidth_hz", bandwidth),
@@ -145,7 +145,7 @@ def _picked(results: Results) -> list[int]:
     return sorted({int(fits[k]) for k in (0, len(fits) // 2, len(fits) - 1)})
 
 
-def policies(results: Results, names: Sequence[str] = ()) -> Table:
+def policies(results: Results, names: Sequence[str] = ()) -> ReportTable:
     """mAP of every policy (or of ``names``) at three bandwidths, its mean, its regret."""
     bench, picked = results.benchmark, _picked(results)
 
@@ -167,7 +167,7 @@ def policies(results: Results, names: Sequence[str] = ()) -> Table:
     def column(title: str, name: str) -> Column:
         return Column(title, (name, f"{name}_low", f"{name}_high"), _plus_minus)
 
-    return Table(
+    return ReportTable(
         "policies",
         (
             Column("policy", "policy"),
@@ -185,11 +185,11 @@ def policies(results: Results, names: Sequence[str] = ()) -> Table:
     )
 
 
-def regret(results: Results, names: Sequence[str] = ()) -> Table:
+def regret(results: Results, names: Sequence[str] = ()) -> ReportTable:
     """Points lost to the oracle, policy by bandwidth."""
     bench = results.benchmark
     mean = bench.regret.mean(axis=2)
-    return Table(
+    return ReportTable(
         "regret",
         (
             Column("policy", "policy"),
@@ -208,7 +208,7 @@ def regret(results: Results, names: Sequence[str] = ()) -> Table:
     )
 
 
-def parameters(results: Results) -> Table:
+def parameters(results: Results) -> ReportTable:
     """mAP against what of the model was transmitted, one row an operating point."""
     s, rows = results.surface, []
     for frames, codec, budget in dict.fromkeys(zip(s.frames, s.codec, s.budget_bytes, strict=True)):
@@ -217,14 +217,14 @@ def parameters(results: Results) -> Table:
         rows.append(
             (
                 int(frames),
-                float(cells.params.mean()),
+                float(cells.parameters.mean()),
                 float(cells.bits.mean()),
                 float(cells.update_bytes.mean()),
                 8 * float(cells.update_bytes.mean()) / 32,
                 tuple(float(v) for v in (found.mean, found.low, found.high)),
             )
         )
-    return Table(
+    return ReportTable(
         "parameters",
         (
             Column("frames", "frames", lambda n: f"{n:,}"),
@@ -235,12 +235,14 @@ def parameters(results: Results) -> Table:
             Column("mAP (%)", ("map", "map_low", "map_high"), _plus_minus),
         ),
         rows,
-        note="Parameters transmitted, the mean bits of each, and the 32-bit parameters that take "
+        note="Parameters transmitted (numbers in the package that are not zero, of a delta: that "
+        "change; all of the network where that was not counted), the mean bits of each, and the "
+        "32-bit parameters that take "
         f"as many bytes; mAP50-95: {spread(s.map[: len({int(v) for v in s.seed})]).what}.",
     )
 
 
-FIGURE_TABLES: dict[str, Callable[[Results], Table]] = {
+FIGURE_TABLES: dict[str, Callable[[Results], ReportTable]] = {
     "surface": surface,
     "data-curve": lambda results: curve(results, "data"),
     "model-curve": lambda results: curve(results, "model"),

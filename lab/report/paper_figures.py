@@ -31,7 +31,7 @@ from endedge.lab.report.style import (
     styles,
 )
 from endedge.lab.report.tables import families
-from endedge.lab.report.tabular import Table, decimal
+from endedge.lab.report.tabular import ReportTable, decimal
 from endedge.lab.report.wording import bandwidth
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _known(what: str) -> None:
         raise BadInput(f"no figure {what!r}; there are {', '.join(FIGURES)}")
 
 
-def _table(results: Results, what: str, choice: Choice) -> Table:
+def _table(results: Results, what: str, choice: Choice) -> ReportTable:
     """What a figure draws, as a table."""
     if what == "curves":
         return families(results)
@@ -166,13 +166,13 @@ def _curve(axis: Axis) -> Callable[[Results, Choice], Figure]:
 
 
 def _parameters(results: Results, choice: Choice) -> Figure:
-    """mAP against the parameters that were transmitted, a line an upload. Where every package
-    holds the same parameters at other bits: the 32-bit parameters of as many bytes."""
+    """mAP against the parameters that were transmitted, a line an upload. Where that was not
+    counted and every package is of the same network: the 32-bit parameters of as many bytes."""
     figure, (axes,) = show.figure(_COLUMN, 2.9)
     s = results.surface
-    counts = {round(p) for p in s.params if np.isfinite(p)}
+    counts = {round(p) for p in s.parameters if np.isfinite(p)}
     real = len(counts) > 1
-    sizes = s.params if real else s.update_bytes * 8 / 32
+    sizes = s.parameters if real else s.update_bytes * 8 / 32
     uploads = list(dict.fromkeys(zip(s.frames, s.codec, strict=True)))
     codecs = len({codec for _, codec in uploads}) > 1
     for (frames, codec), look in zip(uploads, FAMILIES * len(uploads), strict=False):

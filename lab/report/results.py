@@ -39,8 +39,7 @@ from endedge.lab.benchmark.benchmark import (
 from endedge.lab.benchmark.outcomes import Benchmark, Spread, reader_of, rows_of, spread
 from endedge.lab.benchmark.robustness import Trial, read_trials
 from endedge.lab.benchmark.table import Table
-from endedge.lab.config import Config, config_of
-from endedge.lab.config import Link as Channel
+from endedge.lab.config import Config, LinkConfig, config_of
 from endedge.lab.latency_table import Row, read_latencies
 from endedge.lab.report.class_table import ClassRow, read_classes
 from endedge.lab.report.examples import read_examples
@@ -216,7 +215,7 @@ class Results:
         return self.config.name if self.config else self._table.name
 
     @property
-    def channel(self) -> Channel:
+    def channel(self) -> LinkConfig:
         """The link, without a bandwidth."""
         return self.config.link if self.config else self._table.link
 

@@ -14,7 +14,7 @@ from endedge.lab.benchmark.outcomes import HINDSIGHT, Floats, Spread, spread
 from endedge.lab.benchmark.ranking import winners
 from endedge.lab.benchmark.robustness import Means, mean_by
 from endedge.lab.report.results import Results, judged_name
-from endedge.lab.report.tabular import Column, Table, decimal
+from endedge.lab.report.tabular import Column, ReportTable, decimal
 from endedge.lab.report.wording import bandwidth, byte_size, counted, hundredths, points, quantity
 
 __all__ = [
@@ -49,7 +49,7 @@ def _percent(value: float) -> str:
     return decimal(100 * value, 1)
 
 
-def families(results: Results) -> Table:
+def families(results: Results) -> ReportTable:
     """The best curve families by held-out error, and the monotone reference."""
     curves = results.curves
     rows: list[tuple[Any, ...]] = [
@@ -59,7 +59,7 @@ def families(results: Results) -> Table:
     nan = math.nan
     rows.append(("monotone reference", "none", "none", curves.reference_held_out, nan, nan))
     parameters = ", ".join(f"{k} = {v:.4g}" for k, v in curves.joint.parameters().items())
-    return Table(
+    return ReportTable(
         "families",
         (
             Column("composition", "composition"),
@@ -77,7 +77,7 @@ def families(results: Results) -> Table:
     )
 
 
-def regrets(results: Results) -> Table:
+def regrets(results: Results) -> ReportTable:
     """Every policy over the whole sweep, least regret first."""
     bench = results.benchmark
     rows, chosen = [], -1
@@ -98,7 +98,7 @@ def regrets(results: Results) -> Table:
                 float(bench.bandwidth_hz[worst]) if loses else math.nan,
             )
         )
-    return Table(
+    return ReportTable(
         "regrets",
         (
             Column("policy", "policy"),
@@ -116,7 +116,7 @@ def regrets(results: Results) -> Table:
     )
 
 
-def costs(results: Results) -> Table:
+def costs(results: Results) -> ReportTable:
     """What a day of updates takes at each bandwidth, and what it brings."""
     period_s = results.channel.period_s
     a_day = 86400 / period_s
@@ -133,7 +133,7 @@ def costs(results: Results) -> Table:
         )
         for c in results.costs
     ]
-    return Table(
+    return ReportTable(
         "costs",
         (
             Column("bandwidth", "bandwidth_hz", bandwidth),
@@ -153,7 +153,7 @@ def costs(results: Results) -> Table:
     )
 
 
-def standings(results: Results) -> Table:
+def standings(results: Results) -> ReportTable:
     """The best honest policy at every bandwidth, and who cannot be told from it; nobody is named
     where there was nothing to gain."""
     bench = results.benchmark
@@ -173,7 +173,7 @@ def standings(results: Results) -> Table:
                 (float(w.lead.low), float(w.lead.high)),
             )
         )
-    return Table(
+    return ReportTable(
         "standings",
         (
             Column("bandwidth", "bandwidth_hz", bandwidth),
@@ -197,7 +197,7 @@ def standings(results: Results) -> Table:
     )
 
 
-def studies(results: Results) -> list[tuple[str, Table]]:
+def studies(results: Results) -> list[tuple[str, ReportTable]]:
     """(title, table) of each study that the folder has."""
     trials = results.trials
     regret, worth = mean_by(trials, lambda t: t.regret), mean_by(trials, lambda t: t.average_map)
@@ -232,11 +232,11 @@ def studies(results: Results) -> list[tuple[str, Table]]:
             for arm in some
         ]
         note += " Mean regret over the sweep, in points of mAP, on the measured grid."
-        found.append((title, Table(name, columns, rows, note=note)))
+        found.append((title, ReportTable(name, columns, rows, note=note)))
     return found
 
 
-def latencies(results: Results) -> Table:
+def latencies(results: Results) -> ReportTable:
     """Each model and engine that was timed, with what it detects there."""
     rows = [
         (
@@ -255,7 +255,7 @@ def latencies(results: Results) -> Table:
         median, low, high = (decimal(1000 * v, 1) for v in values)
         return f"{median} ({low} to {high})"
 
-    return Table(
+    return ReportTable(
         "latency",
         (
             Column("model", "model"),
@@ -271,7 +271,7 @@ def latencies(results: Results) -> Table:
     )
 
 
-def rounds(results: Results) -> Table:
+def rounds(results: Results) -> ReportTable:
     """Each upload size: mAP before, of the student on the device, of the teacher; the cost."""
     codecs = len({r.codec for r in results.rounds}) > 1
     budget = quantity(max(r.budget_bytes for r in results.rounds), "B")
@@ -289,7 +289,7 @@ def rounds(results: Results) -> Table:
         )
         for r in results.rounds
     ]
-    return Table(
+    return ReportTable(
         "rounds",
         (
             Column("frames", "frames", lambda n: f"{n:,}"),
@@ -310,10 +310,10 @@ def rounds(results: Results) -> Table:
     )
 
 
-def classes(results: Results) -> Table:
+def classes(results: Results) -> ReportTable:
     """AP of each class before and after the largest update, the most changed first."""
     found = results.classes
-    return Table(
+    return ReportTable(
         "classes",
         (
             Column("class", "class"),

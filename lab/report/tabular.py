@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from endedge.allocator.csv_files import csv_text
+from endedge.data.text_tables import markdown_table
 
-__all__ = ["Column", "Table", "decimal", "latex_text"]
+__all__ = ["Column", "ReportTable", "decimal", "latex_text"]
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -63,7 +64,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """``rows`` of values, one a column; ``name`` is the stem of its file, ``chosen`` the row in
     bold, ``note`` what stands below."""
 
@@ -97,9 +98,7 @@ class Table:
 
     def markdown(self) -> str:
         """For a page of documentation; the note stands below."""
-        heads = [column.title for column in self.columns]
-        lines = [heads, ["---"] * len(heads), *self.cells]
-        text = "\n".join(f"| {' | '.join(c.replace('|', '/') for c in row)} |" for row in lines)
+        text = markdown_table([column.title for column in self.columns], self.cells)
         return f"{text}\n\n{self.note}\n" if self.note else f"{text}\n"
 
     def latex(self) -> str:

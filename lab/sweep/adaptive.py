@@ -21,14 +21,13 @@ from scipy.special import ndtri
 
 from endedge.allocator import Curves, Link, Surface, fit
 from endedge.data.errors import BadInput
-from endedge.lab.config import Config
-from endedge.lab.config import Link as LinkConfig
+from endedge.lab.config import Config, LinkConfig
 from endedge.lab.inputs import Inputs
 from endedge.lab.store import Store
 from endedge.lab.sweep.cell import Cell, CellRunner
 from endedge.lab.sweep.executors import engine_of
 from endedge.lab.sweep.grid import Progress, Survey, grid, length, sweep
-from endedge.lab.sweep.status import Pace
+from endedge.lab.sweep.status import StageSeconds
 from endedge.lab.sweep.workers import one_thread
 
 __all__ = [
@@ -209,12 +208,12 @@ def adaptive_sweep(
             for cell in cells
             if cell.seed == cells[0].seed
         }
-    pace = Pace(config, {})
+    pace = StageSeconds(config, {})
 
     def measure(asked: Sequence[Cell]) -> list[dict[str, Any]]:
         nonlocal pace
         rows = sweep(config, folder, progress, asked)
-        pace = Pace.of(Survey(inputs, folder, asked).nodes, config)
+        pace = StageSeconds.of(Survey(inputs, folder, asked).nodes, config)
         return rows
 
     def trunk_seconds(cell: Cell) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +28,7 @@ from endedge.edge.evidence import Evidence
 from endedge.end.device import DeviceEnd
 from endedge.lab.inputs import Inputs
 from endedge.lab.store import Node, Store
-from endedge.lab.sweep.described import chosen_by, described, whole_of
+from endedge.lab.sweep.described import chosen_by, described, learned, sent_of, whole_of
 from endedge.lab.sweep.evaluating import resampled, scored
 from endedge.lab.sweep.examples import compared
 from endedge.lab.sweep.inbox import Inbox
@@ -42,6 +43,7 @@ VERSIONS = {
     "teacher": 3,
     "taught": 1,
     "student": 3,
+    "shallow": 1,
     "pruned": 3,
     "package": 4,
     "verdict": 2,
@@ -95,6 +97,7 @@ class CellRunner:
             "upload_bytes": upload.record["upload_bytes"],
             "update_bytes": package.record["update_bytes"],
             "params": package.record["params"],
+            "transmitted": package.record.get("transmitted", ""),  # older ones do not say
             "bits": package.record["bits"],
             "prune": package.record["prune"],
             "mode": package.record["mode"],
@@ -104,7 +107,7 @@ class CellRunner:
             "teacher_map": taught.record["map"],
             "decoded_map": applied.record["map"],
             "seconds_teacher": teacher.record["seconds"],
-            "seconds_student": sum(s.record["seconds"] for s in students),
+            "seconds_student": sum({s.key: s.record["seconds"] for s in students}.values()),
             "seconds_pack": package.record["seconds"],
             "seconds_eval": applied.record["seconds"],
             "sent": int(sent),
@@ -207,13 +210,11 @@ class CellRunner:
                 cell, "" if len(inputs.starts) == 1 else f" {Path(name).stem}"
             ).distil(inputs.starts[name], taught, self.received(cell), inputs.student)
             save_detector(adapted.model, folder / "student.safetensors")
-            return {
-                "share": adapted.share,
-                "losses": {str(k): v for k, v in adapted.losses.items()},
-                "steps": recipe.steps,
-                "seconds": time.perf_counter() - began,
-                **(adapted.record() if isinstance(adapted, Chosen) else {}),
-            }
+            said: dict[str, Any] = {"steps": recipe.steps, "seconds": time.perf_counter() - began}
+            if isinstance(adapted, Chosen) and (shallow := adapted.shallow) is not None:
+                save_detector(shallow.model, folder / "shallow.safetensors")
+                said["shallow"] = learned(shallow) | {"steps": recipe.steps, "seconds": 0.0}
+            return learned(adapted) | said
 
         determinants = {
             "teacher": teacher.key,
@@ -227,12 +228,27 @@ class CellRunner:
         return self._node("student", determinants, make)
 
     def students(self, cell: Cell, upload: Node, teacher: Node) -> list[Node]:
-        """A student for each line of the menu: the distilled ones, and those pruned from them."""
+        """A student for each line of the menu: the distilled ones, their shallow ones (the same
+        again where there is none), and those pruned from them."""
         made = []
         for line in self.inputs.plan.menu:
-            whole = self.student(cell, upload, teacher, line.architecture)
-            made.append(whole if line.keep == 1 else self.pruned(cell, whole, line.keep))
+            student = self.student(cell, upload, teacher, line.architecture)
+            if line.shallow:
+                student = self.shallow(student)
+            made.append(student if line.keep == 1 else self.pruned(cell, student, line.keep))
         return made
+
+    def shallow(self, student: Node) -> Node:
+        """What was trained beside a ``student`` of all layers for small packages; its seconds are
+        in those of the student."""
+        if "shallow" not in student.record:
+            return student
+
+        def make(folder: Path) -> dict[str, Any]:
+            shutil.copy(student.folder / "shallow.safetensors", folder / "student.safetensors")
+            return dict(student.record["shallow"])
+
+        return self._node("shallow", {"student": student.key}, make)
 
     def pruned(self, cell: Cell, student: Node, kept: float) -> Node:
         """The student with only the share ``kept`` of its parameters."""
@@ -258,27 +274,13 @@ class CellRunner:
             self.say(f"pack {cell}")
             began = time.perf_counter()
             edge, prepared = self._edge(cell), self._prepared_menu(cell, students)
-            evidence = {
-                line.architecture: Evidence(**node.record["evidence"])
-                for line, node in zip(inputs.plan.menu, students, strict=True)
-                if "evidence" in node.record
-            }
+            lines = zip(inputs.plan.menu, (s.record.get("evidence") for s in students), strict=True)
+            evidence = {line.kin: Evidence(**said) for line, said in lines if said}
             packed = edge.pack_from(
                 prepared, cell.budget_bytes, evidence, self.received(cell), params=params
             )
             (folder / "update.eeu").write_bytes(packed.data)
-            line = edge.line(packed)
-            return {
-                "student": line.architecture,
-                "keep": line.keep,
-                "update_bytes": len(packed.data),
-                "params": packed.report.parameters,
-                "transmitted": packed.report.transmitted,
-                "bits": packed.report.mean_bits,
-                "prune": 1 - packed.report.kept,
-                "mode": packed.report.mode,
-                "seconds": time.perf_counter() - began,
-            }
+            return sent_of(packed, edge.line(packed)) | {"seconds": time.perf_counter() - began}
 
         determinants = {
             "students": [s.key for s in students],
@@ -363,7 +365,9 @@ class CellRunner:
         keys = [s.key for s in students]
         if self._prepared is None or self._prepared[0] != keys:
             self._prepared = None  # free what is there before as much is made
-            models = [load_detector(s.folder / "student.safetensors") for s in students]
+            files = {s.key: s.folder / "student.safetensors" for s in students}
+            loaded = {key: load_detector(file) for key, file in files.items()}  # each one once
+            models = [loaded[key] for key in keys]
             made = self._edge(cell).prepare(models, self.inputs.student, self.received(cell))
             self._prepared = (keys, made)
         return self._prepared[1]
@@ -380,10 +384,8 @@ class CellRunner:
         """The upload of ``cell``; the last one is kept, for its budgets come one by one."""
         key = (cell.seed, cell.frames, cell.codec)
         if self._last is None or self._last[0] != key:
-            self._last = (
-                key,
-                Inbox(self.inputs, _end(self.inputs, cell.codec), cell.seed, cell.frames),
-            )
+            end = _end(self.inputs, cell.codec)
+            self._last = (key, Inbox(self.inputs, end, cell.seed, cell.frames))
         return self._last[1]
 
     _last: tuple[tuple[int, int, str], Inbox] | None = None

@@ -6,12 +6,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from endedge.distill.package.packing import Packed
 from endedge.edge import choosing
+from endedge.edge.adapt import Adapted
+from endedge.edge.choosing import Chosen
 from endedge.edge.plan import Student
 from endedge.lab.inputs import Inputs
 from endedge.lab.store import Node
 
-__all__ = ["chosen_by", "described", "whole_of"]
+__all__ = ["chosen_by", "described", "learned", "sent_of", "whole_of"]
 
 
 def described(inputs: Inputs, package: Node, students: Sequence[Node]) -> dict[str, Any]:
@@ -21,15 +24,15 @@ def described(inputs: Inputs, package: Node, students: Sequence[Node]) -> dict[s
     name = _architecture_of(inputs, package)
     keeps = [line.keep for line in menu if line.architecture == name]
     keep = min(keeps, key=lambda keep: abs(keep - kept))
-    learned = whole_of(inputs, package, students).record
+    whole = whole_of(inputs, package, students).record
     return {
         "student": name,
         "keep": keep,
         "latency_s": inputs.menu.latency_s.get(Student(name, keep), ""),
         "labels": inputs.plan.labels,
         "precision": inputs.precision,
-        "candidate": learned.get("candidate", ""),
-        "share": learned["share"],
+        "candidate": whole.get("candidate", ""),
+        "share": whole["share"],
     }
 
 
@@ -43,9 +46,35 @@ def _architecture_of(inputs: Inputs, package: Node) -> str:
 
 def whole_of(inputs: Inputs, package: Node, students: Sequence[Node]) -> Node:
     """The unpruned one of ``students`` that ``package`` is of, or was cut from."""
-    name = _architecture_of(inputs, package)
+    name, shallow = _architecture_of(inputs, package), package.record.get("shallow", False)
+    kin = Student(name, shallow=shallow).kin
     menu = zip(inputs.plan.menu, students, strict=True)
-    return next(node for line, node in menu if line.architecture == name)
+    return next(node for line, node in menu if line.kin == kin)
+
+
+def learned(adapted: Adapted) -> dict[str, Any]:
+    """How a student came about, for its record."""
+    return {
+        "share": adapted.share,
+        "losses": {str(k): v for k, v in adapted.losses.items()},
+        **(adapted.record() if isinstance(adapted, Chosen) else {}),
+    }
+
+
+def sent_of(packed: Packed, line: Student) -> dict[str, Any]:
+    """What a package of the menu's ``line`` is, for its record."""
+    report = packed.report
+    return {
+        "student": line.architecture,
+        "shallow": line.shallow,
+        "keep": line.keep,
+        "update_bytes": len(packed.data),
+        "params": report.parameters,
+        "transmitted": report.transmitted,
+        "bits": report.mean_bits,
+        "prune": 1 - report.kept,
+        "mode": report.mode,
+    }
 
 
 def chosen_by(inputs: Inputs) -> dict[str, str]:

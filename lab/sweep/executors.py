@@ -1,6 +1,6 @@
 """Where a sweep runs: in this process, in local processes, on Ray, on a SLURM cluster.
 
-An engine is a context manager that takes a :class:`Job` and gives a
+An engine is a context manager that takes a :class:`SweepJob` and gives a
 :class:`~endedge.lab.sweep.scheduler.Pool`: a function from a task to the promise of its
 results. Nothing else differs, and every node is computed by one thread from its own seed, so
 results are equal whichever engine ran them. All workers see the results folder (on a cluster: a
@@ -40,7 +40,7 @@ from endedge.lab.sweep.workers import (
     terminate,
 )
 
-__all__ = ["ENGINES", "Engine", "Job", "engine_of"]
+__all__ = ["ENGINES", "Engine", "SweepJob", "engine_of"]
 
 
 _log = logging.getLogger("endedge")
@@ -49,7 +49,7 @@ _RAY_BYTES = 2**27  # of its object store, which would take 30 % of the machine'
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class SweepJob:
     """One sweep: its inputs, its results folder, how many work at a time, and who hears what a
     worker in this process is doing."""
 
@@ -73,11 +73,11 @@ class Job:
         return self.config.model_copy(update={"device": self.inputs.kind})
 
 
-Engine = Callable[[Job], AbstractContextManager[Pool]]
+Engine = Callable[[SweepJob], AbstractContextManager[Pool]]
 
 
 @contextmanager
-def here(job: Job) -> Iterator[Pool]:
+def here(job: SweepJob) -> Iterator[Pool]:
     """In this process, one after the other."""
     check_device(job.inputs.device)
     store = Store(job.folder, wait=False)
@@ -98,7 +98,7 @@ def here(job: Job) -> Iterator[Pool]:
 
 
 @contextmanager
-def processes(job: Job) -> Iterator[Pool]:
+def processes(job: SweepJob) -> Iterator[Pool]:
     """Processes of this machine, dealt out among its GPUs. When one is killed the rest are
     replaced with it."""
     check_device(job.inputs.device)
@@ -123,7 +123,7 @@ def processes(job: Job) -> Iterator[Pool]:
 
 
 @contextmanager
-def ray(job: Job) -> Iterator[Pool]:
+def ray(job: SweepJob) -> Iterator[Pool]:
     """A Ray cluster: the one at ``RAY_ADDRESS`` (``auto``: the one that was started here), else
     one of this machine's cores and GPUs.
 
@@ -204,7 +204,7 @@ def _start_ray(library: Any, workers: int) -> None:
 
 
 @contextmanager
-def slurm(job: Job) -> Iterator[Pool]:
+def slurm(job: SweepJob) -> Iterator[Pool]:
     """Jobs of a SLURM cluster through submitit: one job a trunk with all its cells. ``slurm:`` of
     the configuration holds submitit's parameters (``slurm_partition: gpu``). Where there is no
     ``sbatch``: processes of this machine, no more than it has cores, which is said."""

@@ -15,7 +15,7 @@ from endedge.lab.config import Config
 from endedge.lab.inputs import Inputs
 from endedge.lab.store import Missing, Node, Peek, Store, digest
 from endedge.lab.sweep.cell import Cell, CellRunner
-from endedge.lab.sweep.executors import Job, engine_of
+from endedge.lab.sweep.executors import SweepJob, engine_of
 from endedge.lab.sweep.precision import Paces, settled, warn_if_slow
 from endedge.lab.sweep.scheduler import Result, Scheduler, Task, drive
 
@@ -105,7 +105,7 @@ def sweep(
         warn_if_slow(config, folder, lambda: _timed(inputs, folder))
         engine, slots = engine_of(config)
         say = lambda message: progress(len(found.rows), len(cells), message)  # noqa: E731
-        with engine(Job(inputs, folder, slots, say)) as pool:
+        with engine(SweepJob(inputs, folder, slots, say)) as pool:
             scheduler = Scheduler(
                 found.missing, lambda c: length(config, c), pool, not found.started
             )
@@ -128,7 +128,7 @@ def decided(config: Config, folder: Path) -> Config:
 def _timed(inputs: Inputs, folder: Path) -> Paces:
     """How long a step takes in each precision on one of the workers."""
     engine, _ = engine_of(inputs.config)
-    with engine(Job(inputs, folder, 1, lambda message: None)) as pool:
+    with engine(SweepJob(inputs, folder, 1, lambda message: None)) as pool:
         [result] = pool.submit(Task(timing=True)).result()
     assert result.row is not None
     return result.row

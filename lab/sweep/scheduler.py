@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from endedge.data.errors import BadInput
 from endedge.distill.memory import short_of_memory
-from endedge.lab.store import Busy
+from endedge.lab.store import NodeBusy
 from endedge.lab.sweep.cell import Cell, CellRunner
 from endedge.lab.sweep.precision import step_seconds
 
@@ -172,7 +172,7 @@ def work(runner: CellRunner, task: Task) -> list[Result]:
     if not task.cells or task.trunk:
         try:
             runner.trunk(task.cells[0]) if task.cells else runner.start()
-        except Busy:
+        except NodeBusy:
             return [Result(cell, busy=True) for cell in task.cells or (None,)]
         except Exception as error:
             return [_failed(cell, error) for cell in task.cells or (None,)]
@@ -181,7 +181,7 @@ def work(runner: CellRunner, task: Task) -> list[Result]:
     for cell in task.cells:
         try:
             results.append(Result(cell, runner.measure(cell)))
-        except Busy:
+        except NodeBusy:
             results.append(Result(cell, busy=True))
         except Exception as error:
             results.append(_failed(cell, error))

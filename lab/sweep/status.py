@@ -18,7 +18,7 @@ from endedge.lab.sweep.executors import engine_of
 from endedge.lab.sweep.grid import Survey, failure_file, grid
 from endedge.lab.sweep.scheduler import TRUNK_STAGES
 
-__all__ = ["Pace", "Watched", "format_status", "status"]
+__all__ = ["StageSeconds", "Watched", "format_status", "status"]
 
 
 def status(folder: Path) -> dict[str, Any]:
@@ -60,7 +60,9 @@ class Watched:
             "failed": len(failures),
             "waiting": len(found.missing) - len(failures),
             "workers": len({(r.host, r.pid) for r in running}),
-            "seconds_left": Pace.of(found.nodes, config).left(found.missing, running, workers),
+            "seconds_left": StageSeconds.of(found.nodes, config).left(
+                found.missing, running, workers
+            ),
             "running": [
                 {
                     "node": r.key,
@@ -77,7 +79,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Pace:
+class StageSeconds:
     """Seconds a stage takes, from those that were measured: a step of the teacher's and of the
     student's training, one package, one evaluation."""
 
@@ -85,7 +87,7 @@ class Pace:
     rates: Mapping[str, float]
 
     @classmethod
-    def of(cls, nodes: Iterable[Node], config: Config) -> Pace:
+    def of(cls, nodes: Iterable[Node], config: Config) -> StageSeconds:
         """The means over ``nodes``."""
         seconds: dict[str, float] = {}
         units: dict[str, float] = {}

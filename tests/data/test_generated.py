@@ -86,7 +86,7 @@ def test_scenes_are_neither_empty_nor_lopsided(domain: str) -> None:
 def test_boxes_are_where_the_objects_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw the same scenes with and without their objects: the pictures differ inside the
     boxes and nowhere else (no noise, no shared light)."""
-    quiet = generated.Domain("patches", (1, 1), 0, (1, 1, 1), 0, 0, (0, 0))
+    quiet = generated.Scenery("patches", (1, 1), 0, (1, 1, 1), 0, 0, (0, 0))
     monkeypatch.setitem(DOMAINS, "source", quiet)
     shown = [scene("source", "t", index, seed=0) for index in range(10)]
     lay = generated._Canvas.lay

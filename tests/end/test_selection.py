@@ -21,7 +21,7 @@ from endedge.distill.model import build_detector
 from endedge.end.inference import Detections, detect
 from endedge.end.selection import (
     RULES,
-    Observed,
+    Observations,
     disagreement,
     entropy,
     k_centre,
@@ -40,9 +40,9 @@ def random_detections(rng: np.random.Generator, image_id: int, classes: int = 4)
     return Detections(image_id, boxes, scores, rng.integers(0, classes, len(boxes)))
 
 
-def seen(n: int, seed: int = 0, d: int = 5) -> Observed:
+def seen(n: int, seed: int = 0, d: int = 5) -> Observations:
     rng = np.random.default_rng(seed)
-    return Observed(
+    return Observations(
         [random_detections(rng, i) for i in range(n)],
         rng.normal(size=(n, d)).astype(np.float32),
         np.sort(rng.uniform(0, 60, n)),
@@ -184,7 +184,7 @@ def test_the_seed_matters_where_chance_decides(rule: str) -> None:
 @pytest.mark.parametrize("rule", ["entropy", "margin", "disagreement", "combined"])
 def test_ties_are_broken_by_the_seed_not_by_position(rule: str) -> None:
     empty = Detections(0, np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
-    blank = Observed([empty] * 30, np.zeros((30, 2), np.float32), np.arange(30.0))
+    blank = Observations([empty] * 30, np.zeros((30, 2), np.float32), np.arange(30.0))
     assert select(rule, blank, 0).tolist() != select(rule, blank, 1).tolist()
 
 
@@ -202,7 +202,9 @@ def test_scores_come_out_in_falling_order(rule: str) -> None:
 @pytest.mark.parametrize("count", [4, 8, 16, 32])
 def test_uniform_leaves_no_long_gap_at_any_prefix(count: int) -> None:
     n = 1000
-    frames = Observed(seen(n).detections, np.zeros((n, 1), np.float32), np.linspace(0.0, 100.0, n))
+    frames = Observations(
+        seen(n).detections, np.zeros((n, 1), np.float32), np.linspace(0.0, 100.0, n)
+    )
     times = np.sort(frames.time_s[select("uniform", frames, 7)[:count]])
     gaps = np.diff(np.concatenate([[0.0], times, [100.0]]))
     assert gaps.max() <= 100.0 / count + 0.2  # a power of two of the sequence is a regular grid
@@ -212,7 +214,7 @@ def test_unknown_rule_and_unequal_lengths_are_refused() -> None:
     with pytest.raises(BadInput, match="one of random"):
         select("best", seen(3), 0)
     with pytest.raises(BadInput):
-        Observed(seen(3).detections, np.zeros((2, 4), np.float32), np.zeros(3))
+        Observations(seen(3).detections, np.zeros((2, 4), np.float32), np.zeros(3))
 
 
 # One pass of the student

@@ -149,7 +149,8 @@ def test_the_plan_is_that_of_the_configuration(place: Path) -> None:
     plan, config = inputs.plan, inputs.config
     assert (plan.held_share, plan.held_most, plan.least) == (0.3, 9, 5)
     assert plan.shares == (0.75,)
-    assert [line.keep for line in plan.menu] == [1, 0.5]  # the whole one first
+    lines = [(line.keep, line.shallow) for line in plan.menu]
+    assert lines == [(1, False), (1, True), (0.5, False)]  # the whole one first
     assert (plan.mode, plan.labels, plan.side, plan.device) == ("full", "mix-9", 64, inputs.device)
     assert (plan.chosen, plan.sure) == (True, 2.5)
     assert (plan.teacher, plan.student) == (config.teacher, config.student)

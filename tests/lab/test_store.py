@@ -12,7 +12,7 @@ import pytest
 
 from endedge.data.errors import BadInput
 from endedge.data.storage import write_atomic
-from endedge.lab.store import Busy, Missing, Peek, Store, digest
+from endedge.lab.store import Missing, NodeBusy, Peek, Store, digest
 
 
 def _make(folder: Path) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def test_who_does_not_wait_is_told_that_the_node_is_busy_and_who_is_at_it(tmp_pa
     def make(scratch: Path) -> dict[str, Any]:
         holder.say("half way\nthrough ü" + 300 * "x")
         holder.say("half way")
-        with pytest.raises(Busy):
+        with pytest.raises(NodeBusy):
             other.node("stage", {}, _make)
         (running,) = other.running()
         assert (running.key, running.pid, running.says) == (

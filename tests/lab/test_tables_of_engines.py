@@ -8,7 +8,7 @@ import numpy as np
 
 from endedge.end.inference import Detections
 from endedge.end.latency import Latency
-from endedge.end.metric import Score
+from endedge.end.metric import CocoScore
 from endedge.lab.drawn import _record
 from endedge.lab.latency_table import Row, add_rows, read_latencies
 
@@ -16,7 +16,7 @@ TIMED = Latency("openvino", 0.02, 0.01, 0.04, 0.015, 77, 3)
 
 
 def test_a_row_is_of_the_timing_and_the_score_that_it_is_given(tmp_path: Path) -> None:
-    row = Row.of("small.pt", 320, TIMED, Score(0.31, 0.52, 9), "9 frames")
+    row = Row.of("small.pt", 320, TIMED, CocoScore(0.31, 0.52, 9), "9 frames")
     assert (row.model, row.runtime, row.imgsz, row.threads) == ("small.pt", "openvino", 320, 3)
     assert (row.latency_s, row.low_s, row.high_s, row.network_s) == (0.02, 0.01, 0.04, 0.015)
     assert (row.runs, row.map, row.map50, row.frames) == (77, 0.31, 0.52, "9 frames")

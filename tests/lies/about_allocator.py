@@ -43,9 +43,9 @@ LIES = [
     ),
     Lie(
         "the robust allocator is an optimist",
-        "allocator/solve/robust.py",
-        "return np.asarray(np.quantile(drawn, quantile, axis=0))",
-        "return np.asarray(np.quantile(drawn, 1 - quantile, axis=0))",
+        "allocator/solve/optimum.py",
+        "return np.quantile(drawn, quantile, axis=0).reshape(upload.shape)",
+        "return np.quantile(drawn, 1 - quantile, axis=0).reshape(upload.shape)",
         "a lower quantile is an upper one",
         ("tests/allocator/solve/test_robust_economics_regimes.py",),
     ),

@@ -12,7 +12,7 @@ LIES = [
     Lie(
         "any package will do",
         "distill/package/choose.py",
-        "return min(found, key=loss)",
+        "return min(found, key=order)",
         "return found[0]",
         "the first architecture is sent, whichever detects better",
         ("tests/lab/sweep/test_menu.py",),

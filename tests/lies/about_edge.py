@@ -6,9 +6,34 @@ from tests.lies.lie import Lie
 
 __all__ = ["LIES"]
 
+DEPTHS = ("tests/edge/test_depths.py",)
 LABELS = ("tests/edge/test_labels.py",)
 
 LIES = [
+    Lie(
+        "the shallow student is the deep one",
+        "edge/choosing.py",
+        "second, share = search.winner(shallower)",
+        "second, share = search.winner(tried)",
+        "a small package has to carry a change of the whole network",
+        DEPTHS,
+    ),
+    Lie(
+        "a gain that nothing makes sure of wins",
+        "edge/edge.py",
+        "return not verdict.helps, math.log(",
+        "return False, math.log(",
+        "what would stay at home is preferred to what would travel",
+        DEPTHS,
+    ),
+    Lie(
+        "each depth by the evidence for the other",
+        "edge/edge.py",
+        "evidence[self.line(packed).kin]",
+        "evidence[self.plan.menu[1 - packed.candidate].kin]",
+        "the deep student travels where only the shallow one comes through",
+        DEPTHS,
+    ),
     Lie(
         "the kept model that suits least",
         "edge/recall.py",

@@ -47,8 +47,8 @@ LIES = [
     Lie(
         "map50 in place of map",
         "end/metric.py",
-        "return Score(_mean(precision), _mean(precision[0]), len(truth), by_class)",
-        "return Score(_mean(precision[0]), _mean(precision[0]), len(truth), by_class)",
+        "return CocoScore(_mean(precision), _mean(precision[0]), len(truth), by_class)",
+        "return CocoScore(_mean(precision[0]), _mean(precision[0]), len(truth), by_class)",
         "mAP50 is reported as mAP50-95",
         METRIC,
     ),

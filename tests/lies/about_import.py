@@ -18,8 +18,8 @@ LIES = [
     Lie(
         "difficult objects count",
         "data/importing/voc.py",
-        'yield Box(name, box, (item.findtext("difficult") or "0").strip() == "1")',
-        "yield Box(name, box, False)",
+        'yield LabelledObject(name, box, (item.findtext("difficult") or "0").strip() == "1")',
+        "yield LabelledObject(name, box, False)",
         "objects that the annotator called difficult are asked for",
         ("tests/data/importing",),
     ),

@@ -11,6 +11,22 @@ PARTS = ("tests/lab/loop/test_loop.py",)
 
 LIES = [
     Lie(
+        "every place sees all frames",
+        "data/stream.py",
+        "weights *= [f.source == domain.source for f in dataset.frames]",
+        "weights *= 1.0",
+        "a place is captured and scored on the frames of another",
+        ("tests/lab/loop/test_own_frames.py",),
+    ),
+    Lie(
+        "two frames of one number",
+        "lab/frames.py",
+        "above = 1 + max(f.image_id for f in frames)",
+        "above = 0",
+        "an uploaded frame is taught the boxes of another set's",
+        ("tests/lab/loop/test_own_frames.py",),
+    ),
+    Lie(
         "the loop is scored on its monitor",
         "lab/loop/day.py",
         "truth = (self._monitor if monitor else self.stream).evaluation(domain)",

@@ -14,6 +14,7 @@ from tests.lies import (
     about_loop,
     about_rounds,
     about_server,
+    about_students,
     about_surface,
     about_sweep,
 )
@@ -29,6 +30,7 @@ LIES: list[Lie] = [
     *about_end.LIES,
     *about_edge.LIES,
     *about_server.LIES,
+    *about_students.LIES,
     *about_surface.LIES,
     *about_sweep.LIES,
     *about_rounds.LIES,

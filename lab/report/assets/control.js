@@ -60,10 +60,9 @@ function border(before, after) {
 
 function sweep() {
   const [low, high] = range.bandwidth_hz, n = narrow() ? 60 : 120, rows = [];
-  const fine = rules.schedule === "pipelined" ? 120 : 48;
   for (let i = 0; i <= n; i++) {
     const hz = low * Math.pow(high / low, i / n);
-    rows.push({ hz, ...Solver.allocate(curves, linkAt(hz), rules, fine) });
+    rows.push({ hz, ...Solver.allocate(curves, linkAt(hz), rules) });
   }
   return rows.flatMap((row, i) => (i && rows[i - 1].regime !== row.regime ? [...border(rows[i - 1], row), row] : [row]));
 }

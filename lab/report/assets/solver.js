@@ -1,7 +1,6 @@
 "use strict";
-/* endedge.allocator.allocate in the page: the same surface, rules and regimes. The optimum is
-   searched on a fine grid and refined by golden section, so it needs no case distinctions; a
-   test holds it to the Python solver. Bytes, hertz, seconds; mAP in [0, 1]. */
+/* endedge.allocator.allocate in the page: the same surface, rules, search and regimes; a test holds
+   it to the Python solver. Bytes, hertz, seconds; mAP in [0, 1]. */
 const Solver = (() => {
   const DATA = {
     power: (x, c) => 1 - Math.pow(1 + x, -c),
@@ -53,48 +52,70 @@ const Solver = (() => {
     return { up, down, room, u, m, fresh, freshPerRoom, stale, none };
   }
 
-  /* Maximum of f on [a, b]: the best of a grid that is finer towards both ends, refined. */
-  function maximise(f, a, b, n) {
-    if (!(b > a)) return a;
-    const at = (t) => {
-      const s = 1 / (1 + Math.exp(-t));
-      return a + (b - a) * s;
-    };
-    const T = 14, step = (2 * T) / n, values = [];
-    for (let i = 0; i <= n; i++) values.push(f(at(-T + i * step)));
-    let best = f(a) >= f(b) ? a : b, top = f(best);
-    for (let i = 0; i <= n; i++) {
-      const peak = values[i] >= (values[i - 1] ?? -Infinity) && values[i] >= (values[i + 1] ?? -Infinity);
-      if (!peak || values[i] < top - 1e-3) continue;
-      let low = -T + (i - 1) * step, high = -T + (i + 1) * step;
-      const golden = (Math.sqrt(5) - 1) / 2;
-      for (let k = 0; k < 60; k++) {
-        const x = high - golden * (high - low), y = low + golden * (high - low);
-        if (f(at(x)) >= f(at(y))) high = y;
-        else low = x;
+  /* The search of allocator/solve/search.py: a grid brackets the best hill, finer ones refine it, a
+     parabola polishes it. */
+  const even = (count) => Array.from({ length: count }, (_, i) => i / (count - 1));
+  const spread = (count) => [0, ...even(count - 2).map((t) => 1 / (1 + Math.exp(14 - 28 * t))), 1];
+  const SPLITS = spread(160), FINER = even(33), COARSE = spread(64), ROOMS = spread(100), FINE = even(17);
+
+  const topOf = (values) => values.reduce((best, v, i) => (v > values[best] ? i : best), 0);
+  function around(grid, i, finer, steps) {
+    const low = grid[Math.max(i - steps, 0)], high = grid[Math.min(i + steps, grid.length - 1)];
+    return finer.map((t) => low + (high - low) * t);
+  }
+
+  /* The points of the line of constant room, by their share of the way to its end with least package. */
+  function line(q, room) {
+    const updateOf = (U) => clip((room - q.up * U) / q.down, q.m.low, q.m.high);
+    const low = Math.max(q.u.low, (room - q.down * q.m.high) / q.up);
+    const high = Math.max(low, Math.min(q.u.high, (room - q.down * q.m.low) / q.up));
+    const M = updateOf(low), more = updateOf(high) - M;
+    return (share) => ({ U: low + (high - low) * share, M: M + more * share });
+  }
+
+  function bestShare(worth, at) {
+    let shares = SPLITS, values, top;
+    for (const finer of [FINER, FINER, null]) {
+      values = shares.map((share) => worth(at(share)));
+      top = topOf(values);
+      if (finer) shares = around(shares, top, finer, 1);
+    }
+    const best = at(shares[top]), [before, here, after] = values.slice(Math.max(top - 1, 0), top + 2);
+    if (top === 0 || top === shares.length - 1 || before - 2 * here + after >= 0) return best;
+    const step = (0.5 * (before - after)) / (before - 2 * here + after) * (shares[1] - shares[0]);
+    const polished = at(shares[top] + step);
+    return worth(polished) > worth(best) ? polished : best;
+  }
+
+  /* From the best of the first grid, and from the best of those with least upload. */
+  function bestRoom(worth, q, least, most) {
+    const on = (used, shares) => used.flatMap((t) => shares.map(line(q, least + (most - least) * t)));
+    let best;
+    for (const width of [COARSE.length, 1]) {
+      let shares = COARSE.slice(0, width), used = ROOMS;
+      for (let k = 0; k < 6; k++) {
+        const points = on(used, shares), top = topOf(points.map(worth));
+        if (!best || worth(points[top]) > worth(best)) best = points[top];
+        const i = Math.floor(top / shares.length), j = top % shares.length;
+        shares = around(shares, j, FINE, 3);
+        used = around(used, i, FINE, 3);
       }
-      const found = at((low + high) / 2);
-      if (f(found) > top) [best, top] = [found, f(found)];
     }
     return best;
   }
 
-  /* The best point that uses all of room, or everything that there is to send. */
-  function onTheLine(j, q, room, n) {
-    const updateOf = (U) => clip((room - q.up * U) / q.down, q.m.low, q.m.high);
-    let U = q.u.high;
-    if (q.up * q.u.high + q.down * q.m.high > room) {
-      const low = Math.max(q.u.low, (room - q.down * q.m.high) / q.up);
-      const high = Math.max(low, Math.min(q.u.high, (room - q.down * q.m.low) / q.up));
-      const f = (x) => value(j, x, updateOf(x));
-      U = maximise(f, low, high, n);
-      const kink = clip((room - q.down * j.m0_bytes) / q.up, low, high); // where a capped curve ends
-      if (f(kink) >= f(U)) U = kink;
-    }
-    return { U, M: updateOf(U) };
+  function bestSplit(j, q, worth) {
+    const kink = clip(j.m0_bytes, q.m.low, q.m.high); // beyond it a capped curve brings nothing
+    const capped = j.model === "power" ? { ...q, m: { ...q.m, high: kink } } : q;
+    const cost = (end) => q.up * capped.u[end] + q.down * capped.m[end];
+    const most = Math.min(q.room, cost("high"));
+    if (q.freshPerRoom > 0) return bestRoom(worth, capped, cost("low"), most);
+    const best = bestShare(worth, line(capped, most)), left = (q.room - q.up * best.U) / q.down;
+    if (best.M === capped.m.high) best.M = Math.max(best.M, Math.min(left, q.m.high));
+    return best;
   }
 
-  function allocate(curves, link, rules, n = 240) {
+  function allocate(curves, link, rules) {
     const q = budgetOf(curves, link, rules), j = curves.joint;
     const nothing = {
       regime: "none", upload_bytes: 0, update_bytes: 0, uplink_hz: 0, downlink_hz: 0,
@@ -102,24 +123,19 @@ const Solver = (() => {
       budget_bytes: 0,
     };
     if (q.none) return nothing;
-    const worth = (p, room) => q.stale + (value(j, p.U, p.M) - q.stale) * (q.fresh - q.freshPerRoom * room);
-    const most = Math.min(q.room, q.up * q.u.high + q.down * q.m.high);
-    let room = most;
-    if (q.freshPerRoom > 0) {
-      const least = q.up * q.u.low + q.down * q.m.low;
-      room = maximise((r) => worth(onTheLine(j, q, r, n / 6), r), least, most, n / 6);
-    }
-    const { U, M } = onTheLine(j, q, q.freshPerRoom > 0 ? room : q.room, n);
-    if (!(worth({ U, M }, room) > q.stale)) return nothing;
+    const fresh = ({ U, M }) => q.fresh - q.freshPerRoom * (q.up * U + q.down * M);
+    const worth = (p) => q.stale + (value(j, p.U, p.M) - q.stale) * fresh(p);
+    const { U, M } = bestSplit(j, q, worth), average_map = worth({ U, M });
+    if (!(average_map > q.stale)) return nothing;
     const hz = (bytes, efficiency) => (8 * bytes) / (link.period_s * efficiency);
     const [low, high] = interval(curves, U, M);
-    const fitting = (points, key, most_) => points.filter((p) => p[key] <= most_ * (1 + 1e-9)).pop();
+    const fitting = (points, key, most) => points.filter((p) => p[key] <= most * (1 + 1e-9)).pop();
     const up = fitting(curves.uploads, "upload_bytes", U);
     const down = fitting(curves.updates, "update_bytes", M);
     return {
       regime: regime(j, q, U, M), upload_bytes: U, update_bytes: M,
       uplink_hz: hz(U, link.up_bit_per_s_per_hz), downlink_hz: hz(M, link.down_bit_per_s_per_hz),
-      predicted_map: clip(value(j, U, M), 0, 1), average_map: worth({ U, M }, room), low, high,
+      predicted_map: clip(value(j, U, M), 0, 1), average_map, low, high,
       frames: up ? Math.floor((U * (1 + 1e-9) * up.frames) / up.upload_bytes) : 0,
       budget_bytes: down ? down.budget_bytes : 0,
     };

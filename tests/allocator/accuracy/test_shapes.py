@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from endedge.allocator.accuracy.shapes import DATA_SHAPES, MODEL_SHAPES, Shape
+from tests.allocator.solve.branch_and_bound import slope_range, steepest_at
 
 SHAPES = [*DATA_SHAPES.values(), *MODEL_SHAPES.values()]
 
@@ -55,8 +56,10 @@ def test_rises_and_slope_range_holds(shape: Shape, share: float) -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         i, j = np.sort(rng.integers(0, len(x), 2))
-        low, high = shape.slope_range(x[i : i + 1], x[j : j + 1], s)
+        low, high = slope_range(shape, x[i : i + 1], x[j : j + 1], s)
         inside = slope[i : j + 1]
         assert low[0] <= inside.min() + 1e-12
         assert high[0] >= inside.max() - 1e-12
-    assert shape.is_concave(s) == bool((np.diff(slope) <= 1e-9 * slope[:-1] + 1e-13).all())
+    assert (float(steepest_at(shape, s)) <= 0) == bool(
+        (np.diff(slope) <= 1e-9 * slope[:-1] + 1e-13).all()
+    )

@@ -17,7 +17,7 @@ from endedge.allocator import Curves, Joint, Kind, Link, Surface, allocate, fit
 from endedge.allocator.accuracy.monotone import fit_monotone
 from endedge.allocator.accuracy.width import Width
 from endedge.allocator.fitting import fit as fitting
-from endedge.allocator.fitting.curves import Candidate
+from endedge.allocator.fitting.curves import TriedKind
 from endedge.allocator.fitting.grid import Grid, checkerboard
 from endedge.allocator.fitting.synthetic import curves_of, sample_surface
 from endedge.data.errors import BadInput
@@ -77,7 +77,7 @@ def test_a_corner_has_to_be_better_by_a_tenth(curves: Curves) -> None:
 
     def fitted(kind: Kind, held_out: float) -> fitting._Fit:
         joint = replace(curves.joint, kind=kind, model_s=1.0)
-        return fitting._Fit(Candidate(kind, held_out, 0.0, 0.0, joint), np.zeros(2))
+        return fitting._Fit(TriedKind(kind, held_out, 0.0, 0.0, joint), np.zeros(2))
 
     close = [fitted(corner, 0.0100), fitted(smooth, 0.0109)]
     assert fitting._choose(close).candidate.kind == smooth

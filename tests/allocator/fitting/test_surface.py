@@ -56,6 +56,17 @@ def test_bad_cells_name_row_and_column(change: dict[str, Any], words: str) -> No
         Surface.from_rows([row(**change)])
 
 
+def test_what_was_transmitted_is_all_parameters_where_nobody_counted(tmp_path: Path) -> None:
+    cells = [row(params=900, transmitted=40), row(params=900, seed=1)]
+    surface = Surface.from_rows(cells)
+    assert surface.parameters.tolist() == [40, 900]
+    assert "transmitted" in surface.to_csv().splitlines()[0]
+    surface.write(tmp_path / "surface.csv")
+    assert Surface.read(tmp_path / "surface.csv").parameters.tolist() == [40, 900]
+    older = Surface.from_rows(cells[1:])
+    assert "transmitted" not in older.to_csv()  # so that its hash stays
+
+
 def test_missing_columns_empty_and_absent_files(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="lacks the columns m0"):
         Surface.from_rows([{k: v for k, v in row().items() if k != "m0"}])

@@ -11,16 +11,16 @@ import pytest
 from endedge.allocator import Budget, Joint, Kind, Range
 from endedge.allocator.fitting.fit import all_kinds
 from endedge.allocator.fitting.synthetic import random_joint
-from endedge.allocator.solve.fleet import Device, allocate_fleet
+from endedge.allocator.solve.fleet import FleetDevice, allocate_fleet
 from endedge.allocator.solve.knapsack import allocate_menus
-from endedge.allocator.solve.optimum import best_split
+from endedge.allocator.solve.search import best_split
 from endedge.data.errors import BadInput
 
 PERIOD_S = 60.0
 
 
-def device(rng: np.random.Generator, kind: Kind) -> Device:
-    return Device(
+def device(rng: np.random.Generator, kind: Kind) -> FleetDevice:
+    return FleetDevice(
         random_joint(kind, rng),
         Range(9.6e4, 6e6),
         Range(3e4, 1e6),
@@ -30,7 +30,7 @@ def device(rng: np.random.Generator, kind: Kind) -> Device:
     )
 
 
-def alone(one: Device, hertz: float) -> float:
+def alone(one: FleetDevice, hertz: float) -> float:
     """Weighted mAP of one device that has ``hertz`` for itself."""
     up, down = (8 / (PERIOD_S * s) for s in (one.up_bit_per_s_per_hz, one.down_bit_per_s_per_hz))
     thin = up * one.upload.low + down * one.update.low > hertz
@@ -78,7 +78,7 @@ def test_identical_devices_share_alike_by_hand() -> None:
     joint = Joint(
         Kind("additive", "exponential", "exponential"), 0.01, 0.1, 0.2, 1e5, 1.0, 5e4, 1.0, 0.1
     )
-    one = Device(joint, Range(0.0, 1e7), Range(0.0, 1e7), 1.0, 8.0, 8.0)
+    one = FleetDevice(joint, Range(0.0, 1e7), Range(0.0, 1e7), 1.0, 8.0, 8.0)
     found = allocate_fleet([one] * 4, 12e5, 1.0)
     # A quarter of the band each, 3e5 Hz at a byte a Hz: U = 2e5, M = 1e5 as for one device
     # (tests/allocator/solve/test_optimum.py), price 2e-6·e^−2.
@@ -277,7 +277,7 @@ def test_alike_neighbours_answer_once_for_all(seed: int) -> None:
             assert len(sent) == 0 or np.ptp(sent) <= 1e-6 * sent.max()
 
 
-def alone_hz(one: Device) -> float:
+def alone_hz(one: FleetDevice) -> float:
     """What everything of a device takes."""
     up, down = 8 / one.up_bit_per_s_per_hz, 8 / one.down_bit_per_s_per_hz
     return up * one.upload.high + down * one.update.high

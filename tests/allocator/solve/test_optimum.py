@@ -25,9 +25,10 @@ from endedge.allocator import (
 )
 from endedge.allocator.fitting.fit import all_kinds
 from endedge.allocator.fitting.synthetic import curves_of, random_joint
-from endedge.allocator.solve.branch_and_bound import best_on_segment, worth
-from endedge.allocator.solve.optimum import best_point, best_split
+from endedge.allocator.solve.optimum import best_point
+from endedge.allocator.solve.search import best_split, worth
 from endedge.data.errors import BadInput
+from tests.allocator.solve.branch_and_bound import best_anywhere
 
 # A(U) = 0.1 + 0.2·(1 − e^(−U/1e5)), loss 0.1·e^(−M/5e4)
 ADDITIVE = Joint(
@@ -106,8 +107,6 @@ def test_one_bend_by_hand() -> None:
     for depth, upload, update in ((0.1, 2.5e5, 5e4), (0.001, 3e5, 0.0)):
         bent = replace(ADDITIVE, kind=Kind("additive", "exponential", "power"), model_s=2.0)
         bent = replace(bent, depth=depth)
-        assert bent.has_one_bend
-        assert not bent.is_log_concave
         found = allocate(curves(bent), Link(3e5, **ONE_HZ_A_BYTE), Rules(stale_map=0.0))
         assert (found.upload_bytes, found.update_bytes) == pytest.approx((upload, update), abs=1.0)
     # G = z²/(1+z²), z = M/5e4, bends at z = 3^−½. At z = 1: G′ = 2z/(1+z²)²/5e4 = 1e-5 and
@@ -119,25 +118,19 @@ def test_one_bend_by_hand() -> None:
     assert found.predicted_map == pytest.approx(0.15, abs=1e-9)
 
 
-def test_one_bend_against_branch_and_bound() -> None:
-    rng = np.random.default_rng(7)
-    kinds, tried = [k for k in all_kinds() if k.composition == "additive"], 0
-    while tried < 60:
-        joint = random_joint(kinds[tried % len(kinds)], rng)
-        model_s = float(np.exp(rng.uniform(*np.log(joint.kind.model_shape.bounds))))
-        joint = replace(joint, model_s=model_s)
+@pytest.mark.parametrize("kind", all_kinds(), ids=str)
+def test_as_good_as_branch_and_bound(kind: Kind) -> None:
+    rng = np.random.default_rng([*str(kind).encode(), 7])
+    for rules in (Rules(), Rules(stale_map=0.0), RULES[3], RULES[4]):
+        joint = replace(
+            random_joint(kind, rng),
+            model_s=float(np.exp(rng.uniform(*np.log(kind.model_shape.bounds)))),
+        )
         known = curves_of(joint, Range(0.0, 6e6), Range(0.0, 1e6))
         link = Link(float(np.exp(rng.uniform(np.log(5e3), np.log(4e5)))), 60.0)
-        budget = Budget.of(link, Rules(stale_map=0.0), known)
-        if not joint.has_one_bend or budget.cost(6e6, 1e6) <= budget.room:
-            kinds.append(kinds.pop(0))
-            continue
-        tried += 1
-        most = budget.room / budget.up, budget.room / budget.down
-        data = min(6e6, most[0]), max(0.0, (budget.room - budget.up * 6e6) / budget.down)
-        model = max(0.0, (budget.room - budget.down * 1e6) / budget.up), min(1e6, most[1])
-        best = best_on_segment(joint, budget, data, model)[2]
-        assert best_split(joint, budget)[2] >= max(best, 0.0) - 1e-8, (joint, link)
+        budget = Budget.of(link, rules, known)
+        best = max(best_anywhere(joint, budget)[2], budget.stale)
+        assert best - error(budget) <= best_split(joint, budget)[2] <= best + 1e-7, (joint, link)
 
 
 def test_sequential_by_hand() -> None:
@@ -238,6 +231,11 @@ def brute(joint: Joint, budget: Budget, count: int = 100_000) -> float:
     return best
 
 
+def error(budget: Budget) -> float:
+    """How far below the best a split may be, in mAP; measurements are good to 3e-3."""
+    return 3e-4 if budget.takes_time else 1e-6
+
+
 RULES = (
     Rules(),
     Rules(edge_s=20.0, edge_s_per_upload_byte=1e-5, apply_s=3.0),
@@ -271,7 +269,7 @@ def test_no_split_of_a_fine_grid_is_better(kind: Kind) -> None:
             assert budget.upload.low <= upload <= budget.upload.high * (1 + 1e-12)
             assert budget.update.low <= update <= budget.update.high * (1 + 1e-12)
             assert value == pytest.approx(float(worth(joint, budget, upload, update)), abs=1e-12)
-        assert value >= brute(joint, budget) - 1e-6, (trial, joint, budget)
+        assert value >= brute(joint, budget) - error(budget), (trial, joint, budget)
 
 
 @given(bandwidth=st.floats(1e3, 1e7), more=st.floats(1.0, 10.0))

@@ -11,8 +11,7 @@ import pytest
 from endedge.allocator import Curves, Joint, Kind, Link, Range, Rules, allocate, fit
 from endedge.allocator.fitting.synthetic import curves_of, perturbed, sample_surface
 from endedge.allocator.solve.economics import Prices, ledger, worthwhile
-from endedge.allocator.solve.regimes import regime_spans, regime_table, sweep
-from endedge.allocator.solve.robust import allocate_robust
+from endedge.allocator.solve.regimes import regime_spans, regime_table
 from endedge.data.errors import BadInput
 
 ADDITIVE = Joint(
@@ -31,7 +30,7 @@ def fitted() -> Curves:
 
 @pytest.mark.parametrize("rules", [Rules(), Rules(schedule="sequential", edge_s=10.0)])
 def test_robust_is_the_fitted_answer_when_sure(rules: Rules) -> None:
-    sure = allocate_robust(KNOWN, replace(A_HZ_A_BYTE, period_s=60.0, bandwidth_hz=1e4), rules)
+    sure = allocate(KNOWN, replace(A_HZ_A_BYTE, period_s=60.0, bandwidth_hz=1e4), rules, 0.1)
     best = allocate(KNOWN, replace(A_HZ_A_BYTE, period_s=60.0, bandwidth_hz=1e4), rules)
     assert sure.average_map == pytest.approx(best.average_map, abs=1e-6)
 
@@ -43,7 +42,7 @@ def test_robust_quantile_by_hand() -> None:
     data = replace(ADDITIVE, start=0.0, gain=0.3, depth=0.0, m0=0.0)
     model = replace(ADDITIVE, start=0.3, gain=0.0, depth=0.3, m0=0.0)
     torn = replace(KNOWN, m0=0.0, joint=data, replicates=(data, model))
-    found = allocate_robust(torn, A_HZ_A_BYTE, quantile=1e-9)
+    found = allocate(torn, A_HZ_A_BYTE, quantile=1e-9)
     assert found.upload_bytes == pytest.approx(2e5, rel=1e-3)
     assert found.average_map == pytest.approx(0.3 - 0.3 * np.exp(-2), abs=1e-5)
 
@@ -51,7 +50,7 @@ def test_robust_quantile_by_hand() -> None:
 def test_robust_beats_every_share_of_a_fine_grid(fitted: Curves) -> None:
     for bandwidth in (1e4, 4e4, 1.5e5):
         link = Link(bandwidth, 60.0)
-        found = allocate_robust(fitted, link, quantile=0.2)
+        found = allocate(fitted, link, quantile=0.2)
         upload = np.linspace(96e3, bandwidth * 60 * 2.55 / 8, 500)
         update = (bandwidth - upload * 8 / 60 / 2.55) * 60 * 5 / 8
         fits = update >= fitted.update_range.low
@@ -62,10 +61,10 @@ def test_robust_beats_every_share_of_a_fine_grid(fitted: Curves) -> None:
 
 def test_robust_bad_input(fitted: Curves) -> None:
     with pytest.raises(BadInput, match="quantile"):
-        allocate_robust(fitted, A_HZ_A_BYTE, quantile=1.0)
+        allocate(fitted, A_HZ_A_BYTE, quantile=1.0)
     with pytest.raises(BadInput, match="replicates"):
-        allocate_robust(replace(fitted, replicates=()), A_HZ_A_BYTE)
-    assert allocate_robust(fitted, Link(0.0, 1.0)).regime == "none"
+        allocate(replace(fitted, replicates=()), A_HZ_A_BYTE, quantile=0.1)
+    assert allocate(fitted, Link(0.0, 1.0), quantile=0.1).regime == "none"
 
 
 def test_ledger_by_hand() -> None:
@@ -138,7 +137,7 @@ def test_regimes_by_hand() -> None:
 def test_saturated_model_share_falls_as_one_over_the_band() -> None:
     capped = replace(ADDITIVE, kind=Kind("additive", "logarithm", "power"), gain=0.05, model_s=0.3)
     known = curves_of(capped, Range(1e3, 1e9), Range(1e3, 1e6))
-    found = sweep(known, A_HZ_A_BYTE, [1e6, 2e6, 4e6])
+    found = [allocate(known, replace(A_HZ_A_BYTE, bandwidth_hz=hz)) for hz in (1e6, 2e6, 4e6)]
     assert [a.regime for a in found] == ["model saturated"] * 3
     shares = [a.downlink_hz / a.link.bandwidth_hz for a in found]
     assert shares[0] == pytest.approx(2 * shares[1], rel=1e-4)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from endedge.data.importing.found import Box, Picture
+from endedge.data.importing.found import LabelledObject, Picture
 from endedge.data.importing.writing import Side, _document
 
 PICTURES = [
@@ -14,7 +14,10 @@ PICTURES = [
         Path(f"{k}.png"),
         f"{k}.png",
         (40, 30),
-        (Box("dog", (1.0, 2.0, 3.0, 4.0)), Box("cat", (5.0, 6.0, 7.0, 8.0), True)),
+        (
+            LabelledObject("dog", (1.0, 2.0, 3.0, 4.0)),
+            LabelledObject("cat", (5.0, 6.0, 7.0, 8.0), True),
+        ),
         True,
         "",
     )

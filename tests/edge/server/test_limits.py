@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from endedge.data.errors import BadInput
-from endedge.edge.server.limits import DiskQuota, Limits, Pace
+from endedge.edge.server.limits import DiskQuota, Limits, TokenBucket
 
 
 @given(
@@ -22,7 +22,7 @@ def test_no_more_than_the_burst_and_the_rate(
 ) -> None:
     """Whoever waits as it is told has spent at most burst + rate x time at any time."""
     now_s = spent = 0.0
-    pace = Pace(per_s, burst, clock=lambda: now_s)
+    pace = TokenBucket(per_s, burst, clock=lambda: now_s)
     for gap_s, cost in asked:
         now_s += gap_s
         spent += cost
@@ -33,7 +33,7 @@ def test_no_more_than_the_burst_and_the_rate(
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 9)), max_size=60))
 def test_what_is_not_granted_costs_nothing(asked: list[tuple[float, float]]) -> None:
     now_s = granted = 0.0
-    pace = Pace(2.0, 10.0, clock=lambda: now_s)
+    pace = TokenBucket(2.0, 10.0, clock=lambda: now_s)
     for gap_s, cost in asked:
         now_s += gap_s
         wait_s = pace.wait_s(cost)

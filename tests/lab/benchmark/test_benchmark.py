@@ -16,7 +16,7 @@ from endedge.lab.benchmark.benchmark import (
     outcomes,
     rules_of,
 )
-from endedge.lab.config import Link
+from endedge.lab.config import LinkConfig
 
 
 def _surface() -> Surface:
@@ -51,7 +51,7 @@ def _curves(surface: Surface) -> Curves:
 
 
 def test_decisions_are_executed_on_measured_rounds() -> None:
-    surface, link = _surface(), Link(bandwidths=8)
+    surface, link = _surface(), LinkConfig(bandwidths=8)
     curves = _curves(surface)
     sweep = bandwidths(surface, link)
     assert len(sweep) == 8
@@ -103,7 +103,7 @@ def test_time_without_the_new_model_counts() -> None:
     # are left for the new model: 0.5712 of the period.
     surface = _surface()
     surface = surface.select(surface.seed == 0)
-    link = Link(schedule="sequential", edge_s=12.0, apply_s=3.0)
+    link = LinkConfig(schedule="sequential", edge_s=12.0, apply_s=3.0)
     rules = rules_of(link, surface)
     setup = BenchmarkSetup(_curves(surface), link, rules, (1e4,), Points.of(surface))
     row = setup.options.fitting(24_000, 19_990)
@@ -123,25 +123,25 @@ def test_time_without_the_new_model_counts() -> None:
 def test_measured_edge_time() -> None:
     surface = _surface()
     with pytest.raises(BadInput, match="no seconds"):
-        rules_of(Link(edge_s="measured"), surface)
+        rules_of(LinkConfig(edge_s="measured"), surface)
     timed = replace(
         surface,
         seconds_teacher=4 + 1e-5 * surface.upload_bytes,
         seconds_student=1 + 2e-5 * surface.upload_bytes,
         seconds_pack=np.full(len(surface), 2.0),
     )
-    rules = rules_of(Link(edge_s="measured", edge_speed=10), timed)
+    rules = rules_of(LinkConfig(edge_s="measured", edge_speed=10), timed)
     assert rules.edge_s == pytest.approx(0.7)
     assert rules.edge_s_per_upload_byte == pytest.approx(3e-6)
-    assert rules_of(Link(edge_s=5), timed).edge_s == 5
+    assert rules_of(LinkConfig(edge_s=5), timed).edge_s == 5
 
 
 def test_captured_frames_limit_the_uploads() -> None:
     surface = _surface()
-    assert len(captured(surface, Link())) == len(surface)
-    assert set(captured(surface, Link(captured_frames=100)).frames) == {8, 32}
+    assert len(captured(surface, LinkConfig())) == len(surface)
+    assert set(captured(surface, LinkConfig(captured_frames=100)).frames) == {8, 32}
     with pytest.raises(BadInput, match="smallest measured upload has 8"):
-        captured(surface, Link(captured_frames=7))
+        captured(surface, LinkConfig(captured_frames=7))
 
 
 def test_the_oracle_of_other_seeds_is_not_lucky() -> None:
@@ -161,7 +161,7 @@ def test_the_oracle_of_other_seeds_is_not_lucky() -> None:
         for frames, values in ((10, (0.34, 0.28)), (20, (0.29, 0.31)))
         for seed, value in enumerate(values)
     ]
-    surface, link = Surface.from_rows(rows), Link()
+    surface, link = Surface.from_rows(rows), LinkConfig()
     setup = BenchmarkSetup(_curves(_surface()), link, Rules(), (1e4,), Points.of(surface))
     found = {(o.policy, o.seed): o for o in outcomes(setup, surface, [])}
     assert [found["oracle", s].map for s in (0, 1)] == [0.34, 0.28]  # mean 0.31, the other 0.30
@@ -175,7 +175,7 @@ def test_no_yardstick_fits_where_the_oracle_does_not() -> None:
     surface = _surface()
     larger = np.where(surface.seed == 1, 1.2, 1.0)
     surface = replace(surface, upload_bytes=surface.upload_bytes * larger)
-    link = Link(bandwidths=40)
+    link = LinkConfig(bandwidths=40)
     found = benchmark(surface, _curves(surface), link, Rules(), bandwidths(surface, link))
     mean: dict[tuple[float, str], float] = {}
     for o in found:

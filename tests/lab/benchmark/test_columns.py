@@ -13,17 +13,17 @@ import pytest
 from endedge.allocator import Budget, Known, Points, Range, Split, Surface, policies, register
 from endedge.allocator.csv_files import rows_csv
 from endedge.lab.benchmark.benchmark import (
+    BenchmarkRow,
     BenchmarkSetup,
     Decision,
     Hindsight,
-    Outcome,
     outcomes,
     rules_of,
 )
 from endedge.lab.benchmark.outcomes import Benchmark
 from endedge.lab.benchmark.score import score
 from endedge.lab.benchmark.table import Table
-from endedge.lab.config import Link
+from endedge.lab.config import LinkConfig
 from endedge.lab.sweep.replicates import Replicates
 
 # mAP by (frames, budget), of seed 0 and of seed 1.
@@ -35,7 +35,7 @@ MAPS = {
 }
 M0 = (0.21, 0.25)
 # 10 kHz at 2.5 and 5 bit/s/Hz, 60 s of which the edge takes 12 and the device 3.
-LINK = Link(
+LINK = LinkConfig(
     schedule="sequential",
     edge_s=12.0,
     apply_s=3.0,
@@ -80,7 +80,7 @@ def _fresh(upload_bytes: float, update_bytes: float) -> float:
 
 
 @pytest.fixture
-def found() -> dict[tuple[str, int], Outcome]:
+def found() -> dict[tuple[str, int], BenchmarkRow]:
     """A policy that asked for more than (10 frames, 3000 B), which it got, one that sent nothing,
     and the oracle, said to be (20, 1000); by policy and seed."""
     surface = _surface()
@@ -99,7 +99,7 @@ def found() -> dict[tuple[str, int], Outcome]:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_every_column(found: dict[tuple[str, int], Outcome], seed: int) -> None:
+def test_every_column(found: dict[tuple[str, int], BenchmarkRow], seed: int) -> None:
     up, down = 10_000 + 17 * seed, 2977 - 5 * seed
     reached, best = MAPS[10, 3000][seed], MAPS[20, 1000][seed]
     average = M0[seed] + (reached - M0[seed]) * _fresh(up, down)
@@ -119,7 +119,7 @@ def test_every_column(found: dict[tuple[str, int], Outcome], seed: int) -> None:
         "average_map": average,
         "regret": top - average,
     }
-    (row,) = csv.DictReader(io.StringIO(rows_csv(Outcome, [found["mine", seed]])))
+    (row,) = csv.DictReader(io.StringIO(rows_csv(BenchmarkRow, [found["mine", seed]])))
     assert list(row) == list(wanted)
     for column, value in wanted.items():
         if isinstance(value, str):
@@ -130,7 +130,7 @@ def test_every_column(found: dict[tuple[str, int], Outcome], seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_who_sends_nothing_keeps_the_start_of_that_seed(
-    found: dict[tuple[str, int], Outcome], seed: int
+    found: dict[tuple[str, int], BenchmarkRow], seed: int
 ) -> None:
     idle = found["idle", seed]
     assert (idle.frames, idle.codec, idle.budget_bytes) == (0, "", 0)
@@ -141,7 +141,7 @@ def test_who_sends_nothing_keeps_the_start_of_that_seed(
 
 
 def test_what_is_judged_is_the_average_over_the_period(
-    found: dict[tuple[str, int], Outcome],
+    found: dict[tuple[str, int], BenchmarkRow],
 ) -> None:
     bench = Benchmark.from_outcomes(list(found.values()))
     mine = bench.of("mine")

@@ -32,8 +32,7 @@ from endedge.lab.benchmark.benchmark import (
     rules_of,
     sendable,
 )
-from endedge.lab.config import HeldBack
-from endedge.lab.config import Link as LinkConfig
+from endedge.lab.config import HeldBack, LinkConfig
 
 TRUTH = Joint(Kind("share", "power", "hill"), 0.11, 0.08, 0.13, 3e5, 0.9, 1e5, 2.5)
 SCHEDULES = (LinkConfig(), LinkConfig(schedule="sequential", edge_s=10.0))

@@ -17,13 +17,13 @@ from endedge.allocator import Budget, Joint, Kind, Points, Surface, fit, registr
 from endedge.allocator.csv_files import rows_csv
 from endedge.allocator.fitting.synthetic import sample_surface
 from endedge.data.errors import BadInput
-from endedge.lab.benchmark.benchmark import BenchmarkSetup, Outcome, outcomes
+from endedge.lab.benchmark.benchmark import BenchmarkRow, BenchmarkSetup, outcomes
 from endedge.lab.benchmark.headroom import Contrast
 from endedge.lab.benchmark.outcomes import Benchmark
 from endedge.lab.benchmark.score import Score, score
 from endedge.lab.benchmark.table import SHIPPED_TABLES, VERSION, Table, shipped_tables
 from endedge.lab.benchmark.telling import as_markdown, as_record, as_text
-from endedge.lab.config import Link
+from endedge.lab.config import LinkConfig
 from endedge.lab.report.results import Results
 from endedge.lab.sweep.replicates import Replicates
 
@@ -35,7 +35,7 @@ def made(surface: Surface, replicates: Replicates | None = None) -> Table:
         s: fit(surface.select(surface.seed != s), kinds=[TRUTH.kind], replicates=10)
         for s in (0, 1, 2)
     }
-    return Table("made-up", surface, Link(bandwidths=5), 0, curves, replicates, {})
+    return Table("made-up", surface, LinkConfig(bandwidths=5), 0, curves, replicates, {})
 
 
 def numbered(surface: Surface) -> Surface:
@@ -215,13 +215,13 @@ def test_a_folder_knows_what_the_evaluation_frames_do_to_its_headroom(
 ) -> None:
     """By another path: a cell's draws, averaged over the period by the budget's own shares, which
     a benchmark's file does not hold and has to be taken apart for."""
-    table = replace(found.table, link=Link(bandwidths=5, **change))
+    table = replace(found.table, link=LinkConfig(bandwidths=5, **change))
     assert table.replicates is not None
     results, cells = Results.of(table), table.cells
     sweep = results.benchmark.bandwidth_hz
     setup = BenchmarkSetup(results.curves, table.link, table.rules, tuple(sweep), Points.of(cells))
     rows = outcomes(setup, cells, setup.decisions())
-    (tmp_path / "benchmark.csv").write_text(rows_csv(Outcome, rows))
+    (tmp_path / "benchmark.csv").write_text(rows_csv(BenchmarkRow, rows))
     alone = Benchmark.read(tmp_path / "benchmark.csv")
     assert np.isnan(alone.to_win().frame_error)
     table.surface.write(tmp_path / "surface.csv")
@@ -230,7 +230,7 @@ def test_a_folder_knows_what_the_evaluation_frames_do_to_its_headroom(
 
     replicates = table.replicates
 
-    def drawn(row: Outcome) -> Any:
+    def drawn(row: BenchmarkRow) -> Any:
         budget = Budget.of(table.link.at(row.bandwidth_hz), table.rules, results.curves)
         m0 = 1e-4 * replicates.m0
         if row.frames == 0:

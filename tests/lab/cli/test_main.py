@@ -75,6 +75,24 @@ def test_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     assert "see endedge" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["bench", "demo", "--json", "link.edge_s=bad"], "link.edge_s"),
+        (["replay", "demo", "--days", "2", "link.edge_s=bad"], "link.edge_s"),
+        (["report", "demo", "-o", "never.html", "link.edge_s=bad"], "link.edge_s"),
+        (["allocate", "demo", "--bandwidth", "50kHz", "no-such-table"], "no-such-table"),
+    ],
+)
+def test_words_may_stand_after_options(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert says in line
+    assert "unrecognized" not in line
+
+
 def test_every_verb_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])

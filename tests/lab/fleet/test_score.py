@@ -16,7 +16,7 @@ from endedge.data.errors import BadInput
 from endedge.lab.benchmark.score import score
 from endedge.lab.benchmark.table import Table
 from endedge.lab.fleet.members import read_members
-from endedge.lab.fleet.menus import Kept, Menus
+from endedge.lab.fleet.menus import Menus, Timing
 from endedge.lab.fleet.rivals import RIVALS, play_rival, reached
 from endedge.lab.fleet.score import Fleet, FleetScore, Settings, score_fleet
 from endedge.lab.fleet.telling import as_csv, as_markdown, as_record, as_text
@@ -63,7 +63,7 @@ def test_steps_add_up_to_the_way_from_halves_to_the_auction(mixed: FleetScore) -
 def test_the_oracle_of_two_devices_against_every_choice(objective: str, each_hz: float) -> None:
     mine, settings = fleet("demo", "coco-infrared@3"), Settings(objective, turns=1)  # type: ignore[arg-type]
     band = 2 * each_hz + 60e3
-    menus = Menus(mine.sorts, mine.units(0, settings), Kept(paces(1)))
+    menus = Menus(mine.sorts, mine.units(0, settings), Timing(paces(1)))
     best = -1.0
     entries = [np.flatnonzero(allowed) for allowed in menus.allowed]
     for i, j in itertools.product(*entries):

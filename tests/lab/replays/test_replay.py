@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from endedge.allocator import Known, Split, policies, register
+from endedge.configs import file_of
 from endedge.data.errors import BadInput
 from endedge.lab.benchmark.table import SHIPPED_TABLES, Table
 from endedge.lab.cli.main import main
 from endedge.lab.replays.compare import ADVANCE, as_record, replay
-from endedge.lab.replays.days import Day, draw, levels_of
+from endedge.lab.replays.days import ReplayedDay, draw, levels_of
 from endedge.lab.replays.play import ORACLE, Setting, play
 from endedge.lab.replays.worlds import KINDS, Ground, World
 
@@ -25,8 +26,8 @@ def ground() -> Ground:
     return Ground.of([Table.load("demo", TDD)])
 
 
-def day(places: list[int], hz: float) -> Day:
-    return Day(np.array(places), np.full(len(places) - 1, hz))
+def day(places: list[int], hz: float) -> ReplayedDay:
+    return ReplayedDay(np.array(places), np.full(len(places) - 1, hz))
 
 
 def test_a_day_visits_long_enough_and_stays_in_its_band() -> None:
@@ -50,6 +51,7 @@ def test_a_trace_as_levels(tmp_path: Path) -> None:
     trace.write_text("\n".join(map(str, [500, 1000, 1100, 1200, 1300, 1400, 1500, 2000])))
     assert levels_of(trace, 1.0) == pytest.approx([0.5, 1.5])
     assert levels_of(trace, 60.0) == pytest.approx([1.0])  # shorter than a period: it repeats
+    assert len(levels_of(file_of("endedge:traces/tunnel"), 60.0)) > 2  # as `--trace` names it
     trace.write_text("1\n5000\n")
     with pytest.raises(BadInput, match="nothing passes in a whole period"):
         levels_of(trace, 1.0)
@@ -199,7 +201,7 @@ def test_the_split_in_advance_is_chosen_elsewhere(
 
     real = play
 
-    def rigged(name: str, g: Ground, w: World, d: Day, number: int, seed: int, s: Setting):  # type: ignore[no-untyped-def]
+    def rigged(name: str, g: Ground, w: World, d: ReplayedDay, number: int, seed: int, s: Setting):  # type: ignore[no-untyped-def]
         found = real("no-update", g, w, d, number, seed, s)
         liked = {0: "static-0.3", 1: "static-0.8"}[seed]
         found.map = 1.0 if name == liked else 0.0

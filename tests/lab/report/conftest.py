@@ -13,7 +13,7 @@ from endedge.allocator import Joint, Kind, fit
 from endedge.allocator.csv_files import rows_csv
 from endedge.allocator.fitting.synthetic import sample_surface
 from endedge.lab.benchmark.benchmark import (
-    Outcome,
+    BenchmarkRow,
     allocation_csv,
     bandwidths,
     benchmark,
@@ -63,7 +63,7 @@ def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outcomes = benchmark(surface, curves, config.link, rules, sweep)
     (folder / "config.yaml").write_text(config.to_yaml())
     (folder / "allocation.csv").write_text(allocation_csv(steps))
-    (folder / "benchmark.csv").write_text(rows_csv(Outcome, outcomes))
+    (folder / "benchmark.csv").write_text(rows_csv(BenchmarkRow, outcomes))
     return folder
 
 

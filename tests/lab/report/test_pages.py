@@ -21,7 +21,7 @@ from endedge.lab.config import load_config
 from endedge.lab.report import figure_tables, tables
 from endedge.lab.report.class_table import ClassRow, read_classes, write_classes
 from endedge.lab.report.results import Results
-from endedge.lab.report.tabular import Column, Table, decimal
+from endedge.lab.report.tabular import Column, ReportTable, decimal
 from tests.browser import Browser
 
 KINDS = ("gained", "lost", "alarm", "calmed")
@@ -193,7 +193,7 @@ def test_nobody_wins_where_there_is_nothing_to_gain(results_folder: Path) -> Non
 
 
 def test_latex_escapes_what_stands_in_a_file() -> None:
-    table = Table("t", (Column("a & b", "a"),), [("100% \\input{x} ±",)], note="two\nlines")
+    table = ReportTable("t", (Column("a & b", "a"),), [("100% \\input{x} ±",)], note="two\nlines")
     assert r"100\% \textbackslash{}input\{x\} $\pm$ \\" in table.latex()
     assert r"a \& b" in table.latex()
     assert table.latex().startswith("% two lines\n")

@@ -28,6 +28,7 @@ from endedge.lab.config import load_config, named
 from endedge.lab.inputs import Inputs
 from endedge.lab.store import Store
 from endedge.lab.sweep.cell import Cell, CellRunner
+from endedge.lab.sweep.described import whole_of
 
 SMALL, LARGE = "endedge:demo/student.safetensors", "endedge:demo/teacher.safetensors"
 MENU = f"weights.student=[{SMALL},{LARGE}]"
@@ -102,9 +103,8 @@ def test_the_package_with_the_smallest_loss_on_held_back_frames_travels(
         prepared = prepared or EdgeEnd(runner.inputs.plan, 0, 20).prepare(models, models[0], known)
         score = {}
         for packed in prepared.finalists(budget):
-            score[(SMALL, LARGE)[packed.candidate]] = held_back_loss(
-                packed.decoded, known.held_back
-            )
+            line = runner.inputs.plan.menu[packed.candidate]
+            score[line.architecture] = held_back_loss(packed.decoded, known.held_back)
         assert len(score) == 2
         if policy == "fixed":  # by plain losses; the evidence of the other policy is another test's
             assert row["student"] == min(score, key=lambda name: score[name])
@@ -115,7 +115,7 @@ def test_the_package_with_the_smallest_loss_on_held_back_frames_travels(
         assert row["params"] == count_parameters(decoded) == count_parameters(whole)
         assert row["mode"] == "full"
         assert row["keep"] == 1
-        whole = students[(SMALL, LARGE).index(row["student"])]
+        whole = whole_of(runner.inputs, package, students)
         verdict = runner.verdict(cell, package, whole).record
         if policy == "fixed":
             assert verdict["after"] == pytest.approx(score[row["student"]], rel=1e-5)
@@ -136,7 +136,7 @@ def test_what_frames_choose_is_a_gain_over_what_the_device_holds(
     runner = _runner(yard, Store(tmp_path / "out"), MENU, "adaptation.policy=chosen")
     cell = _cell(110_000)
     upload = runner.upload(cell)
-    small, large = runner.students(cell, upload, runner.teacher(cell, upload))
+    small, _, large, _ = runner.students(cell, upload, runner.teacher(cell, upload))
     assert small.record["evidence"]["before"] == large.record["evidence"]["before"]
     assert small.record["evidence"]["frames"] == large.record["evidence"]["frames"]
 

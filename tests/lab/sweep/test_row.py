@@ -27,6 +27,7 @@ RECORDS: dict[str, dict[str, Any]] = {
     "package": {
         "update_bytes": 61,
         "params": 62,
+        "transmitted": 59,
         "bits": 6.3,
         "prune": 0.64,
         "mode": "delta",
@@ -48,6 +49,7 @@ WANTED = {
     "upload_bytes": 21,
     "update_bytes": 61,
     "params": 62,
+    "transmitted": 59,
     "bits": 6.3,
     "prune": 0.64,
     "mode": "delta",

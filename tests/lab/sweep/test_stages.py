@@ -23,7 +23,7 @@ from endedge.data.shift import Shift
 from endedge.distill.model import DetectionModel, clone, load_detector, model_hash
 from endedge.edge.adapt import Adapted, Upload, Verdict
 from endedge.edge.edge import EdgeEnd
-from endedge.end.metric import Score
+from endedge.end.metric import CocoScore
 from endedge.lab.config import load_config
 from endedge.lab.inputs import Inputs
 from endedge.lab.store import Node, Store, digest
@@ -75,7 +75,7 @@ class Marking(EdgeEnd):
         hashes = [model_hash(student) for student in students]
         self.heard.append(("prepare", self.seed, hashes, model_hash(base)))
 
-        def pack(budget_bytes: int, *, params: int | None, loss: Any) -> Any:
+        def pack(budget_bytes: int, *, params: int | None, order: Any) -> Any:
             self.heard.append(("pack", budget_bytes, params))
             report = SimpleNamespace(
                 parameters=62, transmitted=59, mean_bits=6.3, kept=0.75, mode="delta"
@@ -135,6 +135,7 @@ def test_a_stage_is_given_what_the_one_before_made(
         "mode": "delta",
         "seconds": 0,
         "student": "student.safetensors",
+        "shallow": False,
         "keep": 0.5,  # of the second line of the menu, which won
     }
 
@@ -214,9 +215,9 @@ def test_a_score_keeps_its_two_figures_apart(inputs: Inputs, tmp_path: Path) -> 
     """And replicates are of the same frames."""
     heard: list[Any] = []
 
-    def evaluate(model: Any, frames: Any, truth: Any) -> Score:
+    def evaluate(model: Any, frames: Any, truth: Any) -> CocoScore:
         heard.append((frames, truth))
-        return Score(0.31, 0.52, 4)
+        return CocoScore(0.31, 0.52, 4)
 
     def resample(model: Any, frames: Any, truth: Any, draws: Any) -> Any:
         assert draws.shape[1] == len(truth) == 4

@@ -12,7 +12,7 @@ from endedge.lab.cli.main import main
 from endedge.lab.config import load_config
 from endedge.lab.store import Node, Running
 from endedge.lab.sweep.cell import Cell, CellRunner
-from endedge.lab.sweep.status import Pace
+from endedge.lab.sweep.status import StageSeconds
 
 
 def test_a_failed_cell_is_recorded_the_others_go_on_and_the_next_run_tries_it_again(
@@ -76,7 +76,7 @@ def test_time_left_is_the_work_shared_or_the_longest_trunk(place: Path) -> None:
         _node("cell", 1.0),
         _node("cell", 0.0),  # of an older folder: not timed, not counted
     ]
-    pace = Pace.of(nodes, config)
+    pace = StageSeconds.of(nodes, config)
     new, trained = Cell(0, 6, "jpeg-q75-64", 9), Cell(0, 9, "jpeg-q75-64", 9)
     assert pace.trunk(new) == 10 * 3 + 20 * 1
     assert pace.trunk(new, "student") == 20
@@ -88,5 +88,5 @@ def test_time_left_is_the_work_shared_or_the_longest_trunk(place: Path) -> None:
     assert pace.left(missing, [], 8) == 50  # one trunk cannot be split
     at_it = [Running("teacher-0", "host", 1, __import__("time").time() - 6.0, "")]
     assert pace.left(missing, at_it, 1) == pytest.approx(50.0, abs=0.5)
-    assert Pace.of([], config).left(missing, [], 1) is None
-    assert Pace.of([], config).left({}, [], 1) == 0
+    assert StageSeconds.of([], config).left(missing, [], 1) is None
+    assert StageSeconds.of([], config).left({}, [], 1) == 0

@@ -1,7 +1,7 @@
-"""Global maxima by branch and bound, for surfaces that no marginal condition covers.
+"""Global maxima by branch and bound: what the solver is held to.
 
-Every shape knows its range of values and slopes on an interval (shapes.py), so every box of
-bytes has a proven upper bound: the smaller of the natural bound and the mean-value form
+Every slope rises to one peak and falls, so its range on an interval is known exactly, and every box
+of bytes has a proven upper bound: the smaller of the natural bound and the mean-value form
 Φ(mid) + |∇Φ|·half-width (Moore 1966), which closes quadratically. Boxes that cannot beat the
 best point found by more than ``tolerance`` are dropped; when none is left, the best found is
 the global maximum to that tolerance.
@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endedge.allocator.accuracy.joint import Joint
-from endedge.allocator.accuracy.shapes import Number
+from endedge.allocator.accuracy.shapes import MODEL_SHAPES, TINY, Number, Shape
 from endedge.allocator.problem import Budget
+from endedge.allocator.solve.search import worth
 
-__all__ = ["TOLERANCE", "best_anywhere", "best_on_segment", "worth"]
+__all__ = ["TOLERANCE", "best_anywhere", "slope_range", "steepest_at"]
 
 Floats = NDArray[np.float64]
 Interval: TypeAlias = tuple[Floats, Floats]
@@ -28,9 +29,29 @@ TOLERANCE = 1e-8  # mAP
 _MAX_BOXES = 400_000
 
 
-def worth(joint: Joint, budget: Budget, upload: Number, update: Number) -> Number:
-    """Φ(U, M): the objective, mAP averaged over the period (or final), not clipped."""
-    return budget.objective(joint.value(upload, update), upload, update)
+def slope_range(shape: Shape, low: Number, high: Number, s: Number) -> tuple[Number, Number]:
+    """Smallest and largest dr/dx on [low, high] (arrays)."""
+
+    def slope(x: Number) -> Number:
+        x = np.maximum(x, TINY)
+        return shape.slope(x, s, shape.value(x, s))
+
+    at_low, at_high = slope(low), slope(high)
+    steepest = slope(np.clip(steepest_at(shape, s), low, high))
+    return np.minimum(at_low, at_high), np.maximum(np.maximum(at_low, at_high), steepest)
+
+
+def steepest_at(shape: Shape, s: Number) -> Number:
+    """The x of the steepest slope; 0 for a concave shape."""
+    if shape.name in ("hill", "mmf4"):
+        return (np.maximum(s - 1.0, 0.0) / (s + 1.0)) ** (1.0 / s)
+    if shape.name in ("weibull", "wbl4"):
+        return (np.maximum(s - 1.0, 0.0) / s) ** (1.0 / s)
+    if shape.has_corner:
+        return np.where(s > 1.0, 1.0, 0.0)
+    if shape is MODEL_SHAPES["exponential"]:
+        return np.maximum(np.log(s), 0.0)
+    return 0.0
 
 
 def best_on_segment(
@@ -161,11 +182,11 @@ def _bounds(
     data, model = (joint.data(u[0]), joint.data(u[1])), (joint.model(m[0]), joint.model(m[1]))
     scale_u, scale_m = joint.u0_bytes, joint.m0_bytes
     data_slope = _scale(
-        kind.data_shape.slope_range(u[0] / scale_u, u[1] / scale_u, joint.data_s),
+        slope_range(kind.data_shape, u[0] / scale_u, u[1] / scale_u, joint.data_s),
         joint.gain / scale_u,
     )
     model_slope = _scale(
-        kind.model_shape.slope_range(m[0] / scale_m, m[1] / scale_m, joint.model_s), 1 / scale_m
+        slope_range(kind.model_shape, m[0] / scale_m, m[1] / scale_m, joint.model_s), 1 / scale_m
     )
     # F is bilinear in (A, G), so its range on a box of them is reached at the corners.
     corners = np.stack([joint.combine(a, g) for a in data for g in model])
