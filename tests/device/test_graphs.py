@@ -121,7 +121,7 @@ def test_adapters_are_learned_by_one_too(sim: Any, tapes: list[Any], frames: Bat
         assert adapter is not None
         learned.append(adapter.curve)
     assert len(tapes) == 1
-    assert torch.allclose(*learned, atol=1e-5)
+    assert torch.allclose(learned[0], learned[1], atol=1e-5)
 
 
 def test_a_loss_that_waits_cannot_be_recorded(sim: Any, tapes: list[Any], frames: Batch) -> None:
