@@ -70,7 +70,7 @@ def menu(known: Known) -> DeviceMenu:
     fresh = np.clip(fresh + (periods - 1) * budget.room * per_room, 0.0, 1.0)
     actions = Actions(rate, np.where(up > 0, 1 - fresh, 0.0), periods)
 
-    staying = stay([seen.judged_in for seen in known.history if seen.judged_in >= 0])
+    staying = stay([earlier.judged_in for earlier in known.history if earlier.judged_in >= 0])
     gap, recalled, words = _gaps(known, belief, staying)
     loss = expected_loss(actions, belief.weight, gap, staying, recalled)
     splits = [NO_UPDATE]
@@ -105,7 +105,7 @@ def _rows(known: Known) -> NDArray[np.int64]:
 def _gaps(known: Known, belief: Belief, staying: float) -> tuple[Floats, Floats | None, str]:
     """What the device lacks of its place's ceiling under each guess (n,), and from the best model
     that it kept. Where the last periods brought no frame, the place may have changed since."""
-    here = [seen for seen in known.history if seen.judged_in in (known.place, NOT_KNOWN)]
+    here = [earlier for earlier in known.history if earlier.judged_in in (known.place, NOT_KNOWN)]
     sure = staying ** periods_since_seen(known.history)
 
     def gap(now: float) -> Floats:
@@ -113,12 +113,12 @@ def _gaps(known: Known, belief: Belief, staying: float) -> tuple[Floats, Floats 
 
     lacks = gap(here[-1].after if here else 0.0)
     words = f"place={known.place} gap={float(belief.weight @ lacks):.4f}"
-    kept = [seen.after for seen in here]
+    kept = [earlier.after for earlier in here]
     return lacks, gap(max(kept)) if known.recalls and kept else None, words
 
 
 @register("adaptive")
 def adaptive(known: Known) -> Split:
     """The action with the least loss expected until the place changes."""
-    found = menu(known)
-    return found.best if math.isfinite(float(found.loss.min())) else NO_UPDATE
+    choices = menu(known)
+    return choices.best if math.isfinite(float(choices.loss.min())) else NO_UPDATE

@@ -111,8 +111,8 @@ LIES = [
     Lie(
         "selection without a seed",
         "end/selection.py",
-        "return RULES[rule](seen, np.random.default_rng([seed, 0x5E1EC7]))",
-        "return RULES[rule](seen, np.random.default_rng())",
+        "return RULES[rule](observed, np.random.default_rng([seed, 0x5E1EC7]))",
+        "return RULES[rule](observed, np.random.default_rng())",
         "a run cannot be repeated",
         SELECTION,
     ),
@@ -159,7 +159,7 @@ LIES = [
     Lie(
         "suppression on an accelerator is sure of everything",
         "end/suppression.py",
-        "settled & (all_seen | (found >= most))",
+        "settled & (all_seen | (last >= most))",
         "settled | True",
         "boxes that were never looked at are missing, and nobody says so",
         ("tests/device/test_suppression.py",),

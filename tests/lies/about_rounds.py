@@ -277,8 +277,8 @@ LIES = [
     Lie(
         "the monitor sees the results",
         "lab/loop/policy_run.py",
-        'seen = device.score(running, period.domain, monitor=True) if self.watches else ""',
-        'seen = device.score(running, period.domain) if self.watches else ""',
+        'monitored = device.score(running, period.domain, monitor=True) if self.watches else ""',
+        'monitored = device.score(running, period.domain) if self.watches else ""',
         "decisions see the frames that results are measured on",
         COLUMNS,
     ),
