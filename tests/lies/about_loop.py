@@ -7,7 +7,7 @@ from tests.lies.lie import Lie
 __all__ = ["LIES"]
 
 ROUNDS = ("tests/lab/loop/test_memory.py",)
-PARTS = ("tests/lab/loop/test_loop.py",)
+PARTS = ("tests/lab/loop/test_told.py", "tests/lab/loop/test_loop.py")
 
 LIES = [
     Lie(
@@ -64,7 +64,7 @@ LIES = [
         '                row["monitor_before"],\n                row["monitor_after"],',
         '                row["map_before"],\n                row["map_after"],',
         "decisions see the frames that results are measured on",
-        ("tests/lab/loop/test_loop.py",),
+        ("tests/lab/loop/test_told.py",),
     ),
     Lie(
         "no frame is too few",

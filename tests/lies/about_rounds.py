@@ -6,8 +6,8 @@ from tests.lies.lie import Lie
 
 __all__ = ["LIES"]
 
-COLUMNS = ("tests/lab/loop/test_columns.py",)
-PARTS = ("tests/lab/loop/test_loop.py",)
+COLUMNS = ("tests/lab/loop/test_columns.py", "tests/lab/loop/test_summary.py")
+PARTS = ("tests/lab/loop/test_summary.py",)
 
 LIES = [
     Lie(
