@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from endedge.allocator.online.belief import Belief, believe
 from endedge.allocator.online.horizon import Actions, expected_loss, periods_since_seen, stay
 from endedge.allocator.online.law import achievable, first_rates
-from endedge.allocator.policies import NO_UPDATE, NOT_FITTED, NOT_KNOWN, Known, register
+from endedge.allocator.policies import (
+    NO_UPDATE,
+    NOT_FITTED,
+    NOT_KNOWN,
+    Known,
+    Observed,
+    register,
+)
 from endedge.allocator.problem import Split
 
 __all__ = ["REUSE_BYTES", "DeviceMenu", "adaptive", "menu"]
@@ -113,8 +120,25 @@ def _gaps(known: Known, belief: Belief, staying: float) -> tuple[Floats, Floats 
 
     lacks = gap(here[-1].after if here else 0.0)
     words = f"place={known.place} gap={float(belief.weight @ lacks):.4f}"
-    kept = [earlier.after for earlier in here]
-    return lacks, gap(max(kept)) if known.recalls and kept else None, words
+    kept = _kept(known) if known.recalls else None
+    return lacks, None if kept is None else gap(kept), words
+
+
+def _kept(known: Known) -> float | None:
+    """mAP that the device had in this place when it left, the best of its visits. None where it was
+    never left, or frames of it went up since the return: the edge has then said which of the kept
+    models suits. The best of all rounds would be the luckiest one, and always worth asking for."""
+    left: list[float] = []
+    present: list[Observed] = []
+    for seen in known.history:
+        if seen.judged_in in (known.place, NOT_KNOWN):
+            present.append(seen)
+        elif present:
+            left.append(present[-1].after)
+            present = []
+    if any(seen.upload_bytes > 0 and seen.learned_in == known.place for seen in present):
+        return None
+    return max(left, default=None)
 
 
 @register("adaptive")

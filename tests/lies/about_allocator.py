@@ -10,6 +10,22 @@ ECONOMICS = ("tests/allocator/solve/test_robust_economics_regimes.py",)
 POLICIES = ("tests/allocator/test_policies.py",)
 LIES = [
     Lie(
+        "the luckiest round is a model to go back to",
+        "allocator/online/adaptive.py",
+        "return max(left, default=None)",
+        "return max((seen.after for seen in known.history), default=None)",
+        "rounds are spent on asking for older models that are no better",
+        ("tests/allocator/online/test_adaptive.py",),
+    ),
+    Lie(
+        "what the edge has said is asked again",
+        "allocator/online/adaptive.py",
+        "if any(seen.upload_bytes > 0 and seen.learned_in == known.place for seen in present):",
+        "if False:",
+        "rounds are spent on asking for a model that was just refused",
+        ("tests/allocator/online/test_adaptive.py",),
+    ),
+    Lie(
         "rounding knows the accuracy",
         "allocator/fitting/surface.py",
         "        return int(rows[order[-1]])",

@@ -106,15 +106,26 @@ def test_nothing_to_carry_and_nothing_known() -> None:
 
 def test_a_model_that_fits_better_is_asked_for() -> None:
     """The device was at 40 % here, came back with a model that has 10 %, and nothing more can be
-    learned: the 64 bytes are enough."""
+    learned: the 64 bytes are enough. Once they were asked for, there is no more to ask."""
     before = [Observed(k, 5e4, 4e4, 0.4, 0.4, False, 0, 0) for k in range(6)]
     away = [Observed(k, 5e4, 4e4, 0.2, 0.2, False, 1, 1) for k in range(6, 9)]
-    back = [Observed(9, 5e4, 4e4, 0.1, 0.1, True, 0, 0)]
-    history = (*before, *away, *back)
+    back = Observed(9, 5e4, 4e4, 0.1, 0.1, True, 1, 0)  # what went up was of the place before
+    history = (*before, *away, back)
     split = decide("adaptive", known(history, recalls=True))
     assert split.update_bytes == REUSE_BYTES
     assert split.upload_bytes == pytest.approx(UP.low)
     assert decide("adaptive", known(history)).update_bytes > REUSE_BYTES
+    asked = Observed(10, UP.low, 0.0, 0.1, 0.1, False, 0, 0)
+    assert decide("adaptive", known((*history, asked), recalls=True)).update_bytes != REUSE_BYTES
+
+
+def test_the_luckiest_of_many_rounds_is_not_asked_for() -> None:
+    """What the device left with counts, and it came back with as much."""
+    lucky = [Observed(k, 5e4, 4e4, 0.4, 0.48 if k == 3 else 0.4, False, 0, 0) for k in range(6)]
+    away = [Observed(k, 5e4, 4e4, 0.2, 0.2, False, 1, 1) for k in range(6, 9)]
+    back = Observed(9, 5e4, 4e4, 0.4, 0.4, True, 1, 0)
+    history = (*lucky, *away, back)
+    assert decide("adaptive", known(history, recalls=True)).update_bytes != REUSE_BYTES
 
 
 def test_a_share_of_the_room() -> None:
