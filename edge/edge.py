@@ -23,7 +23,7 @@ from endedge.distill.envelope import HEADER_BYTES
 from endedge.distill.loss import Make
 from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel, model_hash
-from endedge.distill.package.choose import PreparedMenu, pack_for, prepare_menu
+from endedge.distill.package.choose import PreparedMenu, prepare_menu
 from endedge.distill.package.packing import Packed
 from endedge.distill.recovery import pruned_and_recovered
 from endedge.distill.training import Recipe
@@ -160,8 +160,11 @@ class EdgeEnd:
             present = held or start
 
             def objective(gain: float) -> Make:
-                able = self.teaches(teacher, present, known, gain)
-                return self.plan.loss.towards(teacher, self.plan.device) if able else labels
+                # A large model is not better everywhere: one that is not ahead of what labels
+                # alone taught, on frames that it was not trained on, does not teach.
+                unseen, device = self._split_for_teacher(known).held_back, self.plan.device
+                able = gain_over(present, teacher, unseen, device=device) > gain
+                return self.plan.loss.towards(teacher, device) if able else labels
 
             return choose_and_train(
                 start,
@@ -185,17 +188,6 @@ class EdgeEnd:
             device=self.plan.device,
             on_step=self.watch("student", recipe.steps),
         )
-
-    def teaches(
-        self, teacher: DetectionModel, student: DetectionModel, known: Upload, gain: float
-    ) -> bool:
-        """Whether ``teacher`` is ahead of ``student`` by more than ``gain`` (of
-        :class:`~endedge.edge.choosing.Evidence`), which the student learns from labels alone; on
-        frames that the teacher was not trained on. A large model is not better everywhere: before
-        it has seen such frames YOLOv8m is worse than YOLOv8n on thermal ones, and sixteen of them
-        teach a small model sooner than a large one."""
-        unseen = self._split_for_teacher(known).held_back
-        return gain_over(student, teacher, unseen, device=self.plan.device) > gain
 
     def _split_for_teacher(self, known: Upload) -> Upload:
         if not self.plan.chosen:
@@ -245,14 +237,14 @@ class EdgeEnd:
     ) -> PreparedMenu:
         """All that packages of ``students``, one a line of the menu, need, whatever their budgets,
         for a device that holds ``base`` (None: it is not known, so none is a delta)."""
-        mode, several = self.plan.mode, len(students) > 1
+        mode = "full" if base is None else self.plan.mode
         return prepare_menu(
             students,
             base=None if mode == "full" else base,
             frames=known.trained.images[:_CALIBRATION_FRAMES],
             unseen=known.held_back.images,
             seed=self.seed,
-            mode="auto" if several else mode,
+            mode="auto" if len(students) > 1 else mode,
             device=self.plan.device,
             kin=[line.kin for line in self.plan.menu],
             barred=[i for i, line in enumerate(self.plan.menu) if line in self.plan.barred],
@@ -264,20 +256,32 @@ class EdgeEnd:
         budget_bytes: int,
         evidence: Mapping[str, Evidence],
         known: Upload,
+        held: DetectionModel,
         *,
         params: int | None = None,
     ) -> Packed:
         """The package that detects best: within a kin the one that comes through closest to the
-        whole student, between kin the one with the smallest loss on held-back frames. ``evidence``
-        for the students of each kin, where frames chose them (they train on all frames): then by
-        the gain over what the device has, less what packing lost, those first that would be sent.
-        Raises :class:`BadInput` for a budget too small."""
+        whole student, between kin the one with the smallest loss on held-back frames; where frames
+        chose, and all are trained on, the one with the most left of the gain over ``held``, what
+        the device runs, those first that would be sent.
+
+        Args:
+            prepared: The menu.
+            budget_bytes: The most that is sent.
+            evidence: For the students of each kin, where frames chose them.
+            known: The upload.
+            held: What the device runs.
+            params: The most numbers that are sent; None: any.
+
+        Raises:
+            BadInput: for a budget too small.
+        """
 
         def order(packed: Packed) -> tuple[bool, float]:
             if not self.plan.chosen:
                 return False, float(self.losses(packed.decoded, known).mean())
             whole, said = prepared.whole(packed.candidate), evidence[self.line(packed).kin]
-            verdict = self.judge_chosen(whole, said, packed.decoded, known)
+            verdict = self.judge_chosen(held, whole, said, packed.decoded, known)
             return not verdict.helps, math.log(verdict.after / verdict.before)
 
         return prepared.pack(budget_bytes, params=params, order=order)
@@ -295,31 +299,20 @@ class EdgeEnd:
         *,
         certain: bool = True,
     ) -> Packed:
-        """The package of what was ``learned`` for the menu, for a device that holds ``base`` (see
-        :func:`pack_for` where that is not ``certain``). Raises :class:`BadInput` for a budget too
-        small."""
+        """The package of what was ``learned`` for the menu, for a device that holds ``base``. Where
+        that is not ``certain``, a full one, which decodes on top of any model; if none fits, one
+        that the device refuses should it hold something else. Raises :class:`BadInput` for a budget
+        too small."""
+        lines = zip(self.plan.menu, learned, strict=True)
+        evidence = {line.kin: x.evidence for line, x in lines if isinstance(x, Chosen)}
         students = [each.model for each in learned]
-        if not certain and len(students) == 1:
-            frames, mode = known.trained.images[:_CALIBRATION_FRAMES], self.plan.mode
-            return pack_for(
-                students[0],
-                budget_bytes,
-                base,
-                mode,
-                certain=False,
-                frames=frames,
-                seed=self.seed,
-                device=self.plan.device,
-            )
         prepared = self.prepare(students, base if certain else None, known)
-        return self.pack_from(prepared, budget_bytes, self._evidence(learned), known)
-
-    def _evidence(self, learned: Sequence[Adapted]) -> dict[str, Evidence]:
-        return {
-            line.kin: each.evidence
-            for line, each in zip(self.plan.menu, learned, strict=True)
-            if isinstance(each, Chosen)
-        }
+        try:
+            return self.pack_from(prepared, budget_bytes, evidence, known, base)
+        except BadInput:
+            if certain:
+                raise
+            return self.pack(learned, budget_bytes, base, known)
 
     @in_its_precision
     def losses(self, base: DetectionModel, known: Upload) -> NDArray[np.float64]:
@@ -335,12 +328,17 @@ class EdgeEnd:
 
     @in_its_precision
     def judge_chosen(
-        self, student: DetectionModel, evidence: Evidence, decoded: DetectionModel, known: Upload
+        self,
+        held: DetectionModel,
+        student: DetectionModel,
+        evidence: Evidence,
+        decoded: DetectionModel,
+        known: Upload,
     ) -> Verdict:
-        """The same for a ``student`` that the frames chose: by the ``evidence`` for it, less what
-        packing lost."""
-        sure, device = self.plan.sure, self.plan.device
-        return judge_chosen(student, decoded, evidence, known.trained, sure=sure, device=device)
+        """The same for a ``student`` that the frames chose: by what packing left of the gain over
+        ``held`` that is in the ``evidence`` for it."""
+        sure, device, frames = self.plan.sure, self.plan.device, known.trained
+        return judge_chosen(held, student, decoded, evidence, frames, sure=sure, device=device)
 
     @in_its_precision
     def recall(
@@ -383,7 +381,7 @@ class EdgeEnd:
             each for line, each in zip(self.plan.menu, learned, strict=True) if line.kin == kin
         )
         if isinstance(whole, Chosen):
-            verdict = self.judge_chosen(whole.model, whole.evidence, decoded, known)
+            verdict = self.judge_chosen(base, whole.model, whole.evidence, decoded, known)
         else:
             verdict = self.judge(self.losses(base, known), decoded, known)
         found = Update(taught, students, packed, decoded, verdict, self.line(packed))

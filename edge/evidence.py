@@ -22,6 +22,7 @@ __all__ = [
     "error_of",
     "gain_over",
     "judge_chosen",
+    "left_of",
     "log_gains",
 ]
 
@@ -84,6 +85,7 @@ def gain_over(
 
 
 def judge_chosen(
+    held: DetectionModel,
     student: DetectionModel,
     decoded: DetectionModel,
     evidence: Evidence,
@@ -92,17 +94,47 @@ def judge_chosen(
     sure: float = 1.0,
     device: str = "cpu",
 ) -> Verdict:
-    """Whether ``decoded``, packed from ``student``, should take the place of what the device
-    has: the gain
-    that unseen frames showed, less what packing lost (on ``frames``, paired), must be more than
-    ``sure`` standard errors above nothing."""
+    """Whether ``decoded``, packed from ``student``, should take the place of ``held``: what is left
+    of the gain that unseen frames showed must be more than ``sure`` standard errors.
+
+    Args:
+        held: What the device runs.
+        student: Trained on ``frames``.
+        decoded: What the device would run.
+        evidence: For the student.
+        frames: On which the three are compared.
+        sure: Standard errors.
+        device: Where they compute.
+    """
     judges = frames.take(range(min(len(frames), MOST_JUDGED)))
-    whole = held_back_losses(student, judges, device)
-    gains = log_gains(whole, held_back_losses(decoded, judges, device))
-    noise = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
-    after = evidence.before * math.exp(-evidence.gain - float(gains.mean()))
+    before = held_back_losses(held, judges, device)
+    whole = log_gains(before, held_back_losses(student, judges, device))
+    left, noise = left_of(
+        evidence.gain, whole, log_gains(before, held_back_losses(decoded, judges, device))
+    )
+    after = evidence.before * math.exp(min(-left, 99.0))
     error = evidence.before * math.hypot(evidence.error, noise)
     return Verdict(evidence.before, after, error, evidence.frames, 1, sure)
+
+
+def left_of(gain: float, whole: Floats, decoded: Floats) -> tuple[float, float]:
+    """What packing left of a ``gain`` on unseen frames, and how unsure that is, by the gains (n,)
+    of the ``whole`` student and the ``decoded`` one on frames that it was trained on.
+
+    There gains are larger, and so is what packing takes of them; what carries over is the share
+    that is left: all of it for a perfect package, none for one that changes nothing. Where the
+    student gained nothing, there is no share, and what packing took is taken off."""
+    n = len(whole)
+    if not np.isfinite(decoded).all():
+        return -math.inf, 0.0
+    had = float(whole.mean())
+    share = float(decoded.mean()) / had if gain > 0 and had > 0 else None
+    if share is None:
+        took = whole - decoded
+        return gain - float(took.mean()), float(took.std(ddof=min(1, n - 1))) / math.sqrt(n)
+    share = min(1.0, share)
+    apart = decoded - share * whole
+    return gain * share, gain * float(apart.std(ddof=min(1, n - 1))) / math.sqrt(n) / had
 
 
 def spread_of(gains: Floats, groups: Sequence[str]) -> float:

@@ -45,8 +45,8 @@ VERSIONS = {
     "student": 3,
     "shallow": 1,
     "pruned": 3,
-    "package": 4,
-    "verdict": 2,
+    "package": 5,
+    "verdict": 3,
     "cell": 2,
     "examples": 2,
 }
@@ -276,9 +276,8 @@ class CellRunner:
             edge, prepared = self._edge(cell), self._prepared_menu(cell, students)
             lines = zip(inputs.plan.menu, (s.record.get("evidence") for s in students), strict=True)
             evidence = {line.kin: Evidence(**said) for line, said in lines if said}
-            packed = edge.pack_from(
-                prepared, cell.budget_bytes, evidence, self.received(cell), params=params
-            )
+            known, held, most = self.received(cell), inputs.student, cell.budget_bytes
+            packed = edge.pack_from(prepared, most, evidence, known, held, params=params)
             (folder / "update.eeu").write_bytes(packed.data)
             return sent_of(packed, edge.line(packed)) | {"seconds": time.perf_counter() - began}
 
@@ -303,7 +302,7 @@ class CellRunner:
             if plan.chosen:
                 model = load_detector(student.folder / "student.safetensors")
                 evidence = Evidence(**student.record["evidence"])
-                found = edge.judge_chosen(model, evidence, decoded, known)
+                found = edge.judge_chosen(self.inputs.student, model, evidence, decoded, known)
             else:
                 found = edge.judge(self._inbox(cell).losses, decoded, known)
             return {**asdict(found), "sent": found.helps}

@@ -26,7 +26,7 @@ from endedge.edge.choosing import (
     choose_adapter,
     choose_and_train,
 )
-from endedge.edge.evidence import Evidence, Prior, gain_over, judge_chosen
+from endedge.edge.evidence import Evidence, Prior, gain_over, judge_chosen, left_of
 
 RECIPE = Recipe(steps=24, batch=4, lr=1.0, layers=None, ema=0.5, seed=0)
 
@@ -154,13 +154,13 @@ def test_what_packing_lost_counts_against_the_gain(
     skilled: DetectionModel, tiny: DetectionModel, frames: Batch
 ) -> None:
     evidence = Evidence(gain=0.5, error=0.1, before=3.0, frames=8, groups=8)
-    kept = judge_chosen(skilled, clone(skilled), evidence, frames)
+    kept = judge_chosen(tiny, skilled, clone(skilled), evidence, frames)
     assert kept.helps
     assert kept.after == pytest.approx(3.0 * np.exp(-0.5))
-    assert not judge_chosen(skilled, tiny, evidence, frames).helps  # a ruin arrives
+    assert not judge_chosen(tiny, skilled, tiny, evidence, frames).helps  # a ruin arrives
     unsure = replace(evidence, error=0.6)
-    assert not judge_chosen(skilled, clone(skilled), unsure, frames).helps
-    assert judge_chosen(skilled, clone(skilled), unsure, frames, sure=0.5).helps
+    assert not judge_chosen(tiny, skilled, clone(skilled), unsure, frames).helps
+    assert judge_chosen(tiny, skilled, clone(skilled), unsure, frames, sure=0.5).helps
 
 
 def test_kind_of_a_chosen_adapter_is_named(skilled: DetectionModel, frames: Batch) -> None:
@@ -186,13 +186,38 @@ def test_a_teacher_must_be_ahead_of_what_labels_alone_teach(
     assert gain_over(tiny, skilled, frames) > gain_over(tiny, skilled, frames.take([0, 1])) > 0
 
 
-def test_bf16_chooses_and_judges_alike(skilled: DetectionModel, frames: Batch) -> None:
+@pytest.mark.parametrize(
+    ("gain", "whole", "decoded", "left", "noise"),
+    [
+        pytest.param(0.4, [0.8, 0.6], [0.8, 0.6], 0.4, 0.0, id="a perfect package"),
+        pytest.param(0.4, [0.8, 0.6], [0.0, 0.0], 0.0, 0.0, id="one that changes nothing"),
+        pytest.param(0.4, [0.8, 0.4], [0.4, 0.2], 0.2, 0.0, id="half of it"),
+        pytest.param(0.4, [0.5, 0.5], [0.9, 0.9], 0.4, 0.0, id="never more than all"),
+        pytest.param(0.4, [0.5, 0.5], [-0.5, -0.5], -0.4, 0.0, id="a ruin"),
+        # The share is 0.75, frames are 0.25 from it: 0.4 · 0.25 · √2 / √2.
+        pytest.param(0.4, [1.0, 1.0], [0.5, 1.0], 0.3, 0.1, id="frames that disagree"),
+        pytest.param(-0.1, [0.5, 0.5], [0.3, 0.3], -0.3, 0.0, id="no gain to share"),
+        pytest.param(0.4, [-0.5, -0.5], [-0.6, -0.6], 0.3, 0.0, id="nothing learned by heart"),
+        pytest.param(0.4, [0.5], [0.25], 0.2, 0.0, id="one frame"),
+        pytest.param(0.4, [0.5, 0.5], [0.5, -np.inf], -np.inf, 0.0, id="not finite"),
+    ],
+)
+def test_what_packing_left_of_a_gain(
+    gain: float, whole: list[float], decoded: list[float], left: float, noise: float
+) -> None:
+    found = left_of(gain, np.array(whole), np.array(decoded))
+    assert found == (pytest.approx(left), pytest.approx(noise))
+
+
+def test_bf16_chooses_and_judges_alike(
+    skilled: DetectionModel, tiny: DetectionModel, frames: Batch
+) -> None:
     evidence = Evidence(gain=0.5, error=0.1, before=3.0, frames=8, groups=8)
-    exact = judge_chosen(skilled, clone(skilled), evidence, frames)
+    exact = judge_chosen(tiny, skilled, clone(skilled), evidence, frames)
     with computing("bf16"):
         model, losses = choose_adapter(skilled, _inverted(frames))
-        judged = judge_chosen(skilled, clone(skilled), evidence, frames)
-        ruined = judge_chosen(skilled, _ruin(skilled), evidence, frames)
+        judged = judge_chosen(tiny, skilled, clone(skilled), evidence, frames)
+        ruined = judge_chosen(tiny, skilled, _ruin(skilled), evidence, frames)
         found = choose_and_train(skilled, frames, RECIPE, candidates=(HARMFUL,))
     adapter = adapter_of(model)
     assert adapter is not None

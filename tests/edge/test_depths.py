@@ -125,7 +125,7 @@ def prepared(edge: EdgeEnd, held: DetectionModel, frames: Batch) -> PreparedMenu
 
 
 def test_each_budget_takes_the_depth_that_comes_through_it(
-    edge: EdgeEnd, prepared: PreparedMenu, frames: Batch
+    edge: EdgeEnd, prepared: PreparedMenu, held: DetectionModel, frames: Batch
 ) -> None:
     """Little room: the one that changed little; much room: the better one."""
     known = Upload(frames, frames)
@@ -134,14 +134,14 @@ def test_each_budget_takes_the_depth_that_comes_through_it(
         for line, gain in ((DEEP, 1.0), (SHALLOW, 0.5))  # as if frames unseen had said so
     }
     picked = {
-        budget: edge.line(edge.pack_from(prepared, budget, said, known))
+        budget: edge.line(edge.pack_from(prepared, budget, said, known, held))
         for budget in (2_000, 120_000)
     }
     assert picked == {2_000: SHALLOW, 120_000: DEEP}
 
 
 def test_what_would_be_sent_comes_before_what_would_not(
-    edge: EdgeEnd, prepared: PreparedMenu, frames: Batch
+    edge: EdgeEnd, prepared: PreparedMenu, held: DetectionModel, frames: Batch
 ) -> None:
     """A larger gain that nothing makes sure of is worth nothing to the device."""
     known = Upload(frames, frames)
@@ -150,7 +150,7 @@ def test_what_would_be_sent_comes_before_what_would_not(
             sure.kin: Evidence(0.5, 0.01, 1.0, 12, 12),
             unsure.kin: Evidence(2.0, 9.0, 1.0, 12, 12),
         }
-        assert edge.line(edge.pack_from(prepared, 120_000, said, known)) == sure
+        assert edge.line(edge.pack_from(prepared, 120_000, said, known, held)) == sure
 
 
 def test_one_student_at_both_depths_is_packed_once(

@@ -277,8 +277,8 @@ LIES = [
     Lie(
         "twice the budget",
         "lab/sweep/cell.py",
-        "prepared, cell.budget_bytes, evidence,",
-        "prepared, 2 * cell.budget_bytes, evidence,",
+        "known, held, most = self.received(cell), inputs.student, cell.budget_bytes",
+        "known, held, most = self.received(cell), inputs.student, 2 * cell.budget_bytes",
         "packages are larger than the row says they may be",
         STAGES,
     ),
