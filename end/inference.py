@@ -108,12 +108,12 @@ def detect_square(
 def _detected(
     network: Network, frames: Batch, windows: Iterable[Window], min_score: float
 ) -> list[Detections]:
-    found: dict[int, Detections] = {}
+    detections: dict[int, Detections] = {}
     for at, (top, bottom, left, right) in windows:
         images = frames.images[at, :, top:bottom, left:right].float() / 255
         for i, rows in zip(at, suppressed(network(images), min_score), strict=True):
-            found[i] = _told(rows, frames, i, left, top)
-    return [found[i] for i in range(len(frames))]
+            detections[i] = _told(rows, frames, i, left, top)
+    return [detections[i] for i in range(len(frames))]
 
 
 def _detected_there(
@@ -125,7 +125,7 @@ def _detected_there(
 ) -> list[Detections]:
     """The same on an accelerator: the frames go there before the first batch, and the program
     waits once a batch, for its detections."""
-    found: dict[int, Detections] = {}
+    detections: dict[int, Detections] = {}
     pictures = frames.images.to(device)
     order = torch.tensor([i for at, _ in windows for i in at], dtype=torch.int64).to(device)
     begin = 0
@@ -135,8 +135,8 @@ def _detected_there(
         images = pictures.index_select(0, here)[:, :, top:bottom, left:right].float() / 255
         raw = network(images)
         for i, rows in zip(at, _kept_there(raw, min_score), strict=True):
-            found[i] = _told(rows, frames, i, left, top)
-    return [found[i] for i in range(len(frames))]
+            detections[i] = _told(rows, frames, i, left, top)
+    return [detections[i] for i in range(len(frames))]
 
 
 def _kept_there(raw: Tensor, min_score: float) -> list[Tensor]:
@@ -161,13 +161,13 @@ def _kept_there(raw: Tensor, min_score: float) -> list[Tensor]:
 
 def _told(rows: Tensor, frames: Batch, i: int, left: int, top: int) -> Detections:
     """``rows`` of a window that begins at ``left``, ``top`` px, in px of frame ``i``."""
-    found = rows.double().numpy()
-    corners = found[:, :4] + (left, top, left, top)
+    values = rows.double().numpy()
+    corners = values[:, :4] + (left, top, left, top)
     return Detections(
         int(frames.image_ids[i]),
         _to_frame(corners, frames, i),
-        found[:, 4],
-        found[:, 5].astype(np.int64),
+        values[:, 4],
+        values[:, 5].astype(np.int64),
     )
 
 

@@ -204,7 +204,7 @@ class PolicyRun:
         are virtual seconds, in ``_seconds`` measured ones."""
         period, last, digest = device.periods[k], device.periods[k - 1], model_hash(running)
         stale = device.score(running, period.domain)
-        seen = device.score(running, period.domain, monitor=True) if self.watches else ""
+        monitored = device.score(running, period.domain, monitor=True) if self.watches else ""
         return {
             "policy": self.name,
             "seed": self.seed,
@@ -230,8 +230,8 @@ class PolicyRun:
             "map_before": stale,
             "map_after": stale,
             "map": stale,
-            "monitor_before": seen,
-            "monitor_after": seen,
+            "monitor_before": monitored,
+            "monitor_after": monitored,
             "identifiable": 0,
             "exposed": 0,
             "edge_seconds": 0.0,
