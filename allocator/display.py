@@ -192,9 +192,9 @@ def curve_axes(axes: Axes, curves: Fitted, axis: Axis, cells: Cells | None = Non
     reference = 100 * curves.reference.predict(*along(curves, axis, x))
     axes.plot(x, reference, ":", color=GREY, lw=0.8, label="monotone fit")
     if cells is not None:
-        seen = cells_along(cells, axis)
-        bytes_ = seen.upload_bytes if axis == "data" else seen.update_bytes
-        axes.plot(bytes_, 100 * seen.map, "o", color=BLACK, mfc="none", mew=0.7, label="measured")
+        shown = cells_along(cells, axis)
+        bytes_ = shown.upload_bytes if axis == "data" else shown.update_bytes
+        axes.plot(bytes_, 100 * shown.map, "o", color=BLACK, mfc="none", mew=0.7, label="measured")
     axes.axhline(100 * curves.m0, color=GREY, lw=0.7, ls="--", label="before any update")
     log_axis(axes, AXES[axis])
     axes.set_ylabel(AXES["map"])

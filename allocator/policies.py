@@ -174,7 +174,7 @@ def registry() -> Mapping[str, Policy]:
     Raises :class:`BadInput` naming the package whose entry point does not load, is not
     callable, or takes a name that exists.
     """
-    found = dict(_BUILT_IN)
+    policies = dict(_BUILT_IN)
     for entry in entry_points(group=_ENTRY_POINTS):
         where = f"entry point {entry.name} = {entry.value} of {_ENTRY_POINTS}"
         try:
@@ -183,9 +183,9 @@ def registry() -> Mapping[str, Policy]:
             raise BadInput(f"{where} does not load: {error}") from error
         if not callable(policy):
             raise BadInput(f"{where} is not callable; it must be policy(known) -> Split")
-        if found.setdefault(entry.name, policy) is not policy:
+        if policies.setdefault(entry.name, policy) is not policy:
             raise BadInput(f"{where} takes a name that exists; choose another")
-    return found
+    return policies
 
 
 def find(name: str) -> Policy:

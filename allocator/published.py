@@ -64,11 +64,11 @@ def bandit(known: Known) -> Split:
     arms = list(kept.values())
     sizes = np.log([arm.upload_bytes for arm in arms])
     pulls, total = np.zeros(len(arms)), np.zeros(len(arms))
-    for seen in known.history:
-        if seen.upload_bytes > 0:
-            arm = int(np.abs(sizes - np.log(seen.upload_bytes)).argmin())
+    for period in known.history:
+        if period.upload_bytes > 0:
+            arm = int(np.abs(sizes - np.log(period.upload_bytes)).argmin())
             pulls[arm] += 1
-            total[arm] += seen.after
+            total[arm] += period.after
     if (pulls == 0).any():
         return arms[int(np.argmin(pulls > 0))]
     bound = total / pulls + 0.1 * np.sqrt(2 * np.log(pulls.sum()) / pulls)  # mAP spans about 0.1

@@ -24,7 +24,7 @@ from endedge.data.coco import load_coco
 from endedge.data.codec import (
     Codec,
     EncodedFrame,
-    Refused,
+    RefusedFrame,
     decode_batch,
     encode,
     pack_batch,
@@ -143,7 +143,7 @@ def batch(folder: Path) -> Try:
         stream = io.BytesIO(data) if rng.random() < 0.5 else data
         pixels = refused = 0
         for item in decode_batch(stream, max_pixels=2**20):
-            if isinstance(item, Refused):
+            if isinstance(item, RefusedFrame):
                 assert "\n" not in item.reason
                 refused += 1
             else:

@@ -33,7 +33,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from endedge.data.codec import EncodedFrame, Refused, decode_batch, pack_batch
+from endedge.data.codec import EncodedFrame, RefusedFrame, decode_batch, pack_batch
 from endedge.edge.server.service import Adapt, Job
 from endedge.edge.server.workers import JobLimits, JobProcess
 from endedge.end.client.identity import Identity
@@ -63,7 +63,7 @@ def _job(adapt: Adapt, job: Job) -> bytes:
         os.kill(os.getpid(), signal.SIGKILL)
     if job.batch == b"hang":
         time.sleep(3600)
-    kept = [item for item in decode_batch(job.batch) if not isinstance(item, Refused)]
+    kept = [item for item in decode_batch(job.batch) if not isinstance(item, RefusedFrame)]
     return np.concatenate([picture.ravel() for _, picture in kept]).tobytes()[:100]
 
 

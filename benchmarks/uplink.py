@@ -36,7 +36,7 @@ from endedge.data.coco import Dataset, Frame, fingerprint, nested_subset
 from endedge.data.codec import (
     Codec,
     EncodedFrame,
-    Refused,
+    RefusedFrame,
     decode,
     decode_batch,
     encode,
@@ -72,7 +72,7 @@ MIN_FRAMES = 4  # fewer cannot be split into trained and held-back ones: the dev
 
 
 @dataclass(frozen=True)
-class Cell:
+class UplinkCell:
     """One upload of at most ``upload_budget`` bytes; ``labels`` is one of :data:`SOURCES`."""
 
     codec: str
@@ -118,7 +118,7 @@ class Bench:
 
     # What one cell does -----------------------------------------------------------------
 
-    def run(self, cell: Cell) -> dict[str, Any]:
+    def run(self, cell: UplinkCell) -> dict[str, Any]:
         codec = Codec.parse(cell.codec)
         order = self.order(cell.rule, cell.seed)
         blobs = (len(self.encoded(codec, i)) for i in order)
@@ -131,7 +131,7 @@ class Bench:
         side = codec.long_side
         sizes = {f.image_id: encoded_size(f.width, f.height, side) for f in frames.frames}
         arrived = list(decode_batch(batch, sizes=sizes))
-        images = {item[0]: item[1] for item in arrived if not isinstance(item, Refused)}
+        images = {item[0]: item[1] for item in arrived if not isinstance(item, RefusedFrame)}
         record: dict[str, Any] = {
             **dataclasses.asdict(cell),
             "upload_bytes": len(batch),
@@ -233,17 +233,17 @@ class Bench:
 # Tables -------------------------------------------------------------------------------------
 
 
-def plan(o: argparse.Namespace) -> list[Cell]:
+def plan(o: argparse.Namespace) -> list[UplinkCell]:
     """All cells, seed by seed; the tables share their common ones (random, truth)."""
-    cells: dict[Cell, None] = {}
+    cells: dict[UplinkCell, None] = {}
     for seed in range(o.seeds):
         for budget in o.uploads:
             for codec in o.codecs:
-                cells[Cell(codec, "random", "truth", budget, seed)] = None
+                cells[UplinkCell(codec, "random", "truth", budget, seed)] = None
             for rule in o.rules:
-                cells[Cell(o.codec, rule, "truth", budget, seed)] = None
+                cells[UplinkCell(o.codec, rule, "truth", budget, seed)] = None
             for source in o.sources:
-                cells[Cell(o.codec, "random", source, budget, seed)] = None
+                cells[UplinkCell(o.codec, "random", source, budget, seed)] = None
     return list(cells)
 
 

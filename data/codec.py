@@ -38,7 +38,7 @@ __all__ = [
     "Codec",
     "DecodeLimits",
     "EncodedFrame",
-    "Refused",
+    "RefusedFrame",
     "batch_bytes",
     "decode",
     "decode_batch",
@@ -121,7 +121,7 @@ class EncodedFrame:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedFrame:
     """A frame that was not taken: ``image_id`` (None when unknown) and one line why."""
 
     image_id: int | None
@@ -236,7 +236,7 @@ def pack_batch(frames: Iterable[EncodedFrame]) -> bytes:
 
 def unpack_batch(
     data: bytes | BinaryIO, *, max_frames: int = MAX_FRAMES, max_frame_bytes: int = MAX_FRAME_BYTES
-) -> Iterator[EncodedFrame | Refused]:
+) -> Iterator[EncodedFrame | RefusedFrame]:
     """Yield each frame of a batch in order, or why it was refused; then go on with the next.
 
     ``data`` is the whole batch or a binary stream. Memory stays below the index
@@ -252,22 +252,22 @@ def unpack_batch(
             reason = f"{length} bytes; at most {max_frame_bytes} a frame"
             if not _skip(stream, length):
                 reason += ", and truncated"
-            yield Refused(image_id, reason)
+            yield RefusedFrame(image_id, reason)
             continue
         blob = stream.read(length)
         if len(blob) < length:
-            yield Refused(image_id, f"truncated: {len(blob)} of {length} bytes")
+            yield RefusedFrame(image_id, f"truncated: {len(blob)} of {length} bytes")
         elif not blob:
-            yield Refused(image_id, "empty frame (0 bytes)")
+            yield RefusedFrame(image_id, "empty frame (0 bytes)")
         elif zlib.crc32(blob) != crc:
-            yield Refused(image_id, "damaged: checksum differs")
+            yield RefusedFrame(image_id, "damaged: checksum differs")
         elif image_id in seen:
-            yield Refused(image_id, "image id is twice in the batch")
+            yield RefusedFrame(image_id, "image id is twice in the batch")
         else:
             seen.add(image_id)
             yield EncodedFrame(image_id, blob)
     if stream.read(1):
-        yield Refused(None, "bytes after the last frame")
+        yield RefusedFrame(None, "bytes after the last frame")
 
 
 def decode_batch(
@@ -279,9 +279,9 @@ def decode_batch(
     max_pixels: int = MAX_PIXELS,
     max_frames: int = MAX_FRAMES,
     max_frame_bytes: int = MAX_FRAME_BYTES,
-) -> Iterator[tuple[int, NDArray[np.uint8]] | Refused]:
+) -> Iterator[tuple[int, NDArray[np.uint8]] | RefusedFrame]:
     """:func:`unpack_batch` and :func:`decode` in one pass: ``(image id, (H, W, 3) uint8)`` or
-    :class:`Refused`.
+    :class:`RefusedFrame`.
 
     One picture at a time is decoded, and only after its id and the size in its header were found
     right: whoever keeps pictures should keep them small.
@@ -303,17 +303,17 @@ def decode_batch(
     limits = limits or DecodeLimits()
     left, spent_s = limits.pixels, 0.0
     for item in unpack_batch(data, max_frames=max_frames, max_frame_bytes=max_frame_bytes):
-        if isinstance(item, Refused):
+        if isinstance(item, RefusedFrame):
             yield item
             continue
         began_s = time.thread_time()
-        answer: tuple[int, NDArray[np.uint8]] | Refused
+        answer: tuple[int, NDArray[np.uint8]] | RefusedFrame
         try:
             left -= _check_size(item, sizes, largest, left)
             size = None if sizes is None else sizes[item.image_id]
             answer = item.image_id, decode(item.blob, max_pixels=max_pixels, size=size)
         except BadInput as error:
-            answer = Refused(item.image_id, str(error))
+            answer = RefusedFrame(item.image_id, str(error))
         spent_s += time.thread_time() - began_s
         if spent_s > limits.seconds:
             raise BadInput(f"decoding the batch took more than {limits.seconds:g} s")

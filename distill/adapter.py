@@ -67,8 +67,8 @@ class InputAdapter(nn.Module):
     def with_numbers(self, images: Tensor, curve: Tensor, matrix: Tensor) -> Tensor:
         """The same with other numbers, differentiable in them."""
         inside = _content(images)
-        seen = _stretch(images, inside) if self.per_frame else images
-        return torch.where(inside, _toned(seen, curve, matrix), images)
+        stretched = _stretch(images, inside) if self.per_frame else images
+        return torch.where(inside, _toned(stretched, curve, matrix), images)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -141,8 +141,8 @@ def attach(model: nn.Module, adapter: InputAdapter | None) -> None:
 
 def adapter_of(model: nn.Module) -> InputAdapter | None:
     """The input adapter of ``model``, if it has one."""
-    found = getattr(model, "input_adapter", None)
-    return found if isinstance(found, InputAdapter) else None
+    adapter = getattr(model, "input_adapter", None)
+    return adapter if isinstance(adapter, InputAdapter) else None
 
 
 def kind_of(model: nn.Module) -> str:

@@ -320,7 +320,7 @@ def _read(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any], dict[st
     if not isinstance(model, _Record) or model.kind != _MODEL:
         kind = model.kind.rpartition(".")[2] if isinstance(model, _Record) else type(model).__name__
         raise BadInput(f"it is not a detector: it holds {kind}, not an Ultralytics DetectionModel")
-    known: dict[_Storage, torch.Tensor] = {}
+    storages: dict[_Storage, torch.Tensor] = {}
     state: dict[str, torch.Tensor] = {}
     room = path.stat().st_size  # of numbers: a file that shows one many times is a bomb
     for name, view in _tensors(model):
@@ -328,12 +328,12 @@ def _read(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any], dict[st
         room -= math.prod(view.size)
         if room < 0 or len(state) > 4 * _MAX_PARTS:
             raise BadInput("its tensors are larger than the file")
-        if storage not in known:
+        if storage not in storages:
             data = read(f"data/{storage.key}", storage.numel * storage.dtype.itemsize)
-            known[storage] = (
+            storages[storage] = (
                 torch.frombuffer(bytearray(data), dtype=storage.dtype) if data else torch.empty(0)
             )
-        state[name] = _strided(view, known[storage])
+        state[name] = _strided(view, storages[storage])
     attributes = model.attributes
     return {"yaml": attributes.get("yaml"), "names": attributes.get("names")}, state
 
@@ -373,7 +373,7 @@ def _tensors(model: _Record) -> Iterator[tuple[str, _View]]:
 
 
 def _items(part: _Record, kind: str) -> list[tuple[str, Any]]:
-    found = part.attributes.get(kind, {})
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+    entries = part.attributes.get(kind, {})
+    if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
         raise BadInput("a part of its network is not a layer")
-    return list(found.items())
+    return list(entries.items())

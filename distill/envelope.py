@@ -85,10 +85,10 @@ def builds_on(data: bytes) -> str | None:
     """The hash of the model that a device must have to use a package; None for a full one, and
     for what is no package."""
     try:
-        found = opened(data)
+        envelope = opened(data)
     except BadInput:
         return None
-    return {"delta": found.base, "reuse": found.result}.get(found.mode)
+    return {"delta": envelope.base, "reuse": envelope.result}.get(envelope.mode)
 
 
 def result_of(data: bytes) -> str:

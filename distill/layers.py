@@ -32,16 +32,20 @@ class Layer:
 
 def layers(model: nn.Module) -> list[Layer]:
     """All learnable convolutions of ``model`` in module order (DFL's fixed one is left out)."""
-    found, seen = [], set()
+    listed, listed_convs = [], set()
     for name, module in model.named_modules():
         conv = getattr(module, "conv", None)
         bn = getattr(module, "bn", None)
         if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
-            found.append(Layer(f"{name}.conv", conv, f"{name}.bn", bn))
-            seen.add(f"{name}.conv")
-        elif isinstance(module, nn.Conv2d) and name not in seen and not name.endswith("dfl.conv"):
-            found.append(Layer(name, module, None, None))
-    return found
+            listed.append(Layer(f"{name}.conv", conv, f"{name}.bn", bn))
+            listed_convs.add(f"{name}.conv")
+        elif (
+            isinstance(module, nn.Conv2d)
+            and name not in listed_convs
+            and not name.endswith("dfl.conv")
+        ):
+            listed.append(Layer(name, module, None, None))
+    return listed
 
 
 def widths(model: nn.Module) -> dict[str, tuple[int, int]]:
@@ -57,13 +61,13 @@ def set_widths(model: _Module, wanted: Mapping[str, tuple[int, int]]) -> _Module
     :class:`BadInput`, before anything is made, for unknown names, for counts outside
     1..``MAX_CHANNELS`` and for more parameters than ``MAX_PARAMETERS``.
     """
-    known = {x.name: x for x in layers(model)}
+    by_name = {x.name: x for x in layers(model)}
     changed = []
     weights = 0
     for name, (n_out, n_in) in wanted.items():
-        if name not in known:
+        if name not in by_name:
             raise BadInput(f"no convolution {name!r} in this detector")
-        conv = known[name].conv
+        conv = by_name[name].conv
         depthwise = conv.groups == conv.in_channels and conv.groups > 1
         if not (1 <= n_out <= MAX_CHANNELS and 1 <= n_in <= MAX_CHANNELS):
             raise BadInput(
@@ -75,7 +79,7 @@ def set_widths(model: _Module, wanted: Mapping[str, tuple[int, int]]) -> _Module
         inputs = 1 if depthwise else n_in // conv.groups
         weights += n_out * inputs * conv.kernel_size[0] * conv.kernel_size[1]
         if not same:
-            changed.append((known[name], n_out, n_in))
+            changed.append((by_name[name], n_out, n_in))
     if weights > MAX_PARAMETERS:
         raise BadInput(f"widths of {weights:,} weights; at most {MAX_PARAMETERS:,} are allowed")
     for layer, n_out, n_in in changed:

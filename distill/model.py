@@ -207,9 +207,9 @@ def _load_safetensors(path: Path) -> DetectionModel:
 
 
 def _load_pickle(path: Path) -> DetectionModel:
-    found, state = read_checkpoint(path)
+    spec, state = read_checkpoint(path)
     try:
-        return _filled(_described(found["yaml"], found["names"]), state)
+        return _filled(_described(spec["yaml"], spec["names"]), state)
     except BadInput as error:
         raise BadInput(f"{path} does not fit: {error}") from None
 

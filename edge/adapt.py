@@ -182,13 +182,13 @@ def held_back_losses(
         keep_anchors(model)
     order = list(range(len(frames)))
     parts = [order[i : i + _JUDGED_AT_ONCE] for i in range(0, len(order), _JUDGED_AT_ONCE)]
-    found = []
+    losses = []
     with torch.no_grad():
         for targets in Feed(frames, [(at, [False] * len(at)) for at in parts], device):
             with autocast(device):
                 raw = model(targets.images)[1]
-            found.append(loss_of(single(raw), targets))
-    return np.asarray(torch.cat(found).cpu().numpy(), np.float64) if found else np.empty(0)
+            losses.append(loss_of(single(raw), targets))
+    return np.asarray(torch.cat(losses).cpu().numpy(), np.float64) if losses else np.empty(0)
 
 
 def _adapt(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endedge.data.coco import Frame
-from endedge.data.codec import Refused, decode_batch
+from endedge.data.codec import RefusedFrame, decode_batch
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch, join, stack_frames
 from endedge.distill.envelope import HEADER_BYTES
@@ -81,7 +81,7 @@ class EdgeEnd:
             return stack_frames(some, self.plan.side, lambda frame: picture[frame.image_id])
 
         for item in decode_batch(batch, largest=captured):
-            if isinstance(item, Refused):
+            if isinstance(item, RefusedFrame):
                 refused.append(f"frame {item.image_id}: {item.reason}")
             else:
                 frames.append(annotated[item[0]])

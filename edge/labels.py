@@ -96,9 +96,9 @@ def truth_labels(frames: Iterable[Frame]) -> list[Labels]:
 def pseudo_labels(detections: Iterable[Detections], threshold: float) -> list[Labels]:
     """The teacher's detections that score at least ``threshold``."""
     out = []
-    for found in detections:
-        kept = found.scores >= threshold
-        out.append(Labels(found.image_id, found.boxes[kept], found.labels[kept]))
+    for detected in detections:
+        kept = detected.scores >= threshold
+        out.append(Labels(detected.image_id, detected.boxes[kept], detected.labels[kept]))
     return out
 
 

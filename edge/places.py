@@ -74,17 +74,17 @@ class Places:
     def _likelihood(self, place: _Place, logs: Mapping[str, Floats]) -> float:
         """Log density of the batch's means in ``place``, by the models that were run there; what
         the others say counts as it would anywhere, so that no place gains by a model less."""
-        known = [name for name in logs if name in place.frames]
-        if not known:
+        shared_names = [name for name in logs if name in place.frames]
+        if not shared_names:
             return self._anywhere(logs)
-        x, cover = _means(logs, known)
-        mean = np.array([place.total[k] / place.frames[k] for k in known])
-        before = np.array([place.frames[k] for k in known])
-        n = len(logs[known[0]])
+        x, cover = _means(logs, shared_names)
+        mean = np.array([place.total[k] / place.frames[k] for k in shared_names])
+        before = np.array([place.frames[k] for k in shared_names])
+        n = len(logs[shared_names[0]])
         shared = cover * (1 / n + 1 / np.maximum.outer(before, before))
-        found = _normal(x - mean, shared + _DRIFT**2 * np.eye(len(known)))
+        likelihood = _normal(x - mean, shared + _DRIFT**2 * np.eye(len(shared_names)))
         rest = [name for name in logs if name not in place.frames]
-        return found + (self._anywhere({k: logs[k] for k in rest}) if rest else 0.0)
+        return likelihood + (self._anywhere({k: logs[k] for k in rest}) if rest else 0.0)
 
     def _anywhere(self, logs: Mapping[str, Floats]) -> float:
         """Log density of the batch's means in a place nobody has seen."""

@@ -62,57 +62,59 @@ class DeviceEnd:
 
     # Capture, select, encode ---------------------------------------------------------------
 
-    def capture(self, seen: Sequence[Captured]) -> dict[int, Picture]:
+    def capture(self, captured: Sequence[Captured]) -> dict[int, Picture]:
         """The pictures as the camera gave them, by image id."""
-        return {c.frame.image_id: c.look() for c in seen}
+        return {c.frame.image_id: c.look() for c in captured}
 
-    def stack(self, seen: Sequence[Captured], shots: Mapping[int, Any] | None = None) -> Batch:
+    def stack(self, captured: Sequence[Captured], shots: Mapping[int, Any] | None = None) -> Batch:
         """The same as the detector sees them, with their annotations; ``shots``: their pictures,
         if they were taken already."""
-        shots = self.capture(seen) if shots is None else shots
-        return stack_frames([c.frame for c in seen], self.side, lambda f: shots[f.image_id])
+        shots = self.capture(captured) if shots is None else shots
+        return stack_frames([c.frame for c in captured], self.side, lambda f: shots[f.image_id])
 
     def select(
         self,
         model: DetectionModel,
-        seen: Sequence[Captured],
+        captured: Sequence[Captured],
         shots: Mapping[int, Picture],
         seed: int,
     ) -> tuple[list[int], Observations]:
         """In which order the frames go up by what ``model``, on the device, sees in them, and what
         that is."""
-        times = [c.time_s for c in seen]
-        watched = observe(model, self.stack(seen, shots), times, device=self.device)
+        times = [c.time_s for c in captured]
+        watched = observe(model, self.stack(captured, shots), times, device=self.device)
         return [int(i) for i in select(self.rule, watched, seed)], watched
 
-    def encode(self, seen: Sequence[Captured], upload_bytes: float = math.inf) -> Sent:
-        """The first of ``seen`` that fit into ``upload_bytes``, as one batch."""
+    def encode(self, captured: Sequence[Captured], upload_bytes: float = math.inf) -> Sent:
+        """The first of ``captured`` that fit into ``upload_bytes``, as one batch."""
         return Sent(
-            *encode_batch(((c.frame.image_id, c.look()) for c in seen), self.codec, upload_bytes)
+            *encode_batch(
+                ((c.frame.image_id, c.look()) for c in captured), self.codec, upload_bytes
+            )
         )
 
     def upload(
         self,
         model: DetectionModel,
-        seen: Sequence[Captured],
+        captured: Sequence[Captured],
         upload_bytes: float,
         seed: int,
         *,
         redacted: bool = False,
     ) -> Sent:
-        """All three: of the frames ``seen``, those that ``model`` chooses first and that fit into
-        ``upload_bytes``. Raises :class:`BadInput` if no class is to be ``redacted``."""
-        shots = self.capture(seen)
-        order, watched = self.select(model, seen, shots, seed)
+        """All three: of the frames ``captured``, those that ``model`` chooses first and that fit
+        into ``upload_bytes``. Raises :class:`BadInput` if no class is to be ``redacted``."""
+        shots = self.capture(captured)
+        order, watched = self.select(model, captured, shots, seed)
         blurred = {}
         if redacted:
             if not self.redacted:
                 raise BadInput("loop.redact names no class of these frames")
-            for found in watched.detections:
-                kept = (found.scores >= _MIN_SCORE) & np.isin(found.labels, self.redacted)
-                blurred[found.image_id] = found.boxes[kept]
-                shots[found.image_id] = redact(shots[found.image_id], found.boxes[kept])
-        ordered = [seen[i].frame for i in order]
+            for detected in watched.detections:
+                kept = (detected.scores >= _MIN_SCORE) & np.isin(detected.labels, self.redacted)
+                blurred[detected.image_id] = detected.boxes[kept]
+                shots[detected.image_id] = redact(shots[detected.image_id], detected.boxes[kept])
+        ordered = [captured[i].frame for i in order]
         batch, n = encode_batch(
             ((f.image_id, shots[f.image_id]) for f in ordered), self.codec, upload_bytes
         )

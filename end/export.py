@@ -164,13 +164,13 @@ def agreement(
                 )
             ds, db = _difference(a, b)
             score, box = max(score, ds), max(box, db)
-    found = Agreement(min(16, len(frames)), score, box)
+    agreed = Agreement(min(16, len(frames)), score, box)
     if exact and not (score <= _SCORE_TOLERANCE and box <= _BOX_TOLERANCE_PX):
-        raise Unfinished(f"the exported model is not ours: {found}")
+        raise Unfinished(f"the exported model is not ours: {agreed}")
     if truth is None:
-        return found
+        return agreed
     theirs, mine = (coco_map(truth, detect_square(run, frames)).map for run in (network, ours))
-    return Agreement(found.frames, score, box, theirs, mine)
+    return Agreement(agreed.frames, score, box, theirs, mine)
 
 
 def _difference(a: Tensor, b: Tensor) -> tuple[float, float]:
@@ -184,9 +184,9 @@ def _difference(a: Tensor, b: Tensor) -> tuple[float, float]:
         a, b = (torch.cat([r[:, :4], r[:, 4:5]], 1) for r in (a, b))
     if not torch.isfinite(b).all():
         return math.inf, math.inf
-    seen = (torch.maximum(a[0, 4:].amax(0), b[0, 4:].amax(0))) > 0.01
+    confident = (torch.maximum(a[0, 4:].amax(0), b[0, 4:].amax(0))) > 0.01
     score = float((a[0, 4:] - b[0, 4:]).abs().max())
-    box = float((a[0, :4] - b[0, :4])[:, seen].abs().max()) if bool(seen.any()) else 0.0
+    box = float((a[0, :4] - b[0, :4])[:, confident].abs().max()) if bool(confident.any()) else 0.0
     return score, box
 
 
@@ -291,8 +291,8 @@ def _integers(frames: Tensor) -> dict[str, Any]:
     nncf = needed("nncf", "int8")
     nncf.set_log_level(logging.ERROR)
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # no CUDA: we know
-    seen = nncf.Dataset([image[None].float().numpy() / 255 for image in frames])
-    return {"quantize": 8, "calibration_dataset": seen, "int8_detect": True}
+    calibration = nncf.Dataset([image[None].float().numpy() / 255 for image in frames])
+    return {"quantize": 8, "calibration_dataset": calibration, "int8_detect": True}
 
 
 def _metadata(model: DetectionModel, side: int) -> dict[str, Any]:

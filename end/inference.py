@@ -22,7 +22,7 @@ from endedge.distill.model import DetectionModel, clone
 from endedge.distill.precision import computing
 from endedge.end.suppression import suppressed_there
 
-__all__ = ["Detections", "Network", "detect", "detect_square", "suppressed"]
+__all__ = ["Detections", "Network", "computed_order", "detect", "detect_square", "suppressed"]
 
 Network = Callable[[Tensor], Tensor]
 """Pictures (n, 3, h, w) float32 in [0, 1] → what the head says of them, (n, 4 + classes, anchors)
@@ -70,7 +70,7 @@ def detect(
     batch_size = batch_size or (16 if here else 64)
     model = clone(model).to(device).eval().fuse(verbose=False)
     model.to(memory_format=torch.channels_last)  # an eighth off the time of a processor
-    stride = int(model.stride.max())
+    stride = _stride(model)
     with computing("fp32", str(device)):
         if here:
             windows = _by_window(frames, stride, batch_size)
@@ -88,6 +88,12 @@ def detect(
         )
 
 
+def computed_order(model: DetectionModel, frames: Batch) -> list[int]:
+    """The numbers of ``frames`` in the order in which :func:`detect` shows them to ``model``."""
+    windows = _by_window(frames, _stride(model), max(1, len(frames)))
+    return [i for at, _ in windows for i in at]
+
+
 @torch.inference_mode()
 def detect_square(
     network: Network, frames: Batch, *, min_score: float = _MIN_SCORE
@@ -102,12 +108,12 @@ def detect_square(
 def _detected(
     network: Network, frames: Batch, windows: Iterable[Window], min_score: float
 ) -> list[Detections]:
-    found: dict[int, Detections] = {}
+    detections: dict[int, Detections] = {}
     for at, (top, bottom, left, right) in windows:
         images = frames.images[at, :, top:bottom, left:right].float() / 255
         for i, rows in zip(at, suppressed(network(images), min_score), strict=True):
-            found[i] = _told(rows, frames, i, left, top)
-    return [found[i] for i in range(len(frames))]
+            detections[i] = _told(rows, frames, i, left, top)
+    return [detections[i] for i in range(len(frames))]
 
 
 def _detected_there(
@@ -119,7 +125,7 @@ def _detected_there(
 ) -> list[Detections]:
     """The same on an accelerator: the frames go there before the first batch, and the program
     waits once a batch, for its detections."""
-    found: dict[int, Detections] = {}
+    detections: dict[int, Detections] = {}
     pictures = frames.images.to(device)
     order = torch.tensor([i for at, _ in windows for i in at], dtype=torch.int64).to(device)
     begin = 0
@@ -129,8 +135,8 @@ def _detected_there(
         images = pictures.index_select(0, here)[:, :, top:bottom, left:right].float() / 255
         raw = network(images)
         for i, rows in zip(at, _kept_there(raw, min_score), strict=True):
-            found[i] = _told(rows, frames, i, left, top)
-    return [found[i] for i in range(len(frames))]
+            detections[i] = _told(rows, frames, i, left, top)
+    return [detections[i] for i in range(len(frames))]
 
 
 def _kept_there(raw: Tensor, min_score: float) -> list[Tensor]:
@@ -155,13 +161,13 @@ def _kept_there(raw: Tensor, min_score: float) -> list[Tensor]:
 
 def _told(rows: Tensor, frames: Batch, i: int, left: int, top: int) -> Detections:
     """``rows`` of a window that begins at ``left``, ``top`` px, in px of frame ``i``."""
-    found = rows.double().numpy()
-    corners = found[:, :4] + (left, top, left, top)
+    values = rows.double().numpy()
+    corners = values[:, :4] + (left, top, left, top)
     return Detections(
         int(frames.image_ids[i]),
         _to_frame(corners, frames, i),
-        found[:, 4],
-        found[:, 5].astype(np.int64),
+        values[:, 4],
+        values[:, 5].astype(np.int64),
     )
 
 
@@ -177,6 +183,10 @@ def suppressed(raw: Tensor, min_score: float = _MIN_SCORE) -> list[Tensor]:
         max_time_img=10.0,
     )
     return kept
+
+
+def _stride(model: DetectionModel) -> int:
+    return int(model.stride.max())
 
 
 def _by_window(frames: Batch, stride: int, batch_size: int) -> Iterator[Window]:

@@ -95,12 +95,12 @@ def _matched(truth: Dataset, detections: Sequence[Detections], fast: bool) -> An
 def _compared(truth: dict[str, Any], results: Any, fast: bool) -> Any:
     if fast:
         library = importlib.import_module("hotcoco")
-        known = library.COCO(truth)
-        return library.COCOeval(known, known.load_res(results), "bbox")
-    known = COCO()
-    known.dataset = truth
-    known.createIndex()
-    return COCOeval(known, known.loadRes(results), "bbox")
+        truth_set = library.COCO(truth)
+        return library.COCOeval(truth_set, truth_set.load_res(results), "bbox")
+    truth_set = COCO()
+    truth_set.dataset = truth
+    truth_set.createIndex()
+    return COCOeval(truth_set, truth_set.loadRes(results), "bbox")
 
 
 def evaluate(

@@ -63,8 +63,8 @@ def evaluate_resampled(
 ) -> tuple[CocoScore, Floats]:
     """Detect once on ``frames`` (the pictures of ``truth``, same order): the score, and mAP on
     each of ``draws``."""
-    found = detect(model, frames, device=device)
-    return coco_map(truth, found), map_replicates(truth, found, draws)
+    detections = detect(model, frames, device=device)
+    return coco_map(truth, detections), map_replicates(truth, detections, draws)
 
 
 def map_replicates(
@@ -92,25 +92,25 @@ def map_replicates(
 
 
 def _precision(
-    seen: Sequence[dict[str, Any]],
+    frames: Sequence[dict[str, Any]],
     at: NDArray[np.int64],
     draws: NDArray[np.int64],
     positives: NDArray[np.int64],
 ) -> Floats:
     """AP of one class: the mean over recall and IoU thresholds of the interpolated precision, for
-    each draw; 0 for one without ``positives``. ``at``: which frame each of ``seen`` is."""
-    scores = np.concatenate([np.asarray(e["dtScores"], float) for e in seen])
+    each draw; 0 for one without ``positives``. ``at``: which frame each of ``frames`` is."""
+    scores = np.concatenate([np.asarray(e["dtScores"], float) for e in frames])
     if len(scores) == 0:
         return np.zeros(len(draws))
     order = np.argsort(-scores, kind="mergesort")
-    frame = np.repeat(at, [len(e["dtScores"]) for e in seen])[order]
-    some = [e for e in seen if len(e["dtScores"])]  # no detection: no rows of a known length
+    frame = np.repeat(at, [len(e["dtScores"]) for e in frames])[order]
+    some = [e for e in frames if len(e["dtScores"])]  # no detection: no rows of a known length
     right = np.concatenate([np.asarray(e["dtMatches"]) for e in some], axis=1)[:, order] > 0
     ignored = np.concatenate([np.asarray(e["dtIgnore"]) for e in some], axis=1)[:, order] > 0
-    found = np.zeros(len(draws))
+    precision = np.zeros(len(draws))
     hits, left_out = _listed(right & ~ignored), _listed(ignored)
-    _accumulate(*hits, *left_out, frame, draws, positives, _RECALL, found)
-    return found
+    _accumulate(*hits, *left_out, frame, draws, positives, _RECALL, precision)
+    return precision
 
 
 def _listed(rows: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -151,7 +151,7 @@ def _accumulate(
             so_far += draws[r, frame[d]]
             counted[d] = so_far
         for t in range(thresholds):
-            found, skipped, points, q = 0, 0, 0, ignored_from[t]
+            true_hits, skipped, points, q = 0, 0, 0, ignored_from[t]
             for h in range(hits_from[t], hits_from[t + 1]):
                 d = hits[h]
                 while q < ignored_from[t + 1] and ignored[q] < d:
@@ -159,9 +159,9 @@ def _accumulate(
                     q += 1
                 weight = draws[r, frame[d]]
                 if weight > 0:  # copies of a frame follow each other: its last one counts
-                    found += weight
-                    precise[points] = found / (counted[d] - skipped)
-                    recall[points] = found / positives[r]
+                    true_hits += weight
+                    precise[points] = true_hits / (counted[d] - skipped)
+                    recall[points] = true_hits / positives[r]
                     points += 1
             k = len(recalls) - 1
             while k >= 0 and (points == 0 or recalls[k] > recall[points - 1]):

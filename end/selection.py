@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
 from endedge.distill.model import DetectionModel
-from endedge.end.inference import Detections, detect
+from endedge.end.inference import Detections, computed_order, detect
 
 __all__ = [
+    "BY_FEATURES",
     "RULES",
     "Observations",
     "disagreement",
@@ -87,23 +88,25 @@ def observe(
 
     handle = model.model[-1].register_forward_pre_hook(keep)
     try:
-        found = detect(model, frames, batch_size=batch_size, device=device)
+        detections = detect(model, frames, batch_size=batch_size, device=device)
     finally:
         handle.remove()
     features = np.zeros((0, 1), np.float32)
     if pooled:  # the last ones: where memory was short, the pass began anew
-        features = torch.cat(pooled)[-len(frames) :].cpu().numpy()
-    return Observations(found, features, np.asarray(time_s, np.float64))
+        computed = torch.cat(pooled)[-len(frames) :].cpu().numpy()
+        features = np.empty_like(computed)
+        features[computed_order(model, frames)] = computed
+    return Observations(detections, features, np.asarray(time_s, np.float64))
 
 
-def select(rule: str, seen: Observations, seed: int) -> Order:
-    """The order (n,) of the frames of ``seen`` under one of :data:`RULES`, for any budget.
+def select(rule: str, observed: Observations, seed: int) -> Order:
+    """The order (n,) of the frames of ``observed`` under one of :data:`RULES`, for any budget.
 
     Raises :class:`BadInput` for an unknown rule.
     """
     if rule not in RULES:
         raise BadInput(f"unknown selection rule {rule!r}; one of {', '.join(RULES)}")
-    return RULES[rule](seen, np.random.default_rng([seed, 0x5E1EC7]))
+    return RULES[rule](observed, np.random.default_rng([seed, 0x5E1EC7]))
 
 
 # Scores: one number a frame, larger = more worth sending -----------------------------------
@@ -121,12 +124,12 @@ def margin(detections: Sequence[Detections]) -> Array:
     floor counts as 0.
     """
     out = np.zeros(len(detections))
-    for i, found in enumerate(detections):
-        kept = found.scores >= _MIN_SCORE
+    for i, detected in enumerate(detections):
+        kept = detected.scores >= _MIN_SCORE
         if not kept.any():
             continue
-        _, box = np.unique(found.boxes[kept], axis=0, return_inverse=True)
-        box, scores = box.reshape(-1), found.scores[kept]
+        _, box = np.unique(detected.boxes[kept], axis=0, return_inverse=True)
+        box, scores = box.reshape(-1), detected.scores[kept]
         best = np.zeros(box.max() + 1)
         np.maximum.at(best, box, scores)
         order = np.lexsort((-scores, box))
@@ -137,18 +140,18 @@ def margin(detections: Sequence[Detections]) -> Array:
     return out
 
 
-def disagreement(seen: Observations, neighbours: int = _NEIGHBOURS) -> Array:
+def disagreement(observed: Observations, neighbours: int = _NEIGHBOURS) -> Array:
     """How differently the student sees a frame and those that look alike to it. (n,) in [0, 1]
 
     For each frame the expected count of every class (sum of scores) is compared with that of
     its nearest frames in feature space: |a - b|₁ / (|a|₁ + |b|₁), averaged over neighbours.
     """
-    n = len(seen)
+    n = len(observed)
     k = min(neighbours, n - 1)
     if k < 1:
         return np.zeros(n)
-    counts = _class_counts(seen.detections)
-    features = seen.features.astype(np.float64)
+    counts = _class_counts(observed.detections)
+    features = observed.features.astype(np.float64)
     out = np.empty(n)
     for start in range(0, n, 256):  # bounded memory: 256 x n distances at a time
         rows = np.arange(start, min(start + 256, n))
@@ -186,41 +189,43 @@ def k_centre(features: NDArray[Any], first: int, weight: Array | None = None) ->
     return order
 
 
-def _random(seen: Observations, rng: np.random.Generator) -> Order:
-    return rng.permutation(len(seen)).astype(np.int64)
+def _random(observed: Observations, rng: np.random.Generator) -> Order:
+    return rng.permutation(len(observed)).astype(np.int64)
 
 
-def _uniform(seen: Observations, rng: np.random.Generator) -> Order:
+def _uniform(observed: Observations, rng: np.random.Generator) -> Order:
     """Evenly over time at every prefix: the frames nearest to a van der Corput sequence over the
     span of the capture, rotated by the seed."""
-    n = len(seen)
+    n = len(observed)
     order = np.empty(n, np.int64)
     if n == 0:
         return order
-    start, end = seen.time_s.min(), seen.time_s.max()
+    start, end = observed.time_s.min(), observed.time_s.max()
     rotation = rng.random()
     left = np.ones(n, bool)
     for step in range(n):
         target = start + (end - start) * ((_van_der_corput(step) + rotation) % 1.0)
-        away = np.where(left, np.abs(seen.time_s - target), np.inf)
+        away = np.where(left, np.abs(observed.time_s - target), np.inf)
         order[step] = np.argmin(away)
         left[order[step]] = False
     return order
 
 
-def _diversity(seen: Observations, rng: np.random.Generator) -> Order:
+def _diversity(observed: Observations, rng: np.random.Generator) -> Order:
     return (
-        k_centre(seen.features, int(rng.integers(len(seen)))) if len(seen) else _random(seen, rng)
+        k_centre(observed.features, int(rng.integers(len(observed))))
+        if len(observed)
+        else _random(observed, rng)
     )
 
 
-def _combined(seen: Observations, rng: np.random.Generator) -> Order:
+def _combined(observed: Observations, rng: np.random.Generator) -> Order:
     """Farthest-first with distances weighted by the ranks of entropy and disagreement: far from
     what is already chosen *and* uncertain. Ranks, since the two scores have no common scale."""
-    if not len(seen):
-        return _random(seen, rng)
-    weight = _rank(entropy(seen.detections), rng) + _rank(disagreement(seen), rng)
-    return k_centre(seen.features, int(np.argmax(weight)), weight)
+    if not len(observed):
+        return _random(observed, rng)
+    weight = _rank(entropy(observed.detections), rng) + _rank(disagreement(observed), rng)
+    return k_centre(observed.features, int(np.argmax(weight)), weight)
 
 
 RULES: dict[str, Callable[[Observations, np.random.Generator], Order]] = {
@@ -233,6 +238,9 @@ RULES: dict[str, Callable[[Observations, np.random.Generator], Order]] = {
     "combined": _combined,
 }
 """Selection rules by name; each returns an order of all frames, nested in the budget."""
+
+BY_FEATURES = ("diversity", "disagreement", "combined")
+"""Those that look at features."""
 
 
 # Small parts --------------------------------------------------------------------------------
@@ -250,8 +258,8 @@ def _rank(score: Array, rng: np.random.Generator) -> Array:
     return out
 
 
-def _kept(found: Detections) -> Array:
-    return found.scores[found.scores >= _MIN_SCORE]
+def _kept(detections: Detections) -> Array:
+    return detections.scores[detections.scores >= _MIN_SCORE]
 
 
 def _binary_entropy(p: Array) -> Array:
@@ -262,9 +270,9 @@ def _binary_entropy(p: Array) -> Array:
 def _class_counts(detections: Sequence[Detections]) -> Array:
     classes = 1 + max((int(d.labels.max()) for d in detections if len(d.labels)), default=0)
     counts = np.zeros((len(detections), classes))
-    for row, found in zip(counts, detections, strict=True):
-        kept = found.scores >= _MIN_SCORE
-        np.add.at(row, found.labels[kept], found.scores[kept])
+    for row, boxes in zip(counts, detections, strict=True):
+        kept = boxes.scores >= _MIN_SCORE
+        np.add.at(row, boxes.labels[kept], boxes.scores[kept])
     return counts
 
 

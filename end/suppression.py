@@ -50,13 +50,13 @@ def _some(raw: Tensor, min_score: float, most_iou: float, most: int) -> tuple[Te
         before, stays = stays, live & ~(covers & stays[:, :, None]).any(1)
     settled = (before == stays).all(1)
     rank = stays.cumsum(1)
-    found = rank[:, -1]
+    last = rank[:, -1]
     place = torch.where(stays & (rank <= most), rank - 1, most)
     rows = torch.cat([boxes, top[..., None], label[..., None].to(top.dtype)], 2)
     out = rows.new_zeros(n, most + 1, 6)
     out.scatter_(1, place[..., None].expand(-1, -1, 6), rows)
     all_seen = (scores > min_score).sum(1) <= top.shape[1]
-    return out[:, :most], found.clamp(max=most), settled & (all_seen | (found >= most))
+    return out[:, :most], last.clamp(max=most), settled & (all_seen | (last >= most))
 
 
 def _covers(boxes: Tensor, most_iou: float) -> Tensor:

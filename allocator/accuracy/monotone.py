@@ -119,10 +119,10 @@ def _filled(mean: Floats) -> Floats:
     holes = np.isnan(mean)
     if not holes.any():
         return mean
-    known, there = np.where(holes, 0.0, mean), ~holes
-    grand = known.sum() / there.sum()
-    row = np.where(there.any(1), known.sum(1) / np.maximum(there.sum(1), 1), grand)
-    column = np.where(there.any(0), known.sum(0) / np.maximum(there.sum(0), 1), grand)
+    measured, there = np.where(holes, 0.0, mean), ~holes
+    grand = measured.sum() / there.sum()
+    row = np.where(there.any(1), measured.sum(1) / np.maximum(there.sum(1), 1), grand)
+    column = np.where(there.any(0), measured.sum(0) / np.maximum(there.sum(0), 1), grand)
     return np.where(holes, row[:, None] + column[None, :] - grand, mean)
 
 

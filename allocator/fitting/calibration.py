@@ -36,15 +36,15 @@ def calibrated(grid: Grid, errors: Floats, draws: Sequence[Joint]) -> Width:
     if not draws:
         return Width()
     values = np.array([joint.value(grid.upload, grid.update) for joint in draws])
-    known = (
+    calibratable = (
         np.clip(values.var(axis=0) - _variance(grid.luck), 0.0, None) + grid.variance / grid.count
     )
     rooms = np.array([_room(grid, out) for out in grid.folds]).reshape(-1, 2, len(grid))
     squares = np.zeros(grid.folds.shape)
     squares[grid.folds] = errors
-    excess = squares - known
+    excess = squares - calibratable
     width = Width(_share(grid, excess, rooms, 0), _share(grid, excess, rooms, 1))
-    expected = known + width.deviation((rooms[:, 0], rooms[:, 1])) ** 2
+    expected = calibratable + width.deviation((rooms[:, 0], rooms[:, 1])) ** 2
     levels = [
         min(float(np.mean(squares[f, at] / np.maximum(expected[f, at], 1e-12))), _FAR)
         for f, at, _ in _levels(grid)
@@ -60,22 +60,22 @@ def _share(grid: Grid, excess: Floats, rooms: Floats, axis: int) -> float:
     if not of:
         return UNIFORM
     rises = np.array([np.mean(rooms[f, axis, at] ** 2) for f, at in of])
-    found = np.array([np.mean(excess[f, at]) for f, at in of])
+    excesses = np.array([np.mean(excess[f, at]) for f, at in of])
     believed = _BELIEVED * float(rises.mean())
     if believed <= 0.0:
         return UNIFORM
-    share = (believed * UNIFORM**2 + found.sum()) / (believed + rises.sum())
+    share = (believed * UNIFORM**2 + excesses.sum()) / (believed + rises.sum())
     return math.sqrt(min(max(0.0, float(share)), 1.0))
 
 
 def _levels(grid: Grid) -> list[tuple[int, NDArray[np.int64], int]]:
     """Each level left out: its fold, its points, and the axis it is of."""
-    found = []
+    levels = []
     for f, out in enumerate(grid.folds):
         axis = 0 if f < grid.row_folds else 1
         level = grid.row if axis == 0 else grid.column
-        found += [(f, np.flatnonzero(out & (level == k)), axis) for k in np.unique(level[out])]
-    return found
+        levels += [(f, np.flatnonzero(out & (level == k)), axis) for k in np.unique(level[out])]
+    return levels
 
 
 def _room(grid: Grid, out: NDArray[np.bool_]) -> tuple[Floats, Floats]:

@@ -89,10 +89,10 @@ class Curves:
     @cached_property
     def _groups(self) -> list[tuple[Kind, float, Floats]]:
         """Replicates of one kind together: (kind, m0, theta (r, 7))."""
-        found: dict[tuple[Kind, float], list[Floats]] = {}
+        groups: dict[tuple[Kind, float], list[Floats]] = {}
         for joint in self.replicates:
-            found.setdefault((joint.kind, joint.m0), []).append(joint.theta)
-        return [(kind, m0, np.array(rows)) for (kind, m0), rows in found.items()]
+            groups.setdefault((joint.kind, joint.m0), []).append(joint.theta)
+        return [(kind, m0, np.array(rows)) for (kind, m0), rows in groups.items()]
 
     def draws(self, upload_bytes: Floats | float, update_bytes: Floats | float) -> Floats:
         """Bootstrap predictions (replicates, n) at n pairs of bytes, clipped to [0, 1]."""
@@ -300,10 +300,10 @@ def _maybe(value: Any, name: str) -> float:
 
 
 def _items(document: dict[str, Any], key: str) -> list[Any]:
-    found = document[key]
-    if not isinstance(found, list) or len(found) > _MAX_ITEMS:
+    items = document[key]
+    if not isinstance(items, list) or len(items) > _MAX_ITEMS:
         raise BadInput(f"{key} must be a list of at most {_MAX_ITEMS} items")
-    return found
+    return items
 
 
 def _range_in(item: dict[str, Any], name: str) -> Range:

@@ -143,13 +143,13 @@ def _fit_kind(kind: Kind, grid: Grid, m0: float, huber: float, rng: np.random.Ge
     best = theta[order[0]]
 
     # Leave levels out: every fold starts from the best two fits and never sees its points.
-    seen = ~grid.folds * grid.count
+    weights = ~grid.folds * grid.count
     tops = theta[order[:2]]
     left, left_cost = polish(
-        problem, np.tile(tops, (len(seen), 1)), np.repeat(seen, len(tops), axis=0), huber
+        problem, np.tile(tops, (len(weights), 1)), np.repeat(weights, len(tops), axis=0), huber
     )
-    pick = left_cost.reshape(len(seen), len(tops)).argmin(axis=1)
-    left = left.reshape(len(seen), len(tops), 7)[np.arange(len(seen)), pick]
+    pick = left_cost.reshape(len(weights), len(tops)).argmin(axis=1)
+    left = left.reshape(len(weights), len(tops), 7)[np.arange(len(weights)), pick]
     predicted = joint_value(kind, left, m0, grid.upload, grid.update)
     errors = ((grid.map - predicted) ** 2)[grid.folds]
 
@@ -196,8 +196,8 @@ def _bootstrap(
         drawn = fitted + of_seed @ (presence / grid.count) + of_point + luck
         problem = replace(problem, y=drawn)
         start = np.tile(joint.theta, (share, 1))
-        found, _ = polish(problem, start, grid.count, huber, iterations=30)
-        draws += [Joint.of(joint.kind, row, joint.m0) for row in found]
+        polished, _ = polish(problem, start, grid.count, huber, iterations=30)
+        draws += [Joint.of(joint.kind, row, joint.m0) for row in polished]
     return draws
 
 

@@ -77,7 +77,7 @@ def menu(known: Known) -> DeviceMenu:
     fresh = np.clip(fresh + (periods - 1) * budget.room * per_room, 0.0, 1.0)
     actions = Actions(rate, np.where(up > 0, 1 - fresh, 0.0), periods)
 
-    staying = stay([seen.judged_in for seen in known.history if seen.judged_in >= 0])
+    staying = stay([earlier.judged_in for earlier in known.history if earlier.judged_in >= 0])
     gap, recalled, words = _gaps(known, belief, staying)
     loss = expected_loss(actions, belief.weight, gap, staying, recalled)
     splits = [NO_UPDATE]
@@ -112,7 +112,7 @@ def _rows(known: Known) -> NDArray[np.int64]:
 def _gaps(known: Known, belief: Belief, staying: float) -> tuple[Floats, Floats | None, str]:
     """What the device lacks of its place's ceiling under each guess (n,), and from the best model
     that it kept. Where the last periods brought no frame, the place may have changed since."""
-    here = [seen for seen in known.history if seen.judged_in in (known.place, NOT_KNOWN)]
+    here = [earlier for earlier in known.history if earlier.judged_in in (known.place, NOT_KNOWN)]
     sure = staying ** periods_since_seen(known.history)
 
     def gap(now: float) -> Floats:
@@ -144,5 +144,5 @@ def _kept(known: Known) -> float | None:
 @register("adaptive")
 def adaptive(known: Known) -> Split:
     """The action with the least loss expected until the place changes."""
-    found = menu(known)
-    return found.best if math.isfinite(float(found.loss.min())) else NO_UPDATE
+    choices = menu(known)
+    return choices.best if math.isfinite(float(choices.loss.min())) else NO_UPDATE

@@ -65,16 +65,16 @@ class Belief:
         density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
         return np.asarray(spread * (density + z * ndtr(z)))
 
-    def after(self, seen: Observed) -> Belief:
+    def after(self, period: Observed) -> Belief:
         """With one more round. Nothing is learned where nothing was sent up, nor from frames of one
         place judged in another."""
-        unknown = NOT_KNOWN in (seen.learned_in, seen.judged_in)
-        if not seen.upload_bytes > 0 or unknown or seen.learned_in != seen.judged_in:
+        unknown = NOT_KNOWN in (period.learned_in, period.judged_in)
+        if not period.upload_bytes > 0 or unknown or period.learned_in != period.judged_in:
             return self
-        rate = self.rates(seen.upload_bytes, seen.update_bytes)[:, 0]
-        mean, variance = self.ceiling(seen.judged_in, seen.before)
-        expected = rate * (mean - seen.before)
-        if seen.refused:
+        rate = self.rates(period.upload_bytes, period.update_bytes)[:, 0]
+        mean, variance = self.ceiling(period.judged_in, period.before)
+        expected = rate * (mean - period.before)
+        if period.refused:
             spread = np.sqrt(VERDICT_NOISE**2 + rate**2 * variance)
             z = -expected / spread
             log_likelihood = log_ndtr(z)
@@ -84,7 +84,7 @@ class Belief:
             variance = variance - gain**2 * mills * (mills + z)
         else:
             spread2 = NOISE**2 + rate**2 * variance
-            off = seen.after - seen.before - expected
+            off = period.after - period.before - expected
             log_likelihood = -0.5 * (off**2 / spread2 + np.log(spread2))
             gain = rate * variance / spread2
             mean = mean + gain * off
@@ -92,14 +92,14 @@ class Belief:
         return replace(
             self,
             log_weight=self.log_weight + log_likelihood,
-            mean={**self.mean, seen.judged_in: mean},
-            variance={**self.variance, seen.judged_in: np.maximum(variance, 1e-9)},
+            mean={**self.mean, period.judged_in: mean},
+            variance={**self.variance, period.judged_in: np.maximum(variance, 1e-9)},
         )
 
 
 def believe(rates: Rates, first: Achievable, history: Sequence[Observed]) -> Belief:
     """The belief after all of ``history``, oldest first."""
     belief = Belief.at_first(rates, first)
-    for seen in history:
-        belief = belief.after(seen)
+    for period in history:
+        belief = belief.after(period)
     return belief

@@ -40,8 +40,8 @@ def stay(places: list[int]) -> float:
 def periods_since_seen(history: tuple[Observed, ...]) -> int:
     """How many of the last periods brought no frame: nobody knows what they were like."""
     unseen = 0
-    for seen in reversed(history):
-        if seen.upload_bytes > 0:
+    for period in reversed(history):
+        if period.upload_bytes > 0:
             break
         unseen += 1
     return unseen
@@ -87,8 +87,8 @@ def expected_loss(
     kept = weight[:, None] * (1 - actions.rate)
     now = again @ kept
     later = (again * actions.rest(stay)) @ kept
-    found = float(weight @ gap) * before + last * (1 - actions.stale) * now
-    found += stay**actions.periods * later
+    loss = float(weight @ gap) * before + last * (1 - actions.stale) * now
+    loss += stay**actions.periods * later
     if gap_recalled is not None:  # who sends nothing is told of no older model
-        found[0] = float((weight * gap) @ (1 + stay * actions.rest(stay)))
-    return np.asarray(found)
+        loss[0] = float((weight * gap) @ (1 + stay * actions.rest(stay)))
+    return np.asarray(loss)

@@ -80,18 +80,18 @@ def first_rates(upload: Range, update: Range, curves: Curves | None = None) -> R
     if (kept := _PRIORS.get(key)) is not None and kept[0] is curves:
         return kept[1]
     sizes = [
-        np.geomspace(max(known.low, 1.0), max(known.high, 1.0), _KNOTS)
-        for known in (curves.upload_range, curves.update_range)
+        np.geomspace(max(measured.low, 1.0), max(measured.high, 1.0), _KNOTS)
+        for measured in (curves.upload_range, curves.update_range)
     ]
     up, down = (a.ravel() for a in np.meshgrid(*sizes, indexing="ij"))
     share = (np.asarray(curves.joint.value(up, down), dtype=float) - curves.m0) / _most(curves)
     rates = _wide(*ranges)
     off = (rates(up, down) - share) / _DOUBT
-    found = replace(rates, log_weight=-0.5 * _CELLS * (off**2).mean(axis=1))
+    likely = replace(rates, log_weight=-0.5 * _CELLS * (off**2).mean(axis=1))
     while len(_PRIORS) >= _KEPT:
         _PRIORS.pop(next(iter(_PRIORS)))
-    _PRIORS[key] = curves, found
-    return found
+    _PRIORS[key] = curves, likely
+    return likely
 
 
 def _top(curves: Curves) -> float:

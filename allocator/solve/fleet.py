@@ -130,24 +130,24 @@ def allocate_fleet(
     if bandwidth_hz == 0:
         nothing, idle = np.zeros(len(fleet)), float(fleet.idle.sum())
         return FleetAllocation(nothing, nothing, fleet.m0[column], idle, math.inf, idle, 0.0)
-    found = _at_price(fleet, bandwidth_hz, 0.0, room_s)
-    if found.dual_s > room_s:
-        found = _rationed(fleet, bandwidth_hz, room_s, found)
-    elif len(fleet) <= _SMALL and found.bound - float(found.reached.sum()) > 1e-9:
-        better = _exchange(fleet, found.n_bytes, found.reached, bandwidth_hz)
+    answer = _at_price(fleet, bandwidth_hz, 0.0, room_s)
+    if answer.dual_s > room_s:
+        answer = _rationed(fleet, bandwidth_hz, room_s, answer)
+    elif len(fleet) <= _SMALL and answer.bound - float(answer.reached.sum()) > 1e-9:
+        better = _exchange(fleet, answer.n_bytes, answer.reached, bandwidth_hz)
         if _seconds(fleet, better[0]).sum() <= room_s:
-            found = replace(found, n_bytes=better[0], reached=better[1])
-    objective = float(found.reached.sum())
+            answer = replace(answer, n_bytes=better[0], reached=better[1])
+    objective = float(answer.reached.sum())
     return FleetAllocation(
-        upload_bytes=found.n_bytes[column, 0],
-        update_bytes=found.n_bytes[column, 1],
-        map=(found.reached / fleet.weight)[column],
+        upload_bytes=answer.n_bytes[column, 0],
+        update_bytes=answer.n_bytes[column, 1],
+        map=(answer.reached / fleet.weight)[column],
         objective=objective,
-        price=found.price if found.price > 1e-20 else 0.0,  # the band is more than enough
-        bound=max(found.bound, objective),
-        used_hz=float((fleet.rate * found.n_bytes).sum()),
-        price_s=found.price_s,
-        used_s=float(_seconds(fleet, found.n_bytes).sum()),
+        price=answer.price if answer.price > 1e-20 else 0.0,  # the band is more than enough
+        bound=max(answer.bound, objective),
+        used_hz=float((fleet.rate * answer.n_bytes).sum()),
+        price_s=answer.price_s,
+        used_s=float(_seconds(fleet, answer.n_bytes).sum()),
     )
 
 
@@ -214,8 +214,8 @@ def _rationed(fleet: FleetColumns, band_hz: float, room_s: float, free: _Found) 
             high = right
         else:
             low = left
-    dual = min((free, *tried.values()), key=lambda found: found.bound)
-    best = max((free, *tried.values()), key=lambda found: float(found.reached.sum()))
+    dual = min((free, *tried.values()), key=lambda answer: answer.bound)
+    best = max((free, *tried.values()), key=lambda answer: float(answer.reached.sum()))
     return replace(best, bound=dual.bound, price=dual.price, price_s=dual.price_s)
 
 
@@ -274,8 +274,8 @@ def _exchange(
         budget = Budget(
             up, down, hz, upload, update, 1.0, 0.0, 0.0, joints[k].m0, "" if enough else "too thin"
         )
-        found = best_split(joints[k], budget)
-        return float(fleet.weight[k]) * found[2], found[0], found[1]
+        split = best_split(joints[k], budget)
+        return float(fleet.weight[k]) * split[2], split[0], split[1]
 
     def share_out(i: int, j: int, hz: float) -> tuple[float, float]:
         """The best sum of two devices, and the first one's share of ``hz``."""

@@ -91,9 +91,9 @@ def allocate_worst(
     best, proven = _cheapest(menus, levels[0])[0], high
     while low <= high:
         middle = (low + high) // 2
-        found, possible = _cheapest(menus, levels[middle])
-        if found is not None:
-            best, low = found, middle + 1
+        cheapest, possible = _cheapest(menus, levels[middle])
+        if cheapest is not None:
+            best, low = cheapest, middle + 1
         else:
             high = middle - 1
             if not possible:

@@ -114,8 +114,8 @@ def _best_room(
         for _ in range(6):
             upload, update, values = grid
             i, j = divmod(int(values.argmax()), len(shares))
-            found = float(upload[i, j]), float(update[i, j]), float(values[i, j])
-            best = max(best, found, key=lambda split: split[2])
+            here = float(upload[i, j]), float(update[i, j]), float(values[i, j])
+            best = max(best, here, key=lambda split: split[2])
             shares, used = _around(shares, j, _FINE, 3), _around(used, i, _FINE, 3)
             grid = on(used, shares)
     return best

@@ -110,13 +110,13 @@ def _take_symbols(
     lower, span, window, at = state[LOWER], state[RANGE], state[WINDOW], state[AT]
     for i in range(len(symbols)):
         scale = span >> _BITS
-        found = (window - lower) // scale
-        if found >= _WHOLE:
+        slot = (window - lower) // scale
+        if slot >= _WHOLE:
             return False
         k = np.uint64(EDGE)  # most often near the middle
-        while found < edges[k]:
+        while slot < edges[k]:
             k -= _ONE
-        while found >= edges[k + _ONE]:
+        while slot >= edges[k + _ONE]:
             k += _ONE
         symbols[i] = np.int64(k)
         lower = lower + scale * edges[k]
@@ -144,10 +144,10 @@ def _take_bits(
             continue
         chance = _WHOLE >> np.uint64(n_bits[i])
         scale = span >> _BITS
-        found = (window - lower) // scale
-        if found >= _WHOLE:
+        slot = (window - lower) // scale
+        if slot >= _WHOLE:
             return False
-        part = found // chance
+        part = slot // chance
         values[i] |= np.int64(part) << shift
         lower = lower + scale * (part * chance)
         span = scale * chance
@@ -293,7 +293,7 @@ def code_pass(
         last_tap - first_tap,
     )
     size = n_rows * n_columns * n_taps
-    seen = first_column * n_taps + first_tap * n_columns  # in each row
+    coded_before = first_column * n_taps + first_tap * n_columns  # in each row
     single = np.empty(1, np.float32)
     bits = single.view(np.int32)
     column = np.empty((n_columns, n_taps))
@@ -309,7 +309,7 @@ def code_pass(
     starts = np.zeros(CLASSES + 1, np.int64)
     at = 0
     for r in range(n_rows):
-        row = (row_sum[r] + grain) / (seen + _ROW_WEIGHT)
+        row = (row_sum[r] + grain) / (coded_before + _ROW_WEIGHT)
         for c in range(n_columns):
             heard = kernel_sum[r, first_column + c]
             for t in range(n_taps):

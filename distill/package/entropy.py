@@ -146,7 +146,7 @@ def _walk(coder: Coder, array: Ints, tables: NDArray[np.float64]) -> None:
         return
     coder.expect(array.size)
     mean = float(np.ldexp(1.0, coder.level(_level(array)) - 8))
-    seen, seen_sum = 4.0, 4.0 * mean
+    counted, seen_sum = 4.0, 4.0 * mean
     column_sum = np.zeros((columns, taps))
     for block in _blocks(rows, columns * taps):
         n_rows = block.stop - block.start
@@ -156,14 +156,14 @@ def _walk(coder: Coder, array: Ints, tables: NDArray[np.float64]) -> None:
             seen_sum += coder.integers(
                 array,
                 (block.start, block.stop, cols.start, cols.stop, tap.start, tap.stop),
-                max(seen_sum / seen, _SMALLEST_MEAN),
+                max(seen_sum / counted, _SMALLEST_MEAN),
                 column_sum,
                 row_sum,
                 kernel_sum,
                 tables,
                 _SHIFTS,
             )
-            seen += n_rows * (cols.stop - cols.start) * (tap.stop - tap.start)
+            counted += n_rows * (cols.stop - cols.start) * (tap.stop - tap.start)
 
 
 def _level(array: Ints) -> int:

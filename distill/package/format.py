@@ -36,10 +36,12 @@ def wire_arrays(coded: Sequence[Coded]) -> list[Ints]:
     return [scalars, *centred, *(c.weights for c in coded)]
 
 
-def _wire_shapes(found: Sequence[Layer]) -> list[tuple[int, ...]]:
-    lengths = [n for layer in found for n in _vector_lengths(layer)]
-    kernels = [(*layer.conv.weight.shape[:2], layer.conv.weight[0, 0].numel()) for layer in found]
-    return [(len(found) + len(lengths),), *((n,) for n in lengths), *kernels]
+def _wire_shapes(weighted: Sequence[Layer]) -> list[tuple[int, ...]]:
+    lengths = [n for layer in weighted for n in _vector_lengths(layer)]
+    kernels = [
+        (*layer.conv.weight.shape[:2], layer.conv.weight[0, 0].numel()) for layer in weighted
+    ]
+    return [(len(weighted) + len(lengths),), *((n,) for n in lengths), *kernels]
 
 
 def _vector_lengths(layer: Layer) -> list[int]:
@@ -48,12 +50,12 @@ def _vector_lengths(layer: Layer) -> list[int]:
     return [n_out] * own + [n_out, n_in]
 
 
-def _from_wire(arrays: Sequence[Ints], found: Sequence[Layer]) -> list[Coded]:
-    scalars, rest = arrays[0], iter(arrays[1 : len(arrays) - len(found)])
-    sigmas, offsets = scalars[: len(found)], iter(scalars[len(found) :])
+def _from_wire(arrays: Sequence[Ints], weighted: Sequence[Layer]) -> list[Coded]:
+    scalars, rest = arrays[0], iter(arrays[1 : len(arrays) - len(weighted)])
+    sigmas, offsets = scalars[: len(weighted)], iter(scalars[len(weighted) :])
     result = []
     for layer, sigma, weights in zip(
-        found, sigmas, arrays[len(arrays) - len(found) :], strict=True
+        weighted, sigmas, arrays[len(arrays) - len(weighted) :], strict=True
     ):
         vectors = [next(rest) + next(offsets) for _ in _vector_lengths(layer)]
         *own, rows, columns = vectors
@@ -77,8 +79,8 @@ def unpack(data: bytes, *, base: DetectionModel | None = None) -> DetectionModel
             return model.eval()
         if package.spec:
             attach(model, changed_adapter(package.spec))
-    found = layers(model)
-    coded = _from_wire(decode_arrays(package.stream, _wire_shapes(found)), found)
+    weighted = layers(model)
+    coded = _from_wire(decode_arrays(package.stream, _wire_shapes(weighted)), weighted)
     apply_coded(model, coded, package.step, base)
     if model_hash(model)[:32] != package.result:
         raise BadInput("corrupt package: the decoded model is not the one that was packed")

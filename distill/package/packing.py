@@ -181,9 +181,9 @@ class Prepared:
         attach(decoded, None if adapter is None else InputAdapter.of(adapter.description))
         apply_coded(decoded, coded, step, kind.base)
         if aware is not None:
-            found = self._trained(decoded, coded, step, aware, say)
-            if found is not None and size(*found[1:]) <= budget_bytes:
-                decoded, coded, stream = found
+            trained = self._trained(decoded, coded, step, aware, say)
+            if trained is not None and size(*trained[1:]) <= budget_bytes:
+                decoded, coded, stream = trained
         return Packed(
             seal(model_hash(decoded), kind.held, step, kind.spec, stream),
             Report(
@@ -213,13 +213,13 @@ class Prepared:
         trained on, says that it is no better."""
         assert self.frames is not None
         held = max(1, len(self.frames) // 5)
-        seen, total = self.frames[:-held], recipe.steps
+        shown, total = self.frames[:-held], recipe.steps
 
         def on_step(step: int, loss: float) -> None:
             say(_PREPARED, f"integers, step {step}/{total}, {loss:.2f} nats")
 
         trained = train_integers(
-            self.model, decoded, coded, step, seen, recipe, device=self.device, on_step=on_step
+            self.model, decoded, coded, step, shown, recipe, device=self.device, on_step=on_step
         )
         better = clone(decoded)
         apply_coded(better, trained, step, None)

@@ -88,8 +88,8 @@ def train_integers(
     feed = Feed(pictures, list(order_of(len(pictures), recipe)), device)
     groups = [{"params": latent, "weight_decay": 0.0}]
     descend(feed, loss, groups, recipe, trained=latent, on_step=on_step)
-    found = [grid.integers(w.detach()).cpu() for grid, w in zip(grids, latent, strict=True)]
+    rounded = [grid.integers(w.detach()).cpu() for grid, w in zip(grids, latent, strict=True)]
     return [
         replace(one, weights=q.reshape(one.weights.shape).to(torch.int32).numpy())
-        for one, q in zip(coded, found, strict=True)
+        for one, q in zip(coded, rounded, strict=True)
     ]

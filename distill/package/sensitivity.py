@@ -109,7 +109,7 @@ def gate_scores(
     respect to a factor on the deviation of the channel's activation from its mean.
     """
     model = clone(model).float().eval().requires_grad_(False).to(device)
-    found: dict[str, list[Tensor]] = {}
+    scores: dict[str, list[Tensor]] = {}
 
     def hook(name: str) -> Any:
         def forward(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -117,7 +117,7 @@ def gate_scores(
             a = a - a.mean((0, 2, 3), keepdim=True)
 
             def backward(g: Tensor) -> None:
-                found.setdefault(name, []).append((g * a).sum((2, 3)))
+                scores.setdefault(name, []).append((g * a).sum((2, 3)))
 
             output.register_hook(backward)  # type: ignore[no-untyped-call]
 
@@ -128,7 +128,7 @@ def gate_scores(
         if layer.bn is not None:
             modules[layer.name.removesuffix(".conv")].register_forward_hook(hook(layer.name))
     _propagate(model, frames, torch.Generator().manual_seed(seed), None, device)
-    return {name: torch.cat(parts).cpu().double().numpy() for name, parts in found.items()}
+    return {name: torch.cat(parts).cpu().double().numpy() for name, parts in scores.items()}
 
 
 def _propagate(
@@ -202,8 +202,8 @@ def _patches(conv: nn.Conv2d, x: Tensor, at: Tensor, width: int) -> Tensor:
     corner = (at // width) * down * stride + (at % width) * right
     corner += torch.arange(batch, device=x.device)[:, None] * height * stride
     rows = (corner[:, :, None] + taps.flatten()).flatten()
-    found = places.reshape(-1, channels).index_select(0, rows)
-    return found.view(at.numel(), -1, channels).transpose(1, 2).flatten(1)
+    picked = places.reshape(-1, channels).index_select(0, rows)
+    return picked.view(at.numel(), -1, channels).transpose(1, 2).flatten(1)
 
 
 def _gain(layer: Layer) -> Floats:

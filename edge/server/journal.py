@@ -219,7 +219,7 @@ class DeviceRounds:
                 path.unlink(missing_ok=True)
 
     def _rounds(self, kind: str) -> list[int]:
-        return sorted(round_index for round_index, found, _ in self._files() if found == kind)
+        return sorted(round_index for round_index, held, _ in self._files() if held == kind)
 
     def _files(self) -> Iterator[tuple[int, str, Path]]:
         """Our own files, by their exact names: a stray "1 copy.batch" is not one."""

@@ -69,9 +69,9 @@ class EdgeKeys:
         """Raises :class:`BadInput` unless an enrolled device signed this nonce."""
         if not self.enrolled(device_id):
             raise BadInput("device is not enrolled; it needs a token")
-        known = self._device_path(device_id).read_text()
+        enrolled_key = self._device_path(device_id).read_text()
         try:
-            device_key = bytes.fromhex(known)
+            device_key = bytes.fromhex(enrolled_key)
         except ValueError:
             raise BadInput("the edge's record of this device is damaged; enrol it anew") from None
         _check(device_key, nonce, self.public, device_id, signature)
@@ -120,10 +120,10 @@ class EdgeKeys:
 
         Raises :class:`BadInput` for a name that has neither.
         """
-        known = (self._device_path(device_id), self.folder / "tokens" / device_id)
-        if not any(path.is_file() for path in known):
+        files = (self._device_path(device_id), self.folder / "tokens" / device_id)
+        if not any(path.is_file() for path in files):
             raise BadInput(f"no device {device_id} is enrolled or has a token")
-        for path in (*known, self.folder / "bundles" / f"{device_id}.json"):
+        for path in (*files, self.folder / "bundles" / f"{device_id}.json"):
             path.unlink(missing_ok=True)
 
     def _device_path(self, device_id: str) -> Path:

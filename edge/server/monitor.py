@@ -74,9 +74,9 @@ async def serve_metrics(port: int, text: Callable[[], str]) -> asyncio.Server:
                 request = (await reader.readuntil(b"\r\n")).split()
                 while await reader.readuntil(b"\r\n") != b"\r\n":
                     pass
-                found = request[:2] == [b"GET", b"/metrics"]
-                body = text().encode() if found else b"see /metrics\n"
-                status = "200 OK" if found else "404 Not Found"
+                asks_metrics = request[:2] == [b"GET", b"/metrics"]
+                body = text().encode() if asks_metrics else b"see /metrics\n"
+                status = "200 OK" if asks_metrics else "404 Not Found"
                 head = (
                     f"HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\n"
                     f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"

@@ -190,8 +190,8 @@ class EdgeService:
                 self._devices.forget(name)  # another key: another device, which starts at round 1
         else:
             self.keys.check_hello(nonce, name, message.signature)
-        known, device = self._devices.get(name), self._devices.find(name)
-        if device is not None and device is not known:
+        connected, device = self._devices.get(name), self._devices.find(name)
+        if device is not None and device is not connected:
             with self._quarantining(device):  # mended by the operator: its batches may wait
                 await self._schedule(device)
         if device is None:

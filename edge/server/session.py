@@ -163,8 +163,8 @@ class EnrolledDevice:
             signature = self._house.keys.sign_update(self.device_id, round_index, size, digest)
             return Ready(round_index, size, digest, signature)
 
-        if self.connection is not None and (found := await self.on_disk(ready)) is not None:
-            self.post(found)
+        if self.connection is not None and (update := await self.on_disk(ready)) is not None:
+            self.post(update)
 
     def row(self) -> DeviceRow:
         """What the operator sees."""
@@ -355,14 +355,14 @@ class EnrolledDevice:
         value = message.map50_95 if isinstance(message, Applied) else math.nan
         if not (math.isnan(value) or 0 <= value <= 1):
             raise BadInput(f"mAP {value} is not in [0, 1]")
-        known = None if math.isnan(value) else value
+        measured = None if math.isnan(value) else value
 
         def note() -> bool:
             if round_index <= rounds.state.resolved_round:
                 return False  # said again: it could not know it was heard
             if round_index != rounds.ready_round():
                 raise BadInput(f"result of round {round_index}, which has no package")
-            rounds.resolve(round_index, known, applied=isinstance(message, Applied))
+            rounds.resolve(round_index, measured, applied=isinstance(message, Applied))
             return True
 
         if await self.on_disk(note):
@@ -372,7 +372,7 @@ class EnrolledDevice:
                     "applied",
                     self.device_id,
                     round=round_index,
-                    map50_95=known,
+                    map50_95=measured,
                     model=message.model_sha256.hex(),
                 )
             else:

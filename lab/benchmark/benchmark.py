@@ -185,13 +185,13 @@ def rules_of(link: LinkConfig, surface: Surface | None = None) -> Rules:
         if surface is None:
             raise BadInput("link.edge_s = measured, but there is no surface with the seconds")
         seconds = surface.seconds_teacher + surface.seconds_student + surface.seconds_pack
-        known = np.isfinite(seconds)
-        if not known.any():
+        timed = np.isfinite(seconds)
+        if not timed.any():
             raise BadInput("link.edge_s = measured, but the surface has no seconds of the stages")
-        columns = np.stack([np.ones(known.sum()), surface.upload_bytes[known]], axis=1)
+        columns = np.stack([np.ones(timed.sum()), surface.upload_bytes[timed]], axis=1)
         scale = columns.max(axis=0)
-        found = nnls(columns / scale, seconds[known])[0] / scale
-        fixed, per_byte = float(found[0]), float(found[1])
+        fitted = nnls(columns / scale, seconds[timed])[0] / scale
+        fixed, per_byte = float(fitted[0]), float(fitted[1])
     return Rules(
         schedule=link.schedule,
         edge_s=fixed / link.edge_speed,
@@ -259,12 +259,12 @@ def benchmark(
 def by_cells(points: Points, cells: Surface) -> Points:
     """The operating points of ``cells`` with their accuracies alone, but with the bytes that
     ``points`` has of them: who knows other seeds does not thereby fit into a thinner link."""
-    known = Points.of(cells)
+    theirs = Points.of(cells)
     keys = ("frames", "codec", "budget_bytes")
     row = {k: i for i, k in enumerate(zip(*(getattr(points, n) for n in keys), strict=True))}
-    rows = [row[k] for k in zip(*(getattr(known, n) for n in keys), strict=True)]
+    rows = [row[k] for k in zip(*(getattr(theirs, n) for n in keys), strict=True)]
     up, down = points.upload_bytes[rows], points.update_bytes[rows]
-    return replace(known, upload_bytes=up, update_bytes=down)
+    return replace(theirs, upload_bytes=up, update_bytes=down)
 
 
 @dataclass(frozen=True)
@@ -352,16 +352,16 @@ def outcomes(
     asked: dict[float, list[Decision]] = {}
     for d in decisions:
         asked.setdefault(d.bandwidth_hz, []).append(d)
-    found: list[BenchmarkRow] = []
+    rows: list[BenchmarkRow] = []
     for bandwidth_hz in setup.bandwidths_hz:
         best = hindsight.best[bandwidth_hz]
         worth = {seed: run(best, seed, {}).average_map for seed in seeds}
         here = asked.get(bandwidth_hz, [])
-        found += [run(d, seed, worth) for d in (*here, best) for seed in seeds]
+        rows += [run(d, seed, worth) for d in (*here, best) for seed in seeds]
         others = hindsight.others[bandwidth_hz]
         for name in (UNLUCKY, STATIC):
-            found += [run(d, seed, worth) for seed, d in others if d.policy == name]
-    return found
+            rows += [run(d, seed, worth) for seed, d in others if d.policy == name]
+    return rows
 
 
 def allocation_csv(allocations: Sequence[Allocation]) -> str:

@@ -66,8 +66,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     is NaN stays so, and counts among the n."""
     n, highest = len(p_values), 0.0
     corrected = [math.nan] * n
-    known = [i for i in range(n) if not math.isnan(p_values[i])]
-    for rank, i in enumerate(sorted(known, key=lambda i: p_values[i])):
+    finite = [i for i in range(n) if not math.isnan(p_values[i])]
+    for rank, i in enumerate(sorted(finite, key=lambda i: p_values[i])):
         highest = max(highest, min(1.0, (n - rank) * p_values[i]))
         corrected[i] = highest
     return corrected

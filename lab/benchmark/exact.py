@@ -118,7 +118,7 @@ def _sizes(inputs: Inputs, folder: Path, seed: int, codec: str) -> list[int]:
     settings = Codec.parse(codec)
 
     def make(scratch: Path) -> dict[str, Any]:
-        return {"bytes": [len(encode(seen.look(), settings)) for seen in frames]}
+        return {"bytes": [len(encode(frame.look(), settings)) for frame in frames]}
 
     node = Store(folder).node(
         "sizes",

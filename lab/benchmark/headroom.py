@@ -46,8 +46,8 @@ class Contrast:
     @property
     def error(self) -> float:
         """Both errors together; NaN where neither is known."""
-        known = [e for e in (self.seed_error, self.frame_error) if not math.isnan(e)]
-        return math.sqrt(sum(e * e for e in known)) if known else math.nan
+        errors = [e for e in (self.seed_error, self.frame_error) if not math.isnan(e)]
+        return math.sqrt(sum(e * e for e in errors)) if errors else math.nan
 
     def half(self, level: float = 0.9) -> float:
         """Half of the interval at ``level``: Student's t for the seeds, which are few, and normal

@@ -63,7 +63,7 @@ def clear(lead: Spread) -> bool:
 def comparisons(bench: Benchmark, policy: str = FITTED) -> list[PairedComparison]:
     """``policy`` against every other, the closest rival first."""
     mine = bench.regret[bench.of(policy)]
-    found = []
+    compared = []
     for k in bench.by_regret():
         if bench.policies[k] == policy:
             continue
@@ -72,24 +72,24 @@ def comparisons(bench: Benchmark, policy: str = FITTED) -> list[PairedComparison
         ahead = sum(clear(lead) and bool(lead.mean > 0) for lead in each)
         behind = sum(clear(lead) and bool(lead.mean < 0) for lead in each)
         over_sweep = spread(leads.mean(axis=0))
-        found.append(
+        compared.append(
             PairedComparison(
                 bench.policies[k], over_sweep, ahead, behind, len(each) - ahead - behind
             )
         )
-    return found
+    return compared
 
 
 def winners(bench: Benchmark) -> list[Winner]:
     """The winner at every bandwidth at which any policy could send an update."""
     honest = [k for k, name in enumerate(bench.policies) if name not in (*HINDSIGHT, STATIC)]
     fitted, static = (bench.regret[bench.of(name)] for name in (FITTED, "best-static"))
-    found = []
+    best_by_band = []
     for at in np.flatnonzero(bench.updates):
         regret = bench.regret[:, at]
         best = min(honest, key=lambda k: float(regret[k].mean()))
         tied = [k for k in honest if k != best and not clear(spread(regret[k] - regret[best]))]
-        found.append(
+        best_by_band.append(
             Winner(
                 float(bench.bandwidth_hz[at]),
                 bench.policies[best],
@@ -98,7 +98,7 @@ def winners(bench: Benchmark) -> list[Winner]:
                 spread(static[at] - fitted[at]),
             )
         )
-    return found
+    return best_by_band
 
 
 @dataclass(frozen=True)
@@ -164,11 +164,11 @@ def summary(path: Path) -> str:
 
 def headroom(bench: Benchmark) -> str:
     """What there is to win, in a sentence and a line for each bandwidth."""
-    found = [bench.to_win(k) for k in range(len(bench.bandwidth_hz))]
+    by_bandwidth = [bench.to_win(k) for k in range(len(bench.bandwidth_hz))]
     over_sweep = bench.to_win()
     lines = [
         f"  {hz:10.4g} Hz  {one.text:>14}" + (f"  {one.standing}" if one.standing else "")
-        for hz, one in zip(bench.bandwidth_hz, found, strict=True)
+        for hz, one in zip(bench.bandwidth_hz, by_bandwidth, strict=True)
     ]
     against = "the best split fixed in advance by the other seeds"
     if STATIC not in bench.policies:
@@ -193,5 +193,5 @@ def _points(value: object) -> str:
     return f"{rounded + 0.0:.2f}"  # no -0.00
 
 
-def _interval(seen: Spread) -> str:
-    return "" if seen.seeds == 1 else f"[{_points(seen.low)}, {_points(seen.high)}]"
+def _interval(spread_: Spread) -> str:
+    return "" if spread_.seeds == 1 else f"[{_points(spread_.low)}, {_points(spread_.high)}]"

@@ -97,7 +97,7 @@ class Return:
 
 
 def returns(
-    found: Allocation,
+    allocation: Allocation,
     curves: Curves,
     rules: Rules,
     *,
@@ -105,7 +105,7 @@ def returns(
     value_per_point: float,
     points: Points | None = None,
 ) -> Return:
-    """The returns of the split ``found``.
+    """The returns of the split ``allocation``.
 
     Args:
         found: What was allocated; its average mAP over the period is what is paid for.
@@ -122,28 +122,30 @@ def returns(
         if not (math.isfinite(value) and value >= 0):
             raise BadInput(f"{name} {value:g} must be a finite number that is not negative")
     prices = Prices(1e3 * price_per_mb, 1e3 * price_per_mb, map_point_hour=value_per_point)
-    stale, period_s = Budget.of(found.link, rules, curves).stale, found.link.period_s
+    stale, period_s = Budget.of(allocation.link, rules, curves).stale, allocation.link.period_s
     books = ledger(
         prices,
-        upload_bytes=found.upload_bytes,
-        update_bytes=found.update_bytes,
-        average_map=found.average_map,
+        upload_bytes=allocation.upload_bytes,
+        update_bytes=allocation.update_bytes,
+        average_map=allocation.average_map,
         m0=stale,
         period_s=period_s,
     )
     hertz = math.nan
     if rules.schedule == "pipelined":
-        hertz = worthwhile(curves, found.link, prices, rules)[0] if price_per_mb else math.inf
+        hertz = worthwhile(curves, allocation.link, prices, rules)[0] if price_per_mb else math.inf
     point_hours = value_per_point * 100.0 * period_s / 3600.0
     even = books.cost / point_hours if point_hours > 0 else math.inf
-    spread, rounds = _spread(found, points)
-    return Return(books, found.average_map - stale, hertz, even, spread, rounds)
+    spread, rounds = _spread(allocation, points)
+    return Return(books, allocation.average_map - stale, hertz, even, spread, rounds)
 
 
-def _spread(found: Allocation, points: Points | None) -> tuple[float, int]:
+def _spread(allocation: Allocation, points: Points | None) -> tuple[float, int]:
     """Standard deviation over seeds of the measured round that the split comes down to, and how
     many there are. What the device had before is the same for all of them."""
-    row = None if points is None else points.fitting(found.upload_bytes, found.update_bytes)
+    row = (
+        None if points is None else points.fitting(allocation.upload_bytes, allocation.update_bytes)
+    )
     if points is None or row is None:
         return math.nan, 0
     seeds = int(points.seeds[row])

@@ -82,12 +82,12 @@ def held_out(
         if not one.all():
             arms.append(("seeds", f"others → {seed:.0f}", ~one, one))
     trials = []
-    for study, arm, seen, rest in arms:
+    for study, arm, fitted_to, rest in arms:
         if not rest.any():
             continue
         say(f"held-out {study}, {arm}")
         try:
-            curves = fit(surface.select(seen), replicates=_REPLICATES)
+            curves = fit(surface.select(fitted_to), replicates=_REPLICATES)
         except BadInput:
             continue
         cells = surface.select(rest)

@@ -90,8 +90,8 @@ def bench_folder(
     else:
         decisions = setup.decisions()
         (folder / "executed.csv").unlink(missing_ok=True)
-    found = outcomes(setup, cells, decisions)
-    write_atomic(folder / "benchmark.csv", rows_csv(BenchmarkRow, found).encode())
+    rows = outcomes(setup, cells, decisions)
+    write_atomic(folder / "benchmark.csv", rows_csv(BenchmarkRow, rows).encode())
     who_wins = standings(Benchmark.read(folder / "benchmark.csv"))
     write_atomic(folder / "standings.csv", rows_csv(RankingRow, who_wins).encode())
     on_grid = replace(setup, options=points, round_down=None, rules=executable(rules, points))
@@ -108,15 +108,15 @@ def _studies(
     def say(message: str) -> None:
         progress(0, 1, message)
 
-    found = {"scenarios.csv": scenarios(config, surface, setup.curves, say)}
+    by_file = {"scenarios.csv": scenarios(config, surface, setup.curves, say)}
     if config.benchmark.studies:
         cells, draws = captured(surface, config.link), config.benchmark.error_draws
-        found["heldout.csv"] = held_out(
+        by_file["heldout.csv"] = held_out(
             cells, config.link, setup.bandwidths_hz, say, config.fewest_frames
         )
-        found["errors.csv"] = injected_errors(setup, cells, draws, say)
+        by_file["errors.csv"] = injected_errors(setup, cells, draws, say)
     for name in FILES:
-        if trials := found.get(name):
+        if trials := by_file.get(name):
             write_atomic(folder / name, rows_csv(Trial, trials).encode())
         else:
             (folder / name).unlink(missing_ok=True)

@@ -191,16 +191,16 @@ def _name(seed: int) -> str:
 def _curves(folder: Path, surface: Surface, replicates: Replicates | None) -> dict[int, Curves]:
     """Fitted once and kept beside the surface; fitted again where that has changed."""
     seeds = sorted({int(s) for s in surface.seed})
-    found = {}
+    curves = {}
     for seed in seeds if len(seeds) > 1 else [-1]:
         path, cells = folder / _name(seed), surface.select(surface.seed != seed)
         if path.is_file():
             held = Curves.load(path)
             if held.provenance.get("surface_sha256") == cells.sha256():
-                found[seed] = held
+                curves[seed] = held
                 continue
         drawn = None if replicates is None else replicates.of(cells)
-        found[seed] = fit(cells, replicates=_KEPT_REPLICATES, drawn=drawn)
+        curves[seed] = fit(cells, replicates=_KEPT_REPLICATES, drawn=drawn)
         if folder.is_dir() and not folder.is_relative_to(SHIPPED_TABLES):
-            found[seed].save(path)
-    return found
+            curves[seed].save(path)
+    return curves

@@ -40,12 +40,12 @@ def adapt(inputs: Inputs, models: Path, job: Job) -> bytes:
     next(unpack_batch(job.batch, max_frames=inputs.config.serve.frames), None)  # not only offered
     store = Store(models / job.device_id)
     answers = {node.record["round"]: node for node in store.nodes("answer")}
-    known = {k: node for k, node in answers.items() if k < job.round_index}
-    if job.base_round and job.base_round not in known:
+    earlier = {k: node for k, node in answers.items() if k < job.round_index}
+    if job.base_round and job.base_round not in earlier:
         raise BadInput(f"the model of round {job.base_round} is not in {models} any more")
-    base = known.get(job.base_round)
-    past = [known[k] for k in sorted(known)][-inputs.config.edge.memory_rounds :]
-    kept, certain = _kept(known, base, inputs.config.end.models_bytes)
+    base = earlier.get(job.base_round)
+    past = [earlier[k] for k in sorted(earlier)][-inputs.config.edge.memory_rounds :]
+    kept, certain = _kept(earlier, base, inputs.config.end.models_bytes)
     answer = Answers(inputs, store, inputs.config.seeds[0]).answer(
         job.device_id,
         job.round_index,
@@ -65,7 +65,9 @@ def adapt(inputs: Inputs, models: Path, job: Job) -> bytes:
     return (answer.folder / "update.eeu").read_bytes()
 
 
-def _kept(known: Mapping[int, Node], base: Node | None, room_bytes: int) -> tuple[list[Node], bool]:
+def _kept(
+    earlier: Mapping[int, Node], base: Node | None, room_bytes: int
+) -> tuple[list[Node], bool]:
     """The answers whose models the device still has beside that of ``base``, and whether it can be
     trusted to have what this says.
 
@@ -80,12 +82,12 @@ def _kept(known: Mapping[int, Node], base: Node | None, room_bytes: int) -> tupl
     sent: list[Node] = []
     refused: list[Node] = []
     then = "" if base is None else base.record["model"]  # what ran after it
-    for k in sorted(known, reverse=True):
-        if known[k].record["sent"]:
-            sent.insert(0, known[k])
-            if known[k].record["model"] != then:
-                refused.append(known[k])
-        then = known[k].record.get("base", then)
+    for k in sorted(earlier, reverse=True):
+        if earlier[k].record["sent"]:
+            sent.insert(0, earlier[k])
+            if earlier[k].record["model"] != then:
+                refused.append(earlier[k])
+        then = earlier[k].record.get("base", then)
     gone = {n.record["recalled"] for n in refused if n.record.get("recalled")}
     for node in sent:
         if node in refused:

@@ -117,13 +117,13 @@ class Answers:
                 self._plan, round_seed(self.seed, round_index), prior=_gained_before(past)
             )
             try:
-                found = self._update(
+                record = self._update(
                     folder, edge, teacher, base, batch, budget_bytes, certain, past, kept
                 )
             except BadInput as error:
                 save_detector(teacher, folder / "teacher.safetensors")
-                found = {"sent": False, "reason": str(error), "frames": 0, "update_bytes": 0}
-            return {**found, "round": round_index, "seconds": time.perf_counter() - began}
+                record = {"sent": False, "reason": str(error), "frames": 0, "update_bytes": 0}
+            return {**record, "round": round_index, "seconds": time.perf_counter() - began}
 
         return self.store.node("answer", determinants, make)
 
@@ -163,13 +163,13 @@ class Answers:
         named = edge.label(teacher, received, lambda: self._threshold)
         (folder / "upload.batch").write_bytes(batch)
         (folder / "labels.npz").write_bytes(_labels_out(named))
-        known = edge.known(received, named, self._replay(edge, past))
+        upload = edge.known(received, named, self._replay(edge, past))
         held, own = self.student_of(base), self.architecture_of(base)
         starts = {**self.inputs.starts, own: held}  # another architecture begins as it came
         update = edge.update(
             teacher,
             starts,
-            known,
+            upload,
             budget_bytes,
             base=held,
             certain=certain,
@@ -184,7 +184,7 @@ class Answers:
             "sent": update.helps,
             "frames": len(received.frames),
             "refused": len(received.refused),
-            "trained": len(known.trained),
+            "trained": len(upload.trained),
             "reason": "" if update.helps else HELD_BACK,
             "update_bytes": len(update.packed.data),
             "model": model_hash(update.decoded),
@@ -246,10 +246,10 @@ class Answers:
     def _threshold(self) -> float:
         """Calibrated before the first round, on annotated frames without the device's shift."""
         looped = self.inputs.config.loop is not None
-        known = evaluation_sets(self.inputs)[1] if looped else self.inputs.evaluation
-        first = [i for i, frame in enumerate(known.frames) if not frame.source]
-        known = known.take(first[:CALIBRATION_FRAMES])
-        return self.inputs.calibrated(known)
+        labelled = evaluation_sets(self.inputs)[1] if looped else self.inputs.evaluation
+        first = [i for i, frame in enumerate(labelled.frames) if not frame.source]
+        labelled = labelled.take(first[:CALIBRATION_FRAMES])
+        return self.inputs.calibrated(labelled)
 
     def _replay(self, edge: EdgeEnd, past: Sequence[Node]) -> Batch | None:
         """A uniform sample of the frames received before, with the labels that they got then."""

@@ -18,12 +18,12 @@ REMEMBERED = 4  # later models that the edge runs on every upload
 
 def decide_all(run: PolicyRun, k: int, rows: Sequence[Row]) -> tuple[list[Split], list[str]]:
     """The split of every device, and the curves behind it in words."""
-    seen = [[r for r in rows if r["device"] == d.number] for d in run.devices]
+    histories = [[r for r in rows if r["device"] == d.number] for d in run.devices]
     air = run.air.at(run.level(k))
     if run.policy == "adaptive":
-        return adaptive(seen, air, run.prior, recalls=run.inputs.config.end.models_bytes > 0)
-    found = [told(run.policy, k, own, air, run.prior, run.seed) for own in seen]
-    return [split for split, _ in found], [words for _, words in found]
+        return adaptive(histories, air, run.prior, recalls=run.inputs.config.end.models_bytes > 0)
+    decided = [told(run.policy, k, own, air, run.prior, run.seed) for own in histories]
+    return [split for split, _ in decided], [words for _, words in decided]
 
 
 def answered(

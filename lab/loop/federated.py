@@ -97,18 +97,18 @@ def _learned(
         )
         order = np.random.default_rng([seed, 0x4E91A7]).permutation(len(past))
         replayed = past.take([int(i) for i in order[: config.edge.replay_frames]])
-    known = own.split(device.stacked(k - 1), replayed)
+    upload = own.split(device.stacked(k - 1), replayed)
     packed = pack_for(
-        own.teach(running, known).model,
+        own.teach(running, upload).model,
         budget_bytes,
         running,
         config.downlink.mode,
         certain=True,
-        frames=known.trained.images,
+        frames=upload.trained.images,
         seed=seed,
         device=run.inputs.device,
     )
-    return packed.data, len(known.trained)
+    return packed.data, len(upload.trained)
 
 
 def _mean_for(

@@ -146,17 +146,17 @@ def run(
                 f"loop.edge_s: the edge needs {need_s:g} s for all devices, a period has "
                 f"{config.link.period_s:g} s; a pipeline would grow without end"
             )
-    known = None if prior is None else MeasuredPrior.read(prior)
+    measured = None if prior is None else MeasuredPrior.read(prior)
     inputs = Inputs.of(config, folder)
     blurs = any(name.endswith("+redacted") for name in loop.policies)
     if blurs and not set(loop.redact) & set(inputs.pool.names):
         raise BadInput(f"loop.redact names no class of these frames: {', '.join(loop.redact)}")
-    first = PolicyRun(inputs, Store(folder), loop.policies[0], config.seeds[0], known)
+    first = PolicyRun(inputs, Store(folder), loop.policies[0], config.seeds[0], measured)
     if reason := first.air.at(max(first.levels)).slot.reason:  # in the best of its periods
         raise BadInput(f"loop.bandwidth_hz = {loop.bandwidth_hz:g}: {reason}")
     for name in loop.policies:
         if name.startswith("federated"):
-            check_budgets(PolicyRun(inputs, Store(folder), name, config.seeds[0], known))
+            check_budgets(PolicyRun(inputs, Store(folder), name, config.seeds[0], measured))
     tasks = [(name, seed) for seed in config.seeds for name in loop.policies]
     rows: dict[tuple[str, int], list[Row]] = {}
     done, total = 0, len(tasks) * loop.rounds
@@ -178,10 +178,10 @@ def run(
     if workers == 1:
         with one_thread():
             for task in tasks:
-                hear(task, play(PolicyRun(inputs, Store(folder), *task, known), hear))
+                hear(task, play(PolicyRun(inputs, Store(folder), *task, measured), hear))
     else:
         alone = config.model_copy(update={"device": kind_of_device(inputs.device)})
-        given = (alone, folder, known, files)
+        given = (alone, folder, measured, files)
         in_processes(workers, inputs.device, _begin, given, _task, tasks, hear)
     return [row for task in tasks for row in rows[task]]
 

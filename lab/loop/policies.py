@@ -79,9 +79,9 @@ def check_policy(name: str) -> None:
     try:
         policies.find(policy)
     except BadInput:
-        known = sorted(n for n in registry() if not policies.hindsight(n))
+        honest = sorted(n for n in registry() if not policies.hindsight(n))
         raise BadInput(
-            f"loop.policies: no policy {name!r}; there are adaptive, {', '.join(known)}, "
+            f"loop.policies: no policy {name!r}; there are adaptive, {', '.join(honest)}, "
             "static-0.8, each also as NAME+redacted, and federated, federated-0.4"
         ) from None
 
@@ -228,11 +228,11 @@ def _known(
     policy: str, air: Air, curves: Curves | None, history: Sequence[Observed], seed: int
 ) -> Known:
     rng = np.random.default_rng([zlib.crc32(policy.encode()), seed, len(history)])
-    found = NOT_FITTED if curves is None else curves
+    fitted = NOT_FITTED if curves is None else curves
     limits = air.slot if curves is None else replace(air.slot, stale=curves.m0)
     here = next((h.learned_in for h in reversed(history) if h.learned_in != NOT_KNOWN), 0)
     return Known(
-        air.link, found, air.options, rng, history=tuple(history), limits=limits, place=here
+        air.link, fitted, air.options, rng, history=tuple(history), limits=limits, place=here
     )
 
 
@@ -265,13 +265,13 @@ def history_of(rows: Sequence[Mapping[str, Any]], air: Air) -> list[Observed]:
     of two rounds before."""
     lag = PIPELINE if air.pipelined else 0
     places = [int(p) if (p := row.get("place", "")) != "" else NOT_KNOWN for row in rows]
-    found = []
+    history = []
     for i, row in enumerate(rows):
         refused = row["reason"] == HELD_BACK
         tells = bool(row["applied"] or refused) and i >= lag
         learned_in = places[i]
         judged_in = places[i + lag + 1] if i + lag + 1 < len(rows) else NOT_KNOWN
-        found.append(
+        history.append(
             Observed(
                 row["round"],
                 rows[i - lag]["upload_bytes"] if i >= lag else 0.0,
@@ -283,7 +283,7 @@ def history_of(rows: Sequence[Mapping[str, Any]], air: Air) -> list[Observed]:
                 judged_in,
             )
         )
-    return found
+    return history
 
 
 @dataclass(frozen=True)
@@ -303,16 +303,16 @@ class MeasuredPrior:
 
 
 def adaptive(
-    seen: Sequence[Sequence[Mapping[str, Any]]],
+    histories: Sequence[Sequence[Mapping[str, Any]]],
     air: Air,
     prior: MeasuredPrior | None,
     recalls: bool = False,
 ) -> tuple[list[Split], list[str]]:
-    """The split of every device from what its own rounds (``seen``, a list a device) taught, and
-    what is believed in words. Devices share the air: each weighs all that the whole air could carry
-    for it, and one price a second decides who gets what."""
+    """The split of every device from what its own rounds (``histories``, a list a device) taught,
+    and what is believed in words. Devices share the air: each weighs all that the whole air could
+    carry for it, and one price a second decides who gets what."""
     menus = []
-    for rows in seen:
+    for rows in histories:
         history = history_of(rows, air)
         budget = air.slot if air.devices == 1 else air.whole
         known = _known("adaptive", air, None if prior is None else prior.curves, history, 0)
@@ -322,8 +322,8 @@ def adaptive(
     for i, one in enumerate(menus):
         cost[i, : len(one.splits)] = one.cost
         value[i, : len(one.splits)] = -one.loss
-    found = allocate_menus(cost, value, air.slot.room * air.devices)
-    splits = [m.splits[j] for m, j in zip(menus, found.choice, strict=True)]
+    shared = allocate_menus(cost, value, air.slot.room * air.devices)
+    splits = [m.splits[j] for m, j in zip(menus, shared.choice, strict=True)]
     return splits, [m.words for m in menus]
 
 

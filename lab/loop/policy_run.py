@@ -12,6 +12,7 @@ from endedge.configs import file_of
 from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, model_hash
 from endedge.edge.places import recognise
+from endedge.end.selection import BY_FEATURES
 from endedge.lab.config import Config, loop_of, named
 from endedge.lab.inputs import Inputs
 from endedge.lab.loop.answers import Answers, keeping
@@ -24,6 +25,7 @@ __all__ = ["Clock", "DeviceState", "PolicyRun", "Row", "air_of", "levels_of"]
 
 VERSION = 1  # of what a round computes; raise it when that changes
 DECIDING = 2  # of what is told to policies that watch
+SEEING = 2  # of the features that some selection rules look at
 
 Row = dict[str, Any]
 
@@ -151,7 +153,7 @@ class PolicyRun:
     @cached_property
     def determinants(self) -> dict[str, Any]:
         """All that every round of this policy depends on."""
-        around = {"name", "workers", "seeds", "device", "precision"}
+        around = {"name", "workers", "seeds", "device", "precision", "cuda_graphs"}
         settings = {k: v for k, v in named(self.inputs.config).items() if k not in around}
         settings["loop"] = {
             k: v for k, v in settings["loop"].items() if k not in ("policies", "prior")
@@ -161,6 +163,7 @@ class PolicyRun:
         return {
             **({"code": code} if code else {}),
             **({"deciding": DECIDING} if self.watches else {}),
+            **({"seeing": SEEING} if self.loop.select in BY_FEATURES else {}),
             **({"broadcast": 1} if self.policy.startswith("federated") else {}),
             "version": VERSION,
             "policy": self.name,
@@ -201,7 +204,7 @@ class PolicyRun:
         are virtual seconds, in ``_seconds`` measured ones."""
         period, last, digest = device.periods[k], device.periods[k - 1], model_hash(running)
         stale = device.score(running, period.domain)
-        seen = device.score(running, period.domain, monitor=True) if self.watches else ""
+        monitored = device.score(running, period.domain, monitor=True) if self.watches else ""
         return {
             "policy": self.name,
             "seed": self.seed,
@@ -227,8 +230,8 @@ class PolicyRun:
             "map_before": stale,
             "map_after": stale,
             "map": stale,
-            "monitor_before": seen,
-            "monitor_after": seen,
+            "monitor_before": monitored,
+            "monitor_after": monitored,
             "identifiable": 0,
             "exposed": 0,
             "edge_seconds": 0.0,

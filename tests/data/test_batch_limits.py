@@ -17,7 +17,7 @@ from endedge.data.codec import (
     Codec,
     DecodeLimits,
     EncodedFrame,
-    Refused,
+    RefusedFrame,
     decode_batch,
     encode,
     pack_batch,
@@ -44,7 +44,7 @@ def test_what_is_not_known_or_too_large_is_not_decoded(monkeypatch: pytest.Monke
     monkeypatch.setattr(codec, "decode", counted)
     known = dict.fromkeys(range(20), (640, 480)) | {99: (30, 40)}  # upright or not
     items = list(decode_batch(batch, largest=known))
-    reasons = [item.reason for item in items if isinstance(item, Refused)]
+    reasons = [item.reason for item in items if isinstance(item, RefusedFrame)]
     assert decoded == [len(small)]
     assert sum("unknown image id" in r for r in reasons) == 20
     assert sum("was captured with 640 x 480" in r for r in reasons) == 20
@@ -54,7 +54,7 @@ def test_a_batch_has_so_many_pixels_and_seconds() -> None:
     frame = encode(np.zeros((30, 40, 3), np.uint8), Codec("jpeg", 50, 40))
     batch = pack_batch([EncodedFrame(k, frame) for k in range(5)])
     items = list(decode_batch(batch, limits=DecodeLimits(pixels=3 * 1200 + 5)))
-    assert [isinstance(item, Refused) for item in items] == [False] * 3 + [True] * 2
+    assert [isinstance(item, RefusedFrame) for item in items] == [False] * 3 + [True] * 2
     with pytest.raises(BadInput, match="took more than 1e-09 s"):
         list(decode_batch(batch, limits=DecodeLimits(seconds=1e-9)))
 

@@ -20,7 +20,7 @@ from endedge.data.codec import (
     HEADER_BYTES,
     Codec,
     EncodedFrame,
-    Refused,
+    RefusedFrame,
     batch_bytes,
     decode,
     decode_batch,
@@ -253,7 +253,7 @@ def test_one_damaged_payload_costs_one_frame() -> None:
     data = bytearray(pack_batch(frames))
     data[HEADER_BYTES + 5 * FRAME_OVERHEAD_BYTES + 25] ^= 1  # inside the third payload
     out = list(unpack_batch(bytes(data)))
-    assert out[2] == Refused(2, "damaged: checksum differs")
+    assert out[2] == RefusedFrame(2, "damaged: checksum differs")
     assert [f for f in out if isinstance(f, EncodedFrame)] == frames[:2] + frames[3:]
 
 
@@ -261,7 +261,7 @@ def test_truncated_batch_keeps_the_whole_frames() -> None:
     frames = [EncodedFrame(i, bytes([i]) * 10) for i in range(4)]
     out = list(unpack_batch(pack_batch(frames)[:-15]))
     assert out[:2] == frames[:2]
-    assert [r.reason for r in out[2:] if isinstance(r, Refused)] == [
+    assert [r.reason for r in out[2:] if isinstance(r, RefusedFrame)] == [
         "truncated: 5 of 10 bytes",
         "truncated: 0 of 10 bytes",
     ]
@@ -299,7 +299,7 @@ def test_forged_lengths_are_refused_without_allocating() -> None:
     out = list(unpack_batch(data))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert all(isinstance(item, Refused) for item in out)
+    assert all(isinstance(item, RefusedFrame) for item in out)
     assert len(out) == 2
     assert peak < 2**20
 
@@ -312,11 +312,11 @@ def test_oversized_empty_repeated_and_trailing_are_refused_one_by_one() -> None:
     out = list(unpack_batch(data, max_frame_bytes=50))
     assert out == [
         EncodedFrame(1, good),
-        Refused(2, "100 bytes; at most 50 a frame"),
-        Refused(3, "empty frame (0 bytes)"),
-        Refused(1, "image id is twice in the batch"),
+        RefusedFrame(2, "100 bytes; at most 50 a frame"),
+        RefusedFrame(3, "empty frame (0 bytes)"),
+        RefusedFrame(1, "image id is twice in the batch"),
         EncodedFrame(4, good),
-        Refused(None, "bytes after the last frame"),
+        RefusedFrame(None, "bytes after the last frame"),
     ]
 
 
@@ -344,8 +344,8 @@ def test_a_batch_of_good_and_hostile_frames_goes_on() -> None:
     ]
     sizes = dict.fromkeys(range(6), (90, 60))
     out = list(decode_batch(pack_batch(frames), sizes=sizes))
-    taken = [item[0] for item in out if not isinstance(item, Refused)]
-    refused = {item.image_id: item.reason for item in out if isinstance(item, Refused)}
+    taken = [item[0] for item in out if not isinstance(item, RefusedFrame)]
+    refused = {item.image_id: item.reason for item in out if isinstance(item, RefusedFrame)}
     assert taken == [0, 5]
     assert sorted(refused) == [1, 2, 3, 4, 6]  # type: ignore[type-var]
     assert "expected 90 x 60" in refused[4]

@@ -206,7 +206,7 @@ def test_what_packing_left_of_a_gain(
     gain: float, whole: list[float], decoded: list[float], left: float, noise: float
 ) -> None:
     found = left_of(gain, np.array(whole), np.array(decoded))
-    assert found == (pytest.approx(left), pytest.approx(noise))
+    assert found == pytest.approx((left, noise))
 
 
 def test_bf16_chooses_and_judges_alike(

@@ -85,8 +85,8 @@ LIES = [
     Lie(
         "every pseudo-label is kept",
         "edge/labels.py",
-        "kept = found.scores >= threshold",
-        "kept = found.scores >= 0.0",
+        "kept = detected.scores >= threshold",
+        "kept = detected.scores >= 0.0",
         "the calibrated threshold has no effect",
         LABELS,
     ),
@@ -157,8 +157,8 @@ LIES = [
     Lie(
         "losses are of the whole batch",
         "edge/adapt.py",
-        "            found.append(loss_of(single(raw), targets))",
-        "            found.append(0 * loss_of(single(raw), targets) + loss_of(single(raw), targets).mean())",
+        "            losses.append(loss_of(single(raw), targets))",
+        "            losses.append(0 * loss_of(single(raw), targets) + loss_of(single(raw), targets).mean())",
         "a frame is judged by the others' predictions",
         ("tests/edge/test_adapt.py",),
     ),

@@ -29,6 +29,14 @@ LIES = [
         ("tests/end/client/test_kept.py",),
     ),
     Lie(
+        "features of another frame",
+        "end/selection.py",
+        "features[computed_order(model, frames)] = computed",
+        "features[:] = computed",
+        "frames of several shapes are chosen by what other frames look like",
+        SELECTION,
+    ),
+    Lie(
         "ten detections a frame",
         "end/metric.py",
         "run.params.maxDets = [100]",
@@ -111,8 +119,8 @@ LIES = [
     Lie(
         "selection without a seed",
         "end/selection.py",
-        "return RULES[rule](seen, np.random.default_rng([seed, 0x5E1EC7]))",
-        "return RULES[rule](seen, np.random.default_rng())",
+        "return RULES[rule](observed, np.random.default_rng([seed, 0x5E1EC7]))",
+        "return RULES[rule](observed, np.random.default_rng())",
         "a run cannot be repeated",
         SELECTION,
     ),
@@ -159,7 +167,7 @@ LIES = [
     Lie(
         "suppression on an accelerator is sure of everything",
         "end/suppression.py",
-        "settled & (all_seen | (found >= most))",
+        "settled & (all_seen | (last >= most))",
         "settled | True",
         "boxes that were never looked at are missing, and nobody says so",
         ("tests/device/test_suppression.py",),

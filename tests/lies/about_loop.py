@@ -7,7 +7,7 @@ from tests.lies.lie import Lie
 __all__ = ["LIES"]
 
 ROUNDS = ("tests/lab/loop/test_memory.py",)
-PARTS = ("tests/lab/loop/test_loop.py",)
+PARTS = ("tests/lab/loop/test_told.py", "tests/lab/loop/test_loop.py")
 
 LIES = [
     Lie(
@@ -64,7 +64,7 @@ LIES = [
         '                row["monitor_before"],\n                row["monitor_after"],',
         '                row["map_before"],\n                row["map_after"],',
         "decisions see the frames that results are measured on",
-        ("tests/lab/loop/test_loop.py",),
+        ("tests/lab/loop/test_told.py",),
     ),
     Lie(
         "no frame is too few",
@@ -109,8 +109,8 @@ LIES = [
     Lie(
         "labels are calibrated on the results' frames",
         "lab/loop/answers.py",
-        "known = evaluation_sets(self.inputs)[1] if looped",
-        "known = evaluation_sets(self.inputs)[0] if looped",
+        "labelled = evaluation_sets(self.inputs)[1] if looped",
+        "labelled = evaluation_sets(self.inputs)[0] if looped",
         "the threshold of labels was chosen on evaluation frames",
         ROUNDS,
     ),
@@ -173,7 +173,7 @@ LIES = [
     Lie(
         "rounds across a change teach what an update gains",
         "allocator/online/belief.py",
-        "unknown or seen.learned_in != seen.judged_in:",
+        "unknown or period.learned_in != period.judged_in:",
         "unknown:",
         "the gain of one place's frames is judged in another",
         ("tests/allocator/online/test_belief.py",),
@@ -181,7 +181,7 @@ LIES = [
     Lie(
         "an update held back counts as one that gained nothing",
         "allocator/online/belief.py",
-        "        if seen.refused:",
+        "        if period.refused:",
         "        if False:",
         "a verdict is taken for a measured gain of zero",
         ("tests/allocator/online/test_belief.py",),
@@ -189,8 +189,8 @@ LIES = [
     Lie(
         "what is left of a visit does not count",
         "allocator/online/horizon.py",
-        "    found += stay**actions.periods * later",
-        "    found += 0 * later",
+        "    loss += stay**actions.periods * later",
+        "    loss += 0 * later",
         "a policy decides for the present period alone",
         ("tests/allocator/online/test_horizon.py",),
     ),
@@ -221,8 +221,8 @@ LIES = [
     Lie(
         "devices always start from the first model",
         "lab/loop/federated.py",
-        "own.teach(running, known).model,",
-        "own.teach(run.inputs.student, known).model,",
+        "own.teach(running, upload).model,",
+        "own.teach(run.inputs.student, upload).model,",
         "what was averaged before is forgotten",
         ("tests/lab/loop/test_federated.py",),
     ),

@@ -6,8 +6,8 @@ from tests.lies.lie import Lie
 
 __all__ = ["LIES"]
 
-COLUMNS = ("tests/lab/loop/test_columns.py",)
-PARTS = ("tests/lab/loop/test_loop.py",)
+COLUMNS = ("tests/lab/loop/test_columns.py", "tests/lab/loop/test_summary.py")
+PARTS = ("tests/lab/loop/test_summary.py",)
 
 LIES = [
     Lie(
@@ -277,8 +277,8 @@ LIES = [
     Lie(
         "the monitor sees the results",
         "lab/loop/policy_run.py",
-        'seen = device.score(running, period.domain, monitor=True) if self.watches else ""',
-        'seen = device.score(running, period.domain) if self.watches else ""',
+        'monitored = device.score(running, period.domain, monitor=True) if self.watches else ""',
+        'monitored = device.score(running, period.domain) if self.watches else ""',
         "decisions see the frames that results are measured on",
         COLUMNS,
     ),

@@ -58,8 +58,8 @@ LIES = [
     Lie(
         "the newest model is the base",
         "lab/loop/adaptation.py",
-        "base = known.get(job.base_round)",
-        "base = known.get(max(known, default=0))",
+        "base = earlier.get(job.base_round)",
+        "base = earlier.get(max(earlier, default=0))",
         "a delta is made against a model that the device may not have",
         ("tests/lab/loop/test_memory.py",),
     ),

@@ -23,7 +23,6 @@ from endedge.lab.loop import loop as rounds
 from endedge.lab.loop import policy_run
 from endedge.lab.loop.loop import one_round
 from endedge.lab.loop.policy_run import DeviceState, PolicyRun
-from endedge.lab.loop.summary import summarize
 from endedge.lab.store import Node
 
 PERIOD_S, EDGE_S, LATENCY_S = 100.0, 7.0, 0.5
@@ -353,46 +352,6 @@ def test_an_update_that_comes_after_the_period_is_worth_nothing_in_it(play: Any)
     row = play(packages=late).rows[0]
     assert row["applied_s"] > PERIOD_S
     assert (row["map"], row["map_after"]) == (0.20, 0.50)
-
-
-def test_the_summary_by_hand() -> None:
-    """Two rounds of two devices with two seeds, and every sum or mean is another figure."""
-    first, second = WANTED
-    later = {"round": 4, "device_seconds": 4.0}
-    kept = {"sent": 0, "applied": 0, "update_bytes": 500, "map": 0.4, "map_after": 0.45}
-    rows = [
-        {**first, "device_seconds": 2.0, "map": 0.1},
-        {**second, "device_seconds": 2.0, "map": 0.2},
-        {**first, **later, **kept},
-        {**second, **later, "map": 0.3, "map_after": 0.65, "applied": 0, "lost": 1},
-    ]
-    rows += [replace_seed(row, 8) for row in rows]
-    (found,) = summarize(rows)
-    wanted = {
-        "policy": "fitted+redacted",
-        "map": 0.3,  # of seed 7: (0.1 + 0.2 + 0.4 + 0.3) / 4, of seed 8 0.1 more
-        "low": 0.25,
-        "high": 0.35,
-        "seeds": 2,
-        "last_map": 0.55,  # after the last round alone
-        "upload_bytes": 2 * (3000 + 4000),  # a seed
-        "update_bytes": 1000 + 2000 + 2000,  # a seed; what stayed at home did not fly
-        "sent": 6,
-        "applied": 4,
-        "rounds": 8,
-        "edge_seconds": 2.0,
-        "device_seconds": 3.0,
-        "exposed": 5 / 17,
-    }
-    for column, value in wanted.items():
-        assert found[column] == (pytest.approx(value) if isinstance(value, float) else value), (
-            column
-        )
-
-
-def replace_seed(row: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The same row of another seed, a tenth better on average over its period."""
-    return {**row, "seed": seed, "map": row["map"] + 0.1}
 
 
 def test_standings_forget_no_answer_that_somebody_needs() -> None:
