@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.starts import start
 
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
@@ -44,15 +44,11 @@ def test_the_tutorial_runs_as_it_is_written(tmp_path: Path) -> None:
     blocks = [b for b in BLOCK.findall(TUTORIAL.read_text()) if b[0] in ("sh", "python")]
     assert len(blocks) >= 8
     (tmp_path / "blocks.json").write_text(json.dumps(blocks))
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER, str(tmp_path / "blocks.json")],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    print(done.stdout)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "quarter-up" in done.stdout
+    job = start(RUNNER, tmp_path / "blocks.json", folder=tmp_path, said=tmp_path / "said")
+    job.join()
+    said = (tmp_path / "said").read_text()
+    print(said)
+    assert job.exitcode == 0, (tmp_path / "said.err").read_text()[-3000:]
+    assert "quarter-up" in said
     for name in ("runs/tutorial/report.html", "update.eeu"):
         assert (tmp_path / name).stat().st_size > 0
