@@ -7,9 +7,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
 LANES ?= 2
-SEED ?= 1
+SEED ?=
 
-.PHONY: demo docs results test lint types unit shuffled wheel fast clean
+.PHONY: demo docs results test lint types unit wheel fast clean
 
 demo: $(VENV)/.installed
 	$(BIN)/endedge run configs/demo.yaml --out $(OUT)
@@ -23,12 +23,10 @@ lint: $(VENV)/.developer
 types: $(VENV)/.developer
 	$(BIN)/mypy
 
+# In an order drawn anew each time (no test may need another before it), from a seed that is printed:
+# make unit SEED=7 repeats it.
 unit: $(VENV)/.developer
-	$(BIN)/python -m pytest -n $(LANES) --dist loadfile -p no:randomly --durations=30
-
-# The same in an order drawn from SEED, which is printed: no test may need another before it.
-shuffled: $(VENV)/.developer
-	$(BIN)/python -m pytest -n $(LANES) --dist loadfile --randomly-seed=$(SEED)
+	$(BIN)/python -m pytest -n $(LANES) --dist loadfile --durations=30 $(SEED:%=--randomly-seed=%)
 
 docs: $(VENV)/.developer
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
@@ -40,7 +38,7 @@ results: $(VENV)/.developer
 	$(BIN)/python -m benchmarks.surface_page hituav
 
 fast: $(VENV)/.developer
-	$(BIN)/python -m pytest -n $(LANES) --dist loadfile -p no:randomly -m "not slow"
+	$(BIN)/python -m pytest -n $(LANES) --dist loadfile -m "not slow" $(SEED:%=--randomly-seed=%)
 
 # The wheel with nothing but what it asks for itself, in an environment of its own.
 wheel: $(VENV)/.developer

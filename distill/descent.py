@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from endedge.distill.feed import Feed, Order, Targets
+from endedge.distill.graphs import Recorded, recorded_on
 from endedge.distill.recipe import Recipe, check_loss
 
 __all__ = ["OnStep", "descend", "order_of", "rate_at"]
@@ -48,22 +49,31 @@ def descend(
     Raises:
         Diverged: at the first loss that is not finite.
     """
-    optimizer = torch.optim.AdamW(groups, lr=recipe.lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: rate_at(i, recipe))
-    average = [p.detach().clone() for p in averaged]
-    unread: list[tuple[int, Tensor, float]] = []
-    for step, targets in enumerate(feed, 1):
+    recorded = recorded_on(feed.device)
+    lr = torch.tensor(recipe.lr).to(feed.device) if recorded else recipe.lr
+    optimizer = torch.optim.AdamW(groups, lr=lr, capturable=recorded)
+
+    def moved(targets: Targets) -> Tensor:
         loss = loss_of(targets)
-        optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, _STEEPEST)
         optimizer.step()
-        rate = float(schedule.get_last_lr()[0])
-        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    optimizer.zero_grad(set_to_none=True)
+    move: Callable[[Targets], Tensor] = Recorded(moved, feed.device) if recorded else moved
+    average = [p.detach().clone() for p in averaged]
+    unread: list[tuple[int, Tensor, float]] = []
+    for step, targets in enumerate(feed, 1):
+        rate = recipe.lr * rate_at(step - 1, recipe)
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"].fill_(rate) if recorded else rate
+        loss = move(targets)
         if average:
             decay = min(recipe.ema, step / (step + 10.0))  # short at first: the start is no result
             torch._foreach_lerp_(average, [p.detach() for p in averaged], 1 - decay)
-        unread.append((step, loss.detach(), rate))
+        unread.append((step, loss, rate))
         if loss.device.type == "cpu" or step % _READ_EVERY == 0 or step == len(feed):
             _read(unread, recipe, on_step)
     return average

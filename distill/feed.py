@@ -20,7 +20,7 @@ __all__ = ["Feed", "Order", "Targets", "gather", "on_host", "padded"]
 Order = tuple[list[int], list[bool]]
 """The frames of one batch by number, and which of them are mirrored."""
 
-_PAD_TO = 8  # boxes: batches of few shapes leave memory in fewer pieces
+_PAD_TO = 8  # boxes: trainings of few shapes leave memory in fewer pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,8 @@ class Targets:
     """One training batch: ``images`` (n, 3, s, s) in [0, 1]; ``rows`` (k, 6) as picture, class,
     centre x, centre y, width, height (relative); which frame each picture is, and if flipped.
 
-    Batches on an accelerator also have the same boxes ``padded`` (n, m, 5) to one number a picture
+    Batches on an accelerator also have the same boxes ``padded`` (n, m, 5) to one number a picture,
+    the same in all batches of a feed
     (class, centre x, centre y, width, height; zeros where there is none), and the number of each
     picture in :attr:`Feed.views` of the ``feed`` that they are of: ``view`` (n,)."""
 
@@ -45,7 +46,7 @@ class Feed:
     """The batches ``orders`` of ``frames`` on ``device``, one after the other."""
 
     def __init__(self, frames: Batch, orders: Sequence[Order], device: str) -> None:
-        self._frames, self._orders, self._device = frames, orders, device
+        self._frames, self._orders, self.device = frames, orders, device
         if on_host(device):
             return
         met = [view for order in orders for view in zip(*order, strict=True)]
@@ -53,7 +54,8 @@ class Feed:
         self.views: list[tuple[int, bool]] = list(dict.fromkeys(met))
         number = {view: i for i, view in enumerate(self.views)}
         rows = [_rows(frames, *order) for order in orders]
-        boxes = [padded(r, len(at)) for r, (at, _) in zip(rows, orders, strict=True)]
+        most = max((len(frames.boxes[i]) for at, _ in orders for i in at), default=0)
+        boxes = [padded(r, len(at), most) for r, (at, _) in zip(rows, orders, strict=True)]
         order = [
             (i, f, number[i, f]) for at, flips in orders for i, f in zip(at, flips, strict=True)
         ]
@@ -71,8 +73,8 @@ class Feed:
     def __iter__(self) -> Iterator[Targets]:
         begin = 0
         for step, (at, flips) in enumerate(self._orders):
-            if on_host(self._device):
-                yield gather(self._frames, at, flips, self._device)
+            if on_host(self.device):
+                yield gather(self._frames, at, flips, self.device)
                 continue
             here = self._order[:, begin : begin + len(at)]
             begin += len(at)
@@ -124,12 +126,12 @@ def gather(frames: Batch, at: list[int], flips: list[bool], device: str) -> Targ
     )
 
 
-def padded(rows: Tensor, n: int) -> Tensor:
+def padded(rows: Tensor, n: int, least: int = 1) -> Tensor:
     """``rows`` (k, 6) of :class:`Targets` with the boxes of each of its ``n`` pictures in a row
-    of their own, zeros behind them: (n, m, 5), m a multiple of 8."""
+    of their own, zeros behind them: (n, m, 5), m a multiple of 8 and at least ``least``."""
     picture = rows[:, 0].long()
     counts = torch.bincount(picture, minlength=n)
-    most = max(1, int(counts.max()) if n else 1)
+    most = max(1, least, int(counts.max()) if n else 1)
     out = torch.zeros(n, -(-most // _PAD_TO) * _PAD_TO, 5)
     order = picture.argsort(stable=True)
     place = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[picture[order]]

@@ -9,6 +9,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from endedge.data.coco import Frame
 from endedge.data.frames import Batch
+from endedge.distill.graphs import recording
 from endedge.distill.loss import Loss
 from endedge.distill.model import DetectionModel
 from endedge.distill.package.packing import Packed
@@ -64,8 +65,8 @@ class Plan:
     the student too (:mod:`endedge.edge.choosing`); an answer then needs a gain of ``sure`` standard
     errors.
     ``labels``: whose (``truth``, ``pseudo``, ``mix-N``); ``mode`` of the packer; ``side`` px of the
-    detectors' square input; ``device``: where it computes, and in which ``precision`` it trains
-    and judges.
+    detectors' square input; ``device``: where it computes, in which ``precision`` it trains
+    and judges, and whether a training step is one of ``cuda_graphs``.
     """
 
     teacher: Schedule
@@ -85,6 +86,7 @@ class Plan:
     sure: float = 1.0
     barred: tuple[Student, ...] = ()
     precision: str = "fp32"
+    cuda_graphs: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +137,8 @@ def in_its_precision(step: Callable[Concatenate[E, P], R]) -> Callable[Concatena
 
     @wraps(step)
     def inside(edge: E, /, *arguments: P.args, **named: P.kwargs) -> R:
-        with computing(edge.plan.precision, edge.plan.device):
+        plan = edge.plan
+        with computing(plan.precision, plan.device), recording(plan.cuda_graphs):
             return step(edge, *arguments, **named)
 
     return inside

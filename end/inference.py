@@ -22,7 +22,7 @@ from endedge.distill.model import DetectionModel, clone
 from endedge.distill.precision import computing
 from endedge.end.suppression import suppressed_there
 
-__all__ = ["Detections", "Network", "detect", "detect_square", "suppressed"]
+__all__ = ["Detections", "Network", "computed_order", "detect", "detect_square", "suppressed"]
 
 Network = Callable[[Tensor], Tensor]
 """Pictures (n, 3, h, w) float32 in [0, 1] → what the head says of them, (n, 4 + classes, anchors)
@@ -70,7 +70,7 @@ def detect(
     batch_size = batch_size or (16 if here else 64)
     model = clone(model).to(device).eval().fuse(verbose=False)
     model.to(memory_format=torch.channels_last)  # an eighth off the time of a processor
-    stride = int(model.stride.max())
+    stride = _stride(model)
     with computing("fp32", str(device)):
         if here:
             windows = _by_window(frames, stride, batch_size)
@@ -86,6 +86,12 @@ def detect(
             ),
             batch_size,
         )
+
+
+def computed_order(model: DetectionModel, frames: Batch) -> list[int]:
+    """The numbers of ``frames`` in the order in which :func:`detect` shows them to ``model``."""
+    windows = _by_window(frames, _stride(model), max(1, len(frames)))
+    return [i for at, _ in windows for i in at]
 
 
 @torch.inference_mode()
@@ -177,6 +183,10 @@ def suppressed(raw: Tensor, min_score: float = _MIN_SCORE) -> list[Tensor]:
         max_time_img=10.0,
     )
     return kept
+
+
+def _stride(model: DetectionModel) -> int:
+    return int(model.stride.max())
 
 
 def _by_window(frames: Batch, stride: int, batch_size: int) -> Iterator[Window]:

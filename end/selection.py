@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from endedge.data.errors import BadInput
 from endedge.data.frames import Batch
 from endedge.distill.model import DetectionModel
-from endedge.end.inference import Detections, detect
+from endedge.end.inference import Detections, computed_order, detect
 
 __all__ = [
+    "BY_FEATURES",
     "RULES",
     "Observations",
     "disagreement",
@@ -92,7 +93,9 @@ def observe(
         handle.remove()
     features = np.zeros((0, 1), np.float32)
     if pooled:  # the last ones: where memory was short, the pass began anew
-        features = torch.cat(pooled)[-len(frames) :].cpu().numpy()
+        computed = torch.cat(pooled)[-len(frames) :].cpu().numpy()
+        features = np.empty_like(computed)
+        features[computed_order(model, frames)] = computed
     return Observations(detections, features, np.asarray(time_s, np.float64))
 
 
@@ -235,6 +238,9 @@ RULES: dict[str, Callable[[Observations, np.random.Generator], Order]] = {
     "combined": _combined,
 }
 """Selection rules by name; each returns an order of all frames, nested in the budget."""
+
+BY_FEATURES = ("diversity", "disagreement", "combined")
+"""Those that look at features."""
 
 
 # Small parts --------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from endedge.data.frames import Batch, stack_frames
 from endedge.data.shift import Shift
 from endedge.data.storage import cache_folder, sha256_of
 from endedge.data.stream import Captured
+from endedge.distill.graphs import check_graphs
 from endedge.distill.model import DetectionModel, load_detector, model_hash
 from endedge.distill.precision import check_precision
 from endedge.edge import labels as edge_labels
@@ -83,6 +84,8 @@ class Inputs:
         device = device_of(config, folder)
         if config.precision != "auto":
             check_precision(config.precision, kind_of_device(device))
+        if config.cuda_graphs:
+            check_graphs(kind_of_device(device))
         for role, model in (("teacher", teacher), *(("student", s) for s in (student, *others))):
             check_side(model, config.data.image_side, "data.image_side", f"weights.{role}")
         for codec in map(Codec.parse, config.uplink.codecs):
@@ -137,7 +140,7 @@ class Inputs:
     def arithmetic(self) -> dict[str, str]:
         """The precision, for the names of results; nothing for what they had before it could be
         chosen: fp32, and bf16 on a GPU."""
-        usual = "fp32" if self.device == "cpu" else "bf16"
+        usual = "fp32" if self.kind == "cpu" else "bf16"
         return {} if self.precision == usual else {"precision": self.precision}
 
     @property
@@ -249,6 +252,7 @@ class Inputs:
             chosen=chosen,
             sure=config.adaptation.sure,
             precision=self.precision,
+            cuda_graphs=self.config.cuda_graphs,
         )
 
 

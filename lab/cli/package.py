@@ -54,6 +54,7 @@ def declare(verb: Verb) -> None:
         "YOLOv8n (default 0)",
     )
     add_side(sub)
+    add_device(sub)
     add_json(sub)
 
     sub = verb(
@@ -94,8 +95,10 @@ def pack_file(a: argparse.Namespace) -> None:
     from endedge.distill.recovery import pruned_and_recovered
     from endedge.distill.training import Recipe
     from endedge.lab.cli.progress import Progress
+    from endedge.lab.devices import pick_device
     from endedge.lab.inputs import check_side
 
+    device = pick_device(a.device)
     model = detector(a.checkpoint)
     base = detector(a.base) if a.base else None
     if a.frames:
@@ -119,6 +122,7 @@ def pack_file(a: argparse.Namespace) -> None:
                     unlabelled(frames),
                     recipe,
                     calibration=frames[:32],
+                    device=device,
                     on_step=heard,
                 )
             )
@@ -130,12 +134,13 @@ def pack_file(a: argparse.Namespace) -> None:
             params=params,
             base=base,
             frames=frames,
+            device=device,
             aware=Recipe(steps=a.aware, lr=AWARE_LR) if a.aware else None,
             watch=lambda share, message: progress(round(100 * share), 100, message),
         )
         progress(100, 100, "decode and compare")
         judges = synthetic_frames() if frames is None else frames
-        nats = divergence(model, unpack(packed.data, base=base), judges[:32])
+        nats = divergence(model, unpack(packed.data, base=base), judges[:32], device)
     write_atomic(Path(a.output), packed.data)
     report = {"file": a.output, "bytes": len(packed.data), "budget_bytes": budget}
     report |= {**vars(packed.report), "divergence_nats": nats}

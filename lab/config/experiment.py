@@ -37,6 +37,7 @@ class Config(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     device: DeviceName = "auto"  # auto: the GPU if there is one, decided once a folder
     precision: Annotated[Precision, LATER] = "fp32"  # of trainings; auto: as is fast, once a folder
+    cuda_graphs: Annotated[bool, LATER] = False  # a training step as one (docs/scaling.md)
     log: Literal["none", "tensorboard", "mlflow"] = "none"  # losses of the trainings, in DIR/logs
     engine: Literal["auto", "here", "processes", "ray", "slurm"] = "auto"  # lab/sweep/executors.py
     workers: Count | Literal["auto"] = "auto"  # auto: one a core, or workers_per_gpu

@@ -12,6 +12,7 @@ from endedge.configs import file_of
 from endedge.data.errors import BadInput
 from endedge.distill.model import DetectionModel, model_hash
 from endedge.edge.places import recognise
+from endedge.end.selection import BY_FEATURES
 from endedge.lab.config import Config, loop_of, named
 from endedge.lab.inputs import Inputs
 from endedge.lab.loop.answers import Answers, keeping
@@ -24,6 +25,7 @@ __all__ = ["Clock", "DeviceState", "PolicyRun", "Row", "air_of", "levels_of"]
 
 VERSION = 1  # of what a round computes; raise it when that changes
 DECIDING = 2  # of what is told to policies that watch
+SEEING = 2  # of the features that some selection rules look at
 
 Row = dict[str, Any]
 
@@ -151,7 +153,7 @@ class PolicyRun:
     @cached_property
     def determinants(self) -> dict[str, Any]:
         """All that every round of this policy depends on."""
-        around = {"name", "workers", "seeds", "device", "precision"}
+        around = {"name", "workers", "seeds", "device", "precision", "cuda_graphs"}
         settings = {k: v for k, v in named(self.inputs.config).items() if k not in around}
         settings["loop"] = {
             k: v for k, v in settings["loop"].items() if k not in ("policies", "prior")
@@ -161,6 +163,7 @@ class PolicyRun:
         return {
             **({"code": code} if code else {}),
             **({"deciding": DECIDING} if self.watches else {}),
+            **({"seeing": SEEING} if self.loop.select in BY_FEATURES else {}),
             **({"broadcast": 1} if self.policy.startswith("federated") else {}),
             "version": VERSION,
             "policy": self.name,

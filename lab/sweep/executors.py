@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import logging
 import math
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ __all__ = ["ENGINES", "Engine", "SweepJob", "engine_of"]
 
 _log = logging.getLogger("endedge")
 _QUEUED = 64  # jobs handed to SLURM at a time unless told
+_RAY_BYTES = 2**27  # of its object store, which would take 30 % of the machine's memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +124,8 @@ def processes(job: SweepJob) -> Iterator[Pool]:
 
 @contextmanager
 def ray(job: SweepJob) -> Iterator[Pool]:
-    """A Ray cluster: the one at ``RAY_ADDRESS``, else one of this machine's cores and GPUs.
+    """A Ray cluster: the one at ``RAY_ADDRESS`` (``auto``: the one that was started here), else
+    one of this machine's cores and GPUs.
 
     Workers share a GPU by ``workers_per_gpu``; each has its GPU, frames and detectors for as long
     as the sweep lasts. A task whose worker dies is given to another.
@@ -130,7 +133,7 @@ def ray(job: SweepJob) -> Iterator[Pool]:
     library = _library("ray")
     ours = not library.is_initialized()
     if ours:
-        library.init(include_dashboard=False, log_to_driver=False, logging_level="warning")
+        _start_ray(library, min(job.slots, cores()))
     share = job.gpu_share
     start = library.remote(num_cpus=1, num_gpus=share)(_Worker).remote
     there = library.cluster_resources()
@@ -172,6 +175,32 @@ def ray(job: SweepJob) -> Iterator[Pool]:
         ease()
         if ours:
             library.shutdown()
+
+
+def _start_ray(library: Any, workers: int) -> None:
+    """Join a cluster, or start a small one: no more Python processes than ``workers``, no
+    dashboard, and memory for messages alone, since frames and detectors go by path. Raises
+    :class:`BadInput` where Ray does not come up."""
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by itself: they starve beside others
+    address = os.environ.get("RAY_ADDRESS", "local")
+    room = {"num_cpus": workers, "object_store_memory": _RAY_BYTES} if address == "local" else {}
+    try:
+        library.init(
+            address,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="warning",
+            **room,
+        )
+    except Exception as error:  # of many classes, a bare Exception where its node is too slow
+        said = " ".join(str(error).split())[:200]
+        raise BadInput(
+            f"engine ray: {said}; Ray gives its node 30 s to start, which a busy machine may not "
+            "manage: try again, start it before (ray start --head) and set RAY_ADDRESS=auto, or "
+            "use engine=processes"
+            if "timed out during startup" in said
+            else f"engine ray: no cluster at {address}: {said}"
+        ) from None
 
 
 @contextmanager

@@ -276,3 +276,19 @@ def test_robust_takes_the_lower_decile_and_fitted_the_curves(
     assert curves.joint.value(split.upload_bytes, split.update_bytes) == pytest.approx(
         curves.joint.value(points.upload_bytes[best], points.update_bytes[best])
     )
+
+
+def test_monotone_goes_by_the_reference_and_no_family(measured: tuple[Curves, Points]) -> None:
+    """It is best in the middle here, where every family rises to the end."""
+    curves, points = measured
+    peak = np.zeros_like(curves.reference.map)
+    peak[peak.shape[0] // 2, peak.shape[1] // 2] = 0.5
+    reference = replace(curves.reference, map=peak)
+    known = Known(
+        Link(1e9, 60.0), replace(curves, reference=reference), points, np.random.default_rng(0)
+    )
+    said = reference.predict(points.upload_bytes, points.update_bytes)
+    split = decide("monotone", known)
+    assert said.max() > 0.2
+    assert reference.predict(split.upload_bytes, split.update_bytes) == pytest.approx(said.max())
+    assert decide("fitted", known) != split

@@ -20,7 +20,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-__all__ = ["DEVICE", "MixedDevicesError", "Seen", "missing", "register", "simulated"]
+__all__ = ["DEVICE", "MixedDevicesError", "Seen", "Tape", "missing", "register", "simulated"]
 
 DEVICE = "sim"
 
@@ -56,6 +56,10 @@ class Seen:
     in_bytes: int = 0
     out_bytes: int = 0
 
+    def tape(self) -> Tape:
+        """A pretend CUDA graph, empty."""
+        return Tape()
+
     def forget(self) -> None:
         """Begin to count anew."""
         self.waits, self.kernels, self.host = Counter(), 0, Counter()
@@ -63,6 +67,50 @@ class Seen:
 
 
 _seen = Seen()
+_tape: Tape | None = None
+
+
+class Tape:
+    """A pretend CUDA graph: operations on tensors that lie where they lie, to be done again.
+
+    While it is recorded nothing may wait for the device or come from the host; and as a real one
+    computes nothing then, what was written over is put back at the end."""
+
+    def __init__(self) -> None:
+        self._done: list[tuple[Any, Any, Any, Any]] = []
+        self._before: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        global _tape
+        _tape, waits = self, sum(_seen.waits.values())
+        try:
+            yield
+        finally:
+            _tape = None
+        for tensor, before in self._before.values():
+            tensor.copy_(before)
+        if sum(_seen.waits.values()) != waits:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {_seen.waits}")
+
+    def run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation, to be recorded."""
+        silent = "batch_norm" in func._schema.name  # writes its running means and does not say so
+        for given, said in zip(args, func._schema.arguments, strict=False):
+            if silent or (said.alias_info is not None and said.alias_info.is_write):
+                for x in filter(torch.is_tensor, tree_leaves(given)):
+                    self._before.setdefault(id(x), (x, x.clone()))
+        made = func(*args, **kwargs)
+        self._done.append((func, args, kwargs, made))
+        return made
+
+    def replay(self) -> None:
+        """All of it again, on what lies there now."""
+        for func, args, kwargs, made in self._done:
+            again = func(*args, **kwargs)
+            for old, new in zip(tree_leaves(made), tree_leaves(again), strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
 
 
 def missing() -> str:
@@ -212,7 +260,7 @@ def _dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     wanted = kwargs.get("device")
     wanted = None if wanted is None else torch.device(wanted).type
     if not ours and wanted != DEVICE:
-        if name in _HEAVY:
+        if name in _HEAVY and not all(x.is_meta for x in tensors):  # shapes alone cost nothing
             _seen.host[f"{name} @ {_where()}"] += 1
         return func(*args, **kwargs)
     others = [x for x in tensors if not isinstance(x, _Tensor)]
@@ -235,7 +283,10 @@ def _dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     inner_args, inner_kwargs = tree_map(bare, args), tree_map(bare, kwargs)
     if wanted == DEVICE:
         inner_kwargs["device"] = torch.device("cpu")
-    made = func(*inner_args, **inner_kwargs)
+    if _tape is not None:
+        made = _tape.run(func, inner_args, inner_kwargs)
+    else:
+        made = func(*inner_args, **inner_kwargs)
     if name == "copy_" and not isinstance(args[0], _Tensor):
         return args[0]
     if name in _ANSWERS or (name == "_to_copy" and wanted == "cpu"):

@@ -17,7 +17,7 @@ from endedge.lab.sweep.cell import Cell, CellRunner
 SMALL = [
     "device=cpu",
     "data.pool_frames=12",
-    "data.eval_frames=6",
+    "data.eval_frames=3",
     "uplink.frames=[12]",
     "downlink.budgets_bytes=[110000]",
     "downlink.mode=full",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +30,7 @@ from endedge.lab.store import Store
 from endedge.lab.sweep import executors
 from endedge.lab.sweep.executors import engine_of
 from endedge.lab.sweep.workers import how_many, spawned
+from tests.device.masked import mask_here
 
 DEMO = SHIPPED / "demo.yaml"
 
@@ -191,18 +191,11 @@ def test_a_mask_of_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     assert masks("cuda:1", 2) == ["GPU-1f"] * 2
 
 
-def _mask_here() -> tuple[int, str]:
-    import time
-
-    time.sleep(0.3)  # so that each worker gets one
-    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
-
-
-def test_every_worker_has_its_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_worker_has_its_mask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _fake(monkeypatch, 2)
     with spawned(2, "cuda") as pool:
-        seen = dict(f.result() for f in [pool.submit(_mask_here) for _ in range(4)])
-    assert sorted(seen.values()) == ["0", "1"]
+        seen = [pool.submit(mask_here, tmp_path, 2) for _ in range(2)]
+        assert sorted(mask.result() for mask in seen) == ["0", "1"]
 
 
 def test_a_worker_s_modules_touch_no_gpu() -> None:

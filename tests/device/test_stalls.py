@@ -6,6 +6,7 @@ hundred small ones. What is counted as a wait is told in simulated.py.
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ from endedge.distill.training import Recipe, train
 from endedge.edge.adapt import held_back_losses
 from endedge.end.inference import detect
 from endedge.end.selection import observe
+from endedge.lab.cli.main import main
 
 STUDENT = load_detector(SHIPPED / "demo/student.safetensors")
 TEACHER = load_detector(SHIPPED / "demo/teacher.safetensors")
@@ -198,6 +200,23 @@ def test_pruning_and_recovery_leave_none_either(sim: Any, frames: Batch) -> None
     found = small("sim")
     assert {k for k in sim.host if "conv" in k} == set()
     assert held_back_losses(found, frames) == pytest.approx(wanted, rel=0.02)
+
+
+def test_the_verb_packs_on_the_device(
+    sim: Any, truth: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sensitivities, pruning, recovery, trained integers and the last look at the result."""
+    pictures = tmp_path / "frames"
+    pictures.mkdir()
+    for frame in truth.frames[:3]:
+        shutil.copy(frame.path, pictures / frame.path.name)
+    monkeypatch.setattr("endedge.lab.devices.pick_device", lambda said: {"cuda:1": "sim"}[said])
+    verb = ["pack", str(SHIPPED / "demo/student.safetensors"), "--device", "cuda:1"]
+    verb += ["--frames", str(pictures), "--imgsz", "64", "--keep", "1,0.8", "--steps", "1"]
+    sim.forget()
+    assert main([*verb, "--aware", "1", "--budget", "60kB", "-o", str(tmp_path / "u.eeu")]) == 0
+    assert dict(sim.host) == {}
+    assert sim.kernels > 1000
 
 
 def test_the_lint_sees_what_it_should(sim: Any, tmp_path: Path) -> None:

@@ -11,8 +11,6 @@ import hashlib
 import io
 import json
 import pickle
-import subprocess
-import sys
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -29,6 +27,7 @@ from endedge.distill.description import plan_of
 from endedge.distill.model import DetectionModel, build_detector, load_detector, spec_of
 from endedge.distill.package.format import inspect, unpack
 from endedge.distill.package.spec_dictionary import SPEC_DICTIONARY
+from tests.starts import start
 
 
 def payload(mark: Path) -> str:
@@ -326,12 +325,7 @@ def test_a_small_package_takes_bounded_memory(reason: str, tmp_path: Path) -> No
     }
     data = forged(spec, [], bytes(6_000))
     (tmp_path / "bomb.eeu").write_bytes(data)
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _UNPACKER, tmp_path / "bomb.eeu"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    kilobytes, says = ran.stdout.split(maxsplit=1)
+    said = tmp_path / "said"
+    start(_UNPACKER, tmp_path / "bomb.eeu", folder=tmp_path, said=said).join(120)
+    kilobytes, says = said.read_text().split(maxsplit=1)
     assert int(kilobytes) * 1024 < 200e6 + 40 * 4096 * len(data), says

@@ -239,6 +239,17 @@ def test_a_loss_reads_back_as_it_was_chosen(
     assert chosen(settings) == loss
 
 
+def test_gains_that_are_chosen_are_those_of_the_loss(
+    tiny: DetectionModel, tiny_teacher: DetectionModel
+) -> None:
+    """Each weighs its own part: three primes, and parts that differ."""
+    targets, gains = _targets(), {"label_gain": 2.0, "score_gain": 3.0, "box_gain": 5.0}
+    predictions = tiny.eval()(targets.images)[1]
+    by_hand = distillation(TeacherCache(tiny_teacher), **gains)(tiny)(predictions, targets)
+    by_name = chosen(gains).towards(tiny_teacher, "cpu")(tiny)(predictions, targets)
+    assert float(by_name.detach()) == pytest.approx(float(by_hand.detach()), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -54,6 +54,25 @@ def test_what_is_held_back_is_never_trained_on(
     assert ids == list(range(n))
 
 
+@pytest.mark.parametrize(
+    ("groups", "share", "trained", "held_back"),
+    [
+        ("aabbbccddd", 0.2, [0, 1, 2, 3, 4, 5, 6], [8, 9]),  # 7 is of the group that judges
+        ("aabbbccddd", 0.5, [0, 1, 2, 3, 4], [5, 6, 7, 8, 9]),
+        ("abcabcabca", 0.2, [0, 1, 3, 4, 6, 7, 9], [5, 8]),
+        ("abbbbbbbbc", 0.3, [1, 2, 3, 4, 5, 6, 7, 8], [0, 9]),  # without b, which is most of all
+        ("abc", 0.2, [0], [1, 2]),  # one frame alone would judge: not divided by groups,
+        ("aaaaabbbbb", 0.2, [0, 1, 2, 3, 4, 5, 6, 7], [8, 9]),  # and no two groups are
+    ],
+)
+def test_no_group_is_on_both_sides(
+    frames: Batch, groups: str, share: float, trained: list[int], held_back: list[int]
+) -> None:
+    upload = split_upload(frames.take(range(len(groups))), share, 64, groups)
+    assert list(upload.trained.image_ids) == trained
+    assert list(upload.held_back.image_ids) == held_back
+
+
 def test_held_back_loss_is_the_mean_over_frames_one_by_one(
     tiny: DetectionModel, frames: Batch
 ) -> None:

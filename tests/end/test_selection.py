@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -259,3 +260,19 @@ def test_observe_takes_features_and_detections_of_the_same_frames(tiny: Any) -> 
     for ours, theirs in zip(result.detections, detect(tiny, frames, batch_size=2), strict=True):
         np.testing.assert_array_equal(ours.boxes, theirs.boxes)
     assert not tiny.model[-1]._forward_pre_hooks
+
+
+def test_features_of_wide_and_tall_frames_are_their_own(tiny: Any) -> None:
+    """Frames of one shape are computed together, so in another order than they came."""
+    shapes = [(64, 64), (64, 32), (64, 64), (32, 64), (64, 32)]
+    frames = replace(
+        pictures(5),
+        size=np.array(shapes),
+        offset=np.array([((64 - w) / 2, (64 - h) / 2) for w, h in shapes]),
+    )
+    for batch_size in (1, 2, 5):
+        seen = observe(tiny, frames, range(5), batch_size=batch_size)
+        for i in range(5):
+            alone = observe(tiny, frames.take([i]), [0.0])
+            np.testing.assert_allclose(seen.features[i], alone.features[0], rtol=1e-4, atol=1e-6)
+            np.testing.assert_array_equal(seen.detections[i].labels, alone.detections[0].labels)

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +28,22 @@ from endedge.distill.model import DetectionModel, save_detector
 from endedge.lab.cli.main import main
 
 
+@pytest.fixture(scope="session")
+def _few_frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("few")
+    for split, n in (("pool", 12), ("eval", 4)):
+        generate(folder, domain="field", split=split, n=n, seed=0, size=64)
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path: Path, tiny: DetectionModel, tiny_teacher: DetectionModel) -> Path:
+def place(
+    tmp_path: Path, tiny: DetectionModel, tiny_teacher: DetectionModel, _few_frames: Path
+) -> Path:
     """A folder with two detectors, twelve frames and a configuration of a tiny experiment."""
     save_detector(tiny, tmp_path / "student.safetensors")
     save_detector(tiny_teacher, tmp_path / "teacher.safetensors")
-    for split, n in (("pool", 12), ("eval", 4)):
-        generate(tmp_path, domain="field", split=split, n=n, seed=0, size=64)
+    shutil.copytree(_few_frames, tmp_path, dirs_exist_ok=True)
     config = {
         "name": "tiny",
         "workers": 1,
@@ -111,22 +121,30 @@ class Seam:
         raise AssertionError(f"no node {stage} with {wanted}")
 
 
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def seam_world(tmp_path_factory: pytest.TempPathFactory) -> Seam:
+def seam_world(once: Once) -> Path:
     """Its frames and its configuration; nothing is measured yet."""
-    place = tmp_path_factory.mktemp("seam")
-    for split, n in (("pool", 40), ("eval", 24)):
-        generate(place / "frames", domain="source", split=split, n=n, seed=3, size=128)
-    document = {**SEAM, "data": {**SEAM["data"], "root": str(place / "frames")}}
-    (place / "seam.yaml").write_text(yaml.safe_dump(document))
-    return Seam(place / "seam.yaml", place / "frames", place / "out")
+
+    def make(place: Path) -> None:
+        for split, n in (("pool", 40), ("eval", 24)):
+            generate(place / "frames", domain="source", split=split, n=n, seed=3, size=128)
+        document = {**SEAM, "data": {**SEAM["data"], "root": str(place / "frames")}}
+        (place / "seam.yaml").write_text(yaml.safe_dump(document))
+
+    return once("seam", make)
 
 
 @pytest.fixture(scope="session")
-def seam(seam_world: Seam) -> Seam:
+def seam(seam_world: Path, once: Once) -> Seam:
     """Measured once a session: about fifteen seconds."""
-    assert main(["measure", str(seam_world.config), "--out", str(seam_world.out)]) == 0
-    return seam_world
+
+    def measure(out: Path) -> None:
+        assert main(["measure", str(seam_world / "seam.yaml"), "--out", str(out)]) == 0
+
+    return Seam(seam_world / "seam.yaml", seam_world / "frames", once("seam-measured", measure))
 
 
 def reference_map(
@@ -187,10 +205,10 @@ LOOP: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def seam_loop(seam_world: Seam, tmp_path_factory: pytest.TempPathFactory) -> Seam:
+def seam_loop(seam_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Seam:
     """Played once a session: about fifteen seconds."""
     place = tmp_path_factory.mktemp("loop")
-    document = yaml.safe_load(seam_world.config.read_text()) | {
+    document = yaml.safe_load((seam_world / "seam.yaml").read_text()) | {
         "link": {"schedule": "sequential", "period_s": 60},
         "edge": {"replay_frames": 8},
         "held_back": {"share": 0.2, "least": 2},
@@ -199,7 +217,7 @@ def seam_loop(seam_world: Seam, tmp_path_factory: pytest.TempPathFactory) -> Sea
     }
     (place / "loop.yaml").write_text(yaml.safe_dump(document))
     assert main(["loop", str(place / "loop.yaml"), "--out", str(place / "out")]) == 0
-    return Seam(place / "loop.yaml", seam_world.frames, place / "out")
+    return Seam(place / "loop.yaml", seam_world / "frames", place / "out")
 
 
 @pytest.fixture

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,7 @@ from endedge.distill.model import count_parameters, load_detector
 from endedge.lab.cli.main import main
 from endedge.lab.config import load_config
 from endedge.lab.pipeline import measure_stage
+from tests.starts import ENDEDGE, start
 
 FILES = (
     "config.yaml",
@@ -78,40 +76,34 @@ def test_pruned_students_are_shared_by_all_budgets(place: Path) -> None:
         assert int(row["params"]) == pytest.approx(whole * (1 - float(row["prune"])), abs=1)
 
 
-@pytest.mark.slow
 def test_killed_again_and_again_it_loses_nothing(place: Path) -> None:
-    command = [
-        sys.executable,
-        "-c",
-        "from endedge.lab.cli.main import main; raise SystemExit(main())",
-        "measure",
-        str(place / "c.yaml"),
-        "workers=2",
-        "--out",
-    ]
-    subprocess.run([*command, str(place / "calm")], check=True, capture_output=True)
+    words = ["measure", str(place / "c.yaml"), "workers=1", "--out"]
+    assert main([*words, str(place / "calm")]) == 0
     seed = random.randrange(10**6)
     print(f"seed {seed}")
-    rng, kills = random.Random(seed), 0
-    for _ in range(8):
-        job = subprocess.Popen(
-            [*command, str(place / "killed")],
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            job.wait(timeout=rng.uniform(3, 12))
-        except subprocess.TimeoutExpired:
-            os.killpg(job.pid, signal.SIGKILL)  # the workers too
-            job.wait()
+    rng, out, kills = random.Random(seed), place / "killed", 0
+
+    def begun() -> BaseProcess:
+        return start(ENDEDGE, *words, out, folder=place, said=place / "said")
+
+    def made() -> int:
+        return len(list((out / "nodes").glob("*/record.json")))
+
+    job = begun()
+    while job.is_alive() and kills < 5:
+        before = made()
+        while job.is_alive() and made() < before + 2:  # every one gets a little further,
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.3))  # and is killed in the middle of what comes next
+        if job.is_alive():
+            job.kill()
             kills += 1
-        time.sleep(0.1)
-    both = [
-        subprocess.Popen([*command, str(place / "killed")], stderr=subprocess.DEVNULL)
-        for _ in range(2)
-    ]  # two processes on one folder, too
-    assert [job.wait() for job in both] == [0, 0]
+        job.join()
+        job = begun()
+    both = [job, begun()]  # two processes on one folder, too
+    for one in both:
+        one.join()
+    assert [one.exitcode for one in both] == [0, 0]
     assert kills > 0
     assert _surface(place / "killed") == _surface(place / "calm")
 

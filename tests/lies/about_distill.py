@@ -6,6 +6,8 @@ from tests.lies.lie import Lie
 
 __all__ = ["LIES"]
 
+GRAPHS = ("tests/device/test_graphs.py",)
+
 LIES = [
     Lie(
         "any package will do",
@@ -42,8 +44,8 @@ LIES = [
     Lie(
         "on an accelerator anchors outside of a box learn it",
         "distill/dense.py",
-        "        return torch.where(mask, align, 0.0), overlaps",
-        "        return align, overlaps",
+        "mask = mask_gt.bool()",
+        "mask = mask_gt >= 0",
         "a GPU trains towards other boxes than a processor",
         ("tests/device/test_dense.py",),
     ),
@@ -142,5 +144,37 @@ LIES = [
         "tensor.lerp_(target[name], 1.0)",
         "how far the weights went is not what the record says",
         ("tests/distill/test_training.py",),
+    ),
+    Lie(
+        "the recorded rate stays",
+        "distill/descent.py",
+        'group["lr"].fill_(rate) if recorded else rate',
+        'group["lr"] if recorded else rate',
+        "a recorded training has no schedule",
+        GRAPHS,
+    ),
+    Lie(
+        "the recorded batch comes again",
+        "distill/graphs.py",
+        "            held.copy_(given)",
+        "            held.copy_(held)",
+        "a recorded training learns from one batch",
+        GRAPHS,
+    ),
+    Lie(
+        "the last loss for all",
+        "distill/graphs.py",
+        "return self._loss.clone()",
+        "return self._loss",
+        "losses of a recorded training are those of a later step",
+        GRAPHS,
+    ),
+    Lie(
+        "steps of several shapes",
+        "distill/feed.py",
+        "padded(r, len(at), most)",
+        "padded(r, len(at))",
+        "a step cannot be recorded where one frame has many boxes",
+        GRAPHS,
     ),
 ]

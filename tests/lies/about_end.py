@@ -29,6 +29,14 @@ LIES = [
         ("tests/end/client/test_kept.py",),
     ),
     Lie(
+        "features of another frame",
+        "end/selection.py",
+        "features[computed_order(model, frames)] = computed",
+        "features[:] = computed",
+        "frames of several shapes are chosen by what other frames look like",
+        SELECTION,
+    ),
+    Lie(
         "ten detections a frame",
         "end/metric.py",
         "run.params.maxDets = [100]",

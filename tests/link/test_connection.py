@@ -18,7 +18,15 @@ import pytest
 from endedge.data.errors import BadInput
 from endedge.edge.server.keys import create_keys
 from endedge.link.connection import READ_LIMIT_BYTES, Connection, file_chunks, is_loopback
-from endedge.link.messages import CHUNK_BYTES, Data, Ping, Stored
+from endedge.link.messages import (
+    CHUNK_BYTES,
+    HEADER_BYTES,
+    Data,
+    Message,
+    Ping,
+    Stored,
+    encode,
+)
 
 
 @asynccontextmanager
@@ -123,6 +131,23 @@ def test_bad_messages_and_lost_peers_are_told_apart() -> None:
             await one.close()
             with pytest.raises(ConnectionError, match="lost"):
                 await other.receive()
+
+    asyncio.run(run())
+
+
+def test_both_ends_count_every_byte_that_crossed() -> None:
+    """Headers too: what was written is what was read."""
+    said: list[Message] = [Stored(7), Data(1, 0, b"abc"), Ping()]
+
+    async def run() -> None:
+        async with pair() as (one, other):
+            one.start()
+            for message in said:
+                one.post(message)
+                assert await other.receive() == message
+            wrote = sum(len(encode(message)) for message in said)
+            assert wrote > len(said) * HEADER_BYTES + 3
+            assert (one.sent_bytes, other.received_bytes) == (wrote, wrote)
 
     asyncio.run(run())
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from endedge.configs import SHIPPED
 from endedge.data.generated import generate
 from endedge.distill.model import build_detector, save_detector
 from endedge.lab.cli.main import main
+from tests.starts import start
 
 EVAL = ["eval", "student.safetensors", "--annotations", "field-eval.json"]
 EVAL += ["--images", "field-eval", "--imgsz", "64"]
@@ -157,11 +156,11 @@ def test_files_that_cannot_grow(here: Path, verb: str) -> None:
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
         f"sys.exit(main({VERBS[verb]!r}))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=here, capture_output=True, text=True, timeout=120
-    )
-    lines = [line for line in done.stderr.splitlines() if not line.startswith(("[", "note:"))]
-    assert (done.returncode, len(lines)) == (2, 1), done.stderr
+    job = start(code, folder=here, said=here / "said")
+    job.join(120)
+    said = (here / "said.err").read_text()
+    lines = [line for line in said.splitlines() if not line.startswith(("[", "note:"))]
+    assert (job.exitcode, len(lines)) == (2, 1), said
     assert "File too large" in lines[0]
     left = [p for p in (here / "o").rglob("*") if p.is_file()] if (here / "o").exists() else []
     assert [p for p in left if p.name != "record.json" and p.stat().st_size >= limit] == []
@@ -172,14 +171,12 @@ def test_files_that_cannot_grow(here: Path, verb: str) -> None:
 def test_an_ascii_terminal(here: Path) -> None:
     code = (
         "import sys; from endedge.lab.cli.main import main;"
+        "[s.reconfigure(encoding='ascii', errors='strict') for s in (sys.stdout, sys.stderr)];"
         "sys.exit(main(['eval', 'µ.pt', '--annotations', 'ä.json', '--images', '.']))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=here,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        timeout=60,
-    )
-    assert done.returncode == 2
-    assert b"Traceback" not in done.stderr
+    job = start(code, folder=here, said=here / "said")
+    job.join(60)
+    said = (here / "said.err").read_bytes()
+    assert job.exitcode == 2
+    assert said.isascii()
+    assert b"Traceback" not in said

@@ -33,10 +33,9 @@ def test_a_process_loads_the_world_once_and_answers(place: Path) -> None:
 
 def test_what_is_wrong_with_the_experiment_is_said_before_anybody_is_served(place: Path) -> None:
     config = load_config(str(place / "c.yaml"), ["weights.student=missing.safetensors"])
-    process = JobProcess(AdaptationWork(config, place / "edge"), JobLimits())
+    work = AdaptationWork(config, place / "edge")
     with pytest.raises(BadInput, match="weights not found: missing"):
-        process.start()
-    process.close()
+        work()  # as every process does before it takes a job
 
 
 def test_a_real_adaptation_in_a_process_with_bounds(place: Path) -> None:

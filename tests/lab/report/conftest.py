@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +28,12 @@ KIND = Kind("share", "power", "weibull")
 
 
 @pytest.fixture(scope="session")
-def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def results_folder(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """All files that a report needs, written once; copy the folder before changing it."""
-    folder = tmp_path_factory.mktemp("results")
+    return once("results", _written)
+
+
+def _written(folder: Path) -> None:
     joint = Joint(
         KIND, 0.111, start=0.10, gain=0.11, u0_bytes=6e5, data_s=0.9, m0_bytes=2.6e5, model_s=1.4
     )
@@ -64,7 +67,6 @@ def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config.yaml").write_text(config.to_yaml())
     (folder / "allocation.csv").write_text(allocation_csv(steps))
     (folder / "benchmark.csv").write_text(rows_csv(BenchmarkRow, outcomes))
-    return folder
 
 
 @pytest.fixture(scope="session")

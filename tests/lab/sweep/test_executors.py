@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from endedge.data.errors import BadInput
 from endedge.lab.config import Config, load_config
 from endedge.lab.store import Store
+from endedge.lab.sweep import executors
 from endedge.lab.sweep.executors import engine_of
 from endedge.lab.sweep.grid import sweep
 from endedge.lab.sweep.workers import compute_alone, one_thread
@@ -90,6 +92,8 @@ def test_every_engine_gives_the_same_bits_and_survives_a_killed_worker(
     assert len(killed) == 1
     assert not list((place / "out" / "failed").glob("*"))
     assert Store(place / "out").running() == []
+    # What SLURM would be given: without sbatch submitit runs the same files on this machine.
+    assert bool(list((place / "out").glob("slurm/*_submitted.pkl"))) is (engine == "slurm")
 
 
 @pytest.mark.parametrize(
@@ -119,3 +123,36 @@ def test_an_engine_that_is_not_installed_says_what_to_install(
         sweep(_config(place, "engine=slurm"), place / "out", lambda *news: None)
     with pytest.raises(BadInput, match="engine"):
         _config(place, "engine=dask")
+
+
+@pytest.mark.parametrize(
+    ("address", "says", "wanted"),
+    [
+        (None, "The current node timed out\nduring startup.", "busy machine .* RAY_ADDRESS=auto"),
+        ("10.0.0.9:6379", "Failed to connect", r"no cluster at 10\.0\.0\.9:6379: Failed to conn"),
+    ],
+)
+def test_a_cluster_that_does_not_come_up_is_one_line(
+    place: Path, monkeypatch: pytest.MonkeyPatch, address: str | None, says: str, wanted: str
+) -> None:
+    given: dict[str, Any] = {}
+
+    def init(address: str, **more: Any) -> None:
+        given.update(more, address=address, niceness=dict(os.environ)["RAY_worker_niceness"])
+        raise Exception(says)
+
+    monkeypatch.setenv("RAY_worker_niceness", "")  # so that it is as before at the end
+    monkeypatch.delenv("RAY_worker_niceness")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    library = SimpleNamespace(init=init, is_initialized=lambda: False)
+    monkeypatch.setattr(executors, "_library", lambda name: library)
+    monkeypatch.setattr(executors, "cores", lambda: 3)
+    job = SimpleNamespace(slots=40)
+    with pytest.raises(BadInput, match=wanted) as refused, executors.ray(job):  # type: ignore[arg-type]
+        pass
+    assert "\n" not in str(refused.value)
+    assert given["address"] == (address or "local")
+    assert given["niceness"] == "0"
+    assert given.get("num_cpus") == (None if address else 3)  # Ray refuses it of a cluster

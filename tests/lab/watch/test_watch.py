@@ -24,7 +24,7 @@ from endedge.lab.store import Running
 from endedge.lab.watch.edge import EdgeView, read_metrics
 from endedge.lab.watch.server import serving, view_of
 from endedge.lab.watch.sweep import SweepView
-from tests.browser import browsing
+from tests.browser import Browser, browsing
 from tests.edge.server.rounds import adapt, device_config, finish, install, serve_config
 
 ROW = DeviceRow("cam-1", True, 1000, 2000, 3, 48, 900, 1, 12.5, 2, 1, 0.25, "applied")
@@ -257,15 +257,21 @@ def test_what_runs_is_text_and_trouble_is_shown(monkeypatch: pytest.MonkeyPatch)
         assert browser.run("at('title').textContent").startswith("<img")  # what was known stays
 
 
+@pytest.fixture
+def tab() -> Iterator[Browser]:
+    with browsing() as browser:
+        yield browser
+
+
 @pytest.mark.slow
-def test_the_page_follows_a_sweep(half_measured: Path) -> None:
-    with serving(view_of(str(half_measured))) as (host, port), browsing() as browser:
-        browser.show(width=1280).open(f"http://{host}:{port}/")
-        browser.until("document.body.dataset.seen")
-        assert "4 of 6 cells measured" in browser.run("at('title').textContent")
-        assert browser.run("document.querySelectorAll('#grid td.waits').length") == 2
+def test_the_page_follows_a_sweep(tab: Browser, half_measured: Path) -> None:
+    with serving(view_of(str(half_measured))) as (host, port):
+        tab.show(width=1280).open(f"http://{host}:{port}/")
+        tab.until("document.body.dataset.seen")
+        assert "4 of 6 cells measured" in tab.run("at('title').textContent")
+        assert tab.run("document.querySelectorAll('#grid td.waits').length") == 2
         config = str(half_measured / "config.yaml")
         assert main(["measure", config, "--out", str(half_measured)]) == 0
-        browser.until("/all 6 cells/.test(at('title').textContent)", 120)
-        assert browser.run("document.querySelectorAll('#grid td.waits').length") == 0
-        assert not browser.said
+        tab.until("/all 6 cells/.test(at('title').textContent)", 120)
+        assert tab.run("document.querySelectorAll('#grid td.waits').length") == 0
+        assert not tab.said
