@@ -138,7 +138,7 @@ LIES = [
         "    corners = (corners - np.tile(frames.offset[i], 2)) / frames.scale[i]",
         "    corners = (corners - np.tile(frames.offset[0], 2)) / frames.scale[0]",
         "boxes are put where another frame would have them",
-        ("tests/end/test_metric.py", "tests/end/test_export.py", "tests/lab/cli/test_exporting.py"),
+        ("tests/end/test_places_of_boxes.py",),
     ),
     Lie(
         "the fastest frame is the median",

@@ -212,6 +212,18 @@ def test_hostile_packages_with_valid_checksums_are_refused(data: st.DataObject) 
 GOOD_FULL = pack(tiny(), 9_000).data
 
 
+def test_a_package_of_another_model_than_it_names_is_refused() -> None:
+    """Checksum and bytes are in order, and what they decode to is not what the edge measured."""
+    named = bytes.fromhex(inspect(GOOD_FULL)["result"])
+    at = GOOD_FULL.index(named)
+
+    def other(body: bytearray) -> None:
+        body[at] ^= 1
+
+    with pytest.raises(BadInput, match="not the one that was packed"):
+        unpack(forged(GOOD_FULL, other))
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
