@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
@@ -96,4 +97,6 @@ def named(section: BaseModel) -> dict[str, Any]:
             del whole[key]
         elif isinstance(value, Section):
             whole[key] = named(value)
+        elif isinstance(value, Mapping):
+            whole[key] |= {k: named(v) for k, v in value.items() if isinstance(v, Section)}
     return whole

@@ -148,13 +148,15 @@ def test_a_recorded_step_learns_the_same(
 
 def test_killed_and_resumed(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    changes = [f"device={DEVICE}", "workers_per_gpu=2", "seeds=[0]", "uplink.frames=[16,32]"]
+    changes = [f"device={DEVICE}", "workers_per_gpu=2", "seeds=[0]", "uplink.frames=[20,32]"]
     changes += ["downlink.budgets_bytes=[30000,110000]", "student.steps=20", "teacher.steps=10"]
+    changes += ["data.pool_frames=32", "data.eval_frames=24"]
     code = "from endedge.lab.cli.main import main; raise SystemExit(main())"
     verb = [sys.executable, "-c", code, "measure", "demo", "--out", str(out), *changes]
     job = subprocess.Popen(verb)
     until = time.monotonic() + 300
     while not list((out / "nodes").glob("student-*")) and time.monotonic() < until:
+        assert job.poll() is None
         time.sleep(0.2)
     job.send_signal(signal.SIGKILL)
     job.wait()

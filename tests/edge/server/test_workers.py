@@ -91,7 +91,10 @@ def test_what_is_wrong_with_its_inputs_is_said_before_anybody_is_served() -> Non
     assert JobLimits().data_bytes > 2**28
 
 
-def test_the_service_goes_on_beside_dying_jobs(tmp_path: Path, process: JobProcess) -> None:
+def test_the_service_goes_on_beside_dying_jobs(tmp_path: Path) -> None:
+    process = JobProcess(make, JobLimits(memory_bytes=400 * MIB, seconds=3.0))
+    process.start()  # its own: the service closes it
+
     async def upload(peer: Peer, word: bytes) -> None:
         peer.say(offer_of(word))
         await peer.hear(m.Accept)
