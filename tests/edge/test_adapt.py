@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from endedge.data.coco import Frame
-from endedge.data.frames import Batch, stack_frames
+from endedge.data.frames import Batch
 from endedge.distill.feed import gather
 from endedge.distill.losses import Targets, labels, labels_by_frame
 from endedge.distill.model import DetectionModel, model_hash
@@ -28,16 +27,8 @@ from endedge.edge.adapt import (
 
 
 @pytest.fixture
-def frames() -> Batch:
-    rng = np.random.default_rng(0)
-    made, pictures = [], {}
-    for i in range(10):
-        x, y = (int(v) for v in rng.integers(0, 32, 2))
-        pictures[i] = rng.integers(0, 60, (64, 64, 3), np.uint8)
-        pictures[i][y : y + 30, x : x + 30] = 255
-        box = np.array([[x, y, 30, 30]], np.float32)
-        made.append(Frame(i, Path(), 64, 64, box, np.array([0]), np.zeros(1, bool)))
-    return stack_frames(made, 64, lambda f: pictures[f.image_id])
+def frames(squares: Callable[[int], Batch]) -> Batch:
+    return squares(10)
 
 
 @pytest.mark.parametrize(

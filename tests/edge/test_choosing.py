@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +9,8 @@ import torch
 import yaml
 
 from endedge.configs import SHIPPED
-from endedge.data.coco import Frame
 from endedge.data.errors import BadInput
-from endedge.data.frames import Batch, stack_frames
+from endedge.data.frames import Batch
 from endedge.distill.adapter import adapter_of, attach, kind_of, start_adapter
 from endedge.distill.adapter_training import learn_adapter
 from endedge.distill.loss import Make
@@ -31,21 +30,9 @@ from endedge.edge.evidence import Evidence, Prior, gain_over, judge_chosen, left
 RECIPE = Recipe(steps=24, batch=4, lr=1.0, layers=None, ema=0.5, seed=0)
 
 
-def _frames(n: int) -> Batch:
-    rng = np.random.default_rng(0)
-    made, pictures = [], {}
-    for i in range(n):
-        x, y = (int(v) for v in rng.integers(0, 32, 2))
-        pictures[i] = rng.integers(0, 60, (64, 64, 3), np.uint8)
-        pictures[i][y : y + 30, x : x + 30] = 255
-        box = np.array([[x, y, 30, 30]], np.float32)
-        made.append(Frame(i, Path(), 64, 64, box, np.array([0]), np.zeros(1, bool)))
-    return stack_frames(made, 64, lambda f: pictures[f.image_id])
-
-
 @pytest.fixture(scope="module")
-def frames() -> Batch:
-    return _frames(12)
+def frames(squares: Callable[[int], Batch]) -> Batch:
+    return squares(12)
 
 
 @pytest.fixture(scope="module")

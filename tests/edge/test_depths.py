@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
 
 from endedge.configs import SHIPPED
-from endedge.data.coco import Frame
-from endedge.data.frames import Batch, stack_frames
+from endedge.data.frames import Batch
 from endedge.distill.losses import labels
 from endedge.distill.model import DetectionModel, build_detector
 from endedge.distill.package.choose import PreparedMenu
@@ -33,17 +31,8 @@ LONGER = replace(RECIPE, steps=40, batch=8, lr=1e-2, train_norm=True)
 
 
 @pytest.fixture(scope="module")
-def frames() -> Batch:
-    """Twelve frames with a white square each."""
-    rng = np.random.default_rng(0)
-    made, pictures = [], {}
-    for i in range(12):
-        x, y = (int(v) for v in rng.integers(0, 32, 2))
-        pictures[i] = rng.integers(0, 60, (64, 64, 3), np.uint8)
-        pictures[i][y : y + 30, x : x + 30] = 255
-        box = np.array([[x, y, 30, 30]], np.float32)
-        made.append(Frame(i, Path(), 64, 64, box, np.array([0]), np.zeros(1, bool)))
-    return stack_frames(made, 64, lambda f: pictures[f.image_id])
+def frames(squares: Callable[[int], Batch]) -> Batch:
+    return squares(12)
 
 
 @pytest.fixture(scope="module")
